@@ -1,0 +1,105 @@
+"""Joint transforms that keep an image and its labels consistent."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtl_kd_jax.datasets.base import Sample
+from mtl_kd_jax.labels import Label
+
+
+def augment(
+  sample: Sample,
+  rng: np.random.Generator,
+  *,
+  labels: Mapping[str, Label],
+  scales: Sequence[float],
+  flip: bool,
+) -> Sample:
+  """Zooms into a random crop and mirrors at random.
+
+  Args:
+    sample: 'image' float32 [h w 3] and labels (labels.py).
+    rng: the randomness of this sample.
+    labels: task -> meaning of its label; says how its numbers change.
+    scales: zoom factors >= 1, drawn with equal chance. (1.0, 1.2, 1.5) is the
+      literature's.
+    flip: whether to mirror every second sample.
+
+  Returns:
+    A new sample of the same keys, shapes and dtypes.
+  """
+  h, w = sample['image'].shape[:2]
+  scale = float(rng.choice(scales))
+  # Drawn even when unused: the stream of numbers must not depend on the draw.
+  top, left = rng.random(2) * (1 - 1 / scale) * (h, w)
+  mirror = bool(rng.random() < 0.5) and flip
+  if scale != 1:
+    sample = zoom(sample, scale, (top, left), labels=labels)
+  return flip_horizontally(sample, labels=labels) if mirror else sample
+
+
+def zoom(
+  sample: Sample,
+  scale: float,
+  corner: tuple[float, float],
+  *,
+  labels: Mapping[str, Label],
+) -> Sample:
+  """Enlarges the crop [h/scale w/scale] at `corner` to the full size.
+
+  Pixels seen `scale` times as large are taken to be `scale` times as near:
+  depth is divided by it, and disparity, an inverse depth, is *multiplied* (much
+  published code divides that too). The picture is then one of the same scene
+  at 1/scale of its size through a lens `scale` times as long, so that normals
+  keep their direction. Labels take the nearest pixel, normals too: blending
+  them would shorten them and would mix labelled with unlabelled pixels.
+
+  Args:
+    sample: as in `augment`.
+    scale: zoom factor, >= 1.
+    corner: (top, left) of the crop in pixels, may be fractional.
+    labels: as in `augment`.
+  """
+  h, w = sample['image'].shape[:2]
+  # Pixel centres: the crop's edges, not its outer pixels' centres, are mapped
+  # onto the image's edges (align_corners=False).
+  y = (np.arange(h) + 0.5) / scale + corner[0] - 0.5
+  x = (np.arange(w) + 0.5) / scale + corner[1] - 0.5
+  nearest = np.ix_(_index(np.round(y), h), _index(np.round(x), w))
+  zoomed = {'image': _bilinear(sample['image'], y, x)}
+  for task, label in labels.items():
+    values = sample[task][nearest]
+    if label.quantity == 'depth':
+      values = values / np.float32(scale)
+    elif label.quantity == 'disparity':
+      values = values * np.float32(scale)
+    zoomed[task] = values
+  return zoomed
+
+
+def flip_horizontally(sample: Sample, *, labels: Mapping[str, Label]) -> Sample:
+  """Mirrors left and right; normals change the sign of their x."""
+  flipped = {k: np.ascontiguousarray(v[:, ::-1]) for k, v in sample.items()}
+  for task, label in labels.items():
+    if label.quantity == 'normal':
+      flipped[task] *= np.float32([-1, 1, 1])
+  return flipped
+
+
+def _index(position, size):
+  return np.clip(position, 0, size - 1).astype(np.intp)
+
+
+def _bilinear(image, y, x):
+  """Samples [h w c] at all pairs of rows `y` and columns `x`, edges held."""
+  rows = _between(image, y)
+  return _between(rows.transpose(1, 0, 2), x).transpose(1, 0, 2).copy()
+
+
+def _between(image, position):
+  low = np.floor(position)
+  part = (position - low).astype(np.float32)[:, None, None]
+  size = len(image)
+  below, above = image[_index(low, size)], image[_index(low + 1, size)]
+  return below + part * (above - below)

@@ -1,0 +1,116 @@
+"""The grain pipeline: shuffle, augment, batch, share out, resume.
+
+What a training step sees depends on (seed, epoch, index) alone: not on how many
+processes share the batch, how many workers read, or where a run was resumed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import functools
+
+import grain
+import jax
+import numpy as np
+
+from mtl_kd_jax.datasets.augment import augment
+from mtl_kd_jax.datasets.base import Dataset, Source
+from mtl_kd_jax.errors import InputError
+
+Batch = Mapping[str, np.ndarray]
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+  """Whole batches in an epoch; an incomplete last one is dropped.
+
+  Raises:
+    InputError: not even one.
+  """
+  if batch_size > samples:
+    raise InputError(
+      expected=f'a batch of at most {samples}, the samples of the split',
+      found=f'{batch_size}',
+      where='config.batch_size',
+      do='make the batch smaller, or choose a larger split',
+    )
+  return samples // batch_size
+
+
+def train_batches(
+  dataset: Dataset,
+  source: Source,
+  *,
+  batch_size: int,
+  epochs: int,
+  start_step: int,
+  seed: int,
+  scales: Sequence[float],
+  flip: bool,
+  workers: int,
+) -> Iterator[Batch]:
+  """Iterates over this process's share of the training batches.
+
+  Args:
+    dataset: says what the labels mean.
+    source: the samples of the split.
+    batch_size: of the global batch, over all processes.
+    epochs: how often the split is gone through, each time in another order.
+    start_step: how many steps of the whole run have been taken already.
+    seed: of order and augmentation.
+    scales: see `augment`.
+    flip: see `augment`.
+    workers: processes that read and augment; 0 uses threads of this one.
+
+  Returns:
+    An iterator over dictionaries of arrays [b/processes ...].
+  """
+  used = steps_per_epoch(len(source), batch_size) * batch_size
+  transform = functools.partial(
+    augment, labels=dataset.labels, scales=tuple(scales), flip=flip
+  )
+  samples = (
+    grain.MapDataset.source(source)
+    .seed(seed)
+    .shuffle()[:used]
+    .repeat(epochs)
+    .random_map(transform)
+  )
+  return _batches(samples[start_step * batch_size :], batch_size, workers)
+
+
+def eval_batches(
+  dataset: Dataset, source: Source, *, batch_size: int, workers: int
+) -> Iterator[Batch]:
+  """Iterates over this process's share of a split, once and in order.
+
+  The last batch is filled up with samples that have no labels and so count
+  nowhere: every batch has the same shape and the whole split is scored.
+  """
+  padded = _Padded(dataset, source, batch_size)
+  return _batches(grain.MapDataset.source(padded), batch_size, workers)
+
+
+class _Padded:
+  """A source, lengthened to a whole number of batches."""
+
+  def __init__(self, dataset: Dataset, source: Source, batch_size: int):
+    self._source = source
+    self._missing = dataset.missing_sample()
+    self._length = -(-len(source) // batch_size) * batch_size
+
+  def __len__(self):
+    return self._length
+
+  def __getitem__(self, index):
+    real = index < len(self._source)
+    return self._source[index] if real else self._missing
+
+
+def _batches(samples, batch_size, workers):
+  count = jax.process_count()
+  share = samples[jax.process_index() :: count].batch(batch_size // count)
+  threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+  if workers == 0:
+    return iter(share.to_iter_dataset(threads))
+  options = grain.MultiprocessingOptions(
+    num_workers=workers, per_worker_buffer_size=2
+  )
+  return iter(share.to_iter_dataset(threads).mp_prefetch(options))

@@ -1,0 +1,7 @@
+"""Initial values of kernels."""
+
+import flax.linen as nn
+
+# Xavier's variance with an untruncated normal, as PyTorch's xavier_normal_ and
+# so the reference; flax's own xavier_normal cuts the tails off.
+xavier_normal = nn.initializers.variance_scaling(1.0, 'fan_avg', 'normal')

@@ -1,0 +1,122 @@
+"""The task contract: everything the rest needs to know about one task.
+
+A task is a value (a frozen dataclass of functions), not a class to inherit
+from. Losses are values per pixel and metrics are sums per batch, so that one
+shared mean and one shared sum serve every task, every device layout and every
+pattern of missing labels.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Statistics = Mapping[str, Any]  # name -> array that adds up over batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """How one number of the result table is read.
+
+  Attributes:
+    title: the heading of its column.
+    unit: its unit; '' for a ratio.
+    higher_is_better: its direction.
+    in_gain: whether it is one of the metrics over which the literature
+      averages (METHOD: CAGrad's and LibMTL's conventions).
+  """
+
+  title: str
+  unit: str
+  higher_is_better: bool
+  in_gain: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One task; its name is the key of label, head, losses and metrics alike.
+
+  Attributes:
+    name: the key, e.g. 'depth'.
+    channels: number of channels c of the prediction [b h w c].
+    valid: label -> bool [b h w], False where the pixel has no label.
+    loss: (prediction [b h w c], label) -> float32 [b h w]. Finite everywhere,
+      whatever stands at pixels without a label.
+    statistics: (prediction, label, valid) -> sufficient statistics of a batch:
+      arrays that add up over batches and devices. Runs on the device.
+    metrics: statistics of a whole split -> {metric name: float}; NaN where the
+      split has no label at all. Runs on the host, in float64.
+    columns: metric name -> how to read it, in the order of the table.
+    headline: the metric that enters the relative gain, e.g. 'miou'.
+    render: (label or prediction of one image [h w (c)], label of that image)
+      -> uint8 [h w 3]; NumPy. The label gives the colour scale, so that one
+      colour means the same in a whole row of pictures. Pixels without a label
+      are grey.
+  """
+
+  name: str
+  channels: int
+  valid: Callable[[jax.Array], jax.Array]
+  loss: Callable[[jax.Array, jax.Array], jax.Array]
+  statistics: Callable[[jax.Array, jax.Array, jax.Array], Statistics]
+  metrics: Callable[[Statistics], dict[str, float]]
+  columns: Mapping[str, Metric]
+  headline: str
+  render: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+  @property
+  def higher_is_better(self) -> bool:
+    """The direction of the headline metric."""
+    return self.columns[self.headline].higher_is_better
+
+
+def masked_mean(
+  values: jax.Array, valid: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+  """Mean over the valid pixels of the global batch; 0 if there is none.
+
+  Args:
+    values: float [b h w], finite also where not valid.
+    valid: bool [b h w].
+    axis_name: the mapped device axis, if any. The result is then this device's
+      *share*: the sum over devices is the mean, and so is the sum of the
+      gradients their gradient.
+
+  Returns:
+    float32 scalar.
+  """
+  total = jnp.sum(jnp.where(valid, values, 0), dtype=jnp.float32)
+  count = jnp.sum(valid, dtype=jnp.float32)
+  if axis_name is not None:
+    count = jax.lax.psum(count, axis_name)
+  return total / jnp.maximum(count, 1)
+
+
+def unit(x: jax.Array, *, eps: float) -> jax.Array:
+  """Scales `x` [... c] to length one over c: x / sqrt(|x|^2 + eps)."""
+  return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
+
+
+def merge(first: Statistics, second: Statistics) -> Statistics:
+  """Adds the statistics of two batches, on the host and without overflow."""
+  return jax.tree.map(lambda a, b: _wide(a) + _wide(b), first, second)
+
+
+def merge_all(batches) -> Statistics:
+  """Adds the statistics of all batches of a split (at least one)."""
+  return functools.reduce(merge, batches)
+
+
+def ratio(total, count) -> float:
+  """The quotient in float64, or NaN when nothing was counted."""
+  return float(total) / float(count) if count > 0 else float('nan')
+
+
+def _wide(x) -> np.ndarray:
+  x = np.asarray(x)
+  integer = np.issubdtype(x.dtype, np.integer)
+  return x.astype(np.int64 if integer else np.float64)

@@ -1,0 +1,80 @@
+"""Depth, or inverse depth: L1; absolute and relative error, RMSE."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks import base
+
+_UNLABELLED = (90, 90, 90)
+# Perceptually even, dark = near; a few knots of a sequential colour map.
+_COLOURS = np.array(
+  [
+    (24, 15, 62),
+    (86, 35, 122),
+    (158, 56, 124),
+    (222, 92, 100),
+    (253, 163, 99),
+    (252, 236, 186),
+  ],
+  np.float64,
+)
+
+
+def make(label: Label) -> base.Task:
+  """Makes the task; its errors have the unit of `label`.
+
+  Loss: |prediction - label|, averaged over pixels with a label (label > 0).
+  Metrics over all valid pixels of the split: mean |p - y|; mean |p - y| / y;
+  sqrt of mean (p - y)^2.
+  """
+  return base.Task(
+    name='depth',
+    channels=1,
+    valid=lambda label: label[..., 0] > 0,
+    loss=lambda prediction, label: jnp.abs(_error(prediction, label)),
+    statistics=_statistics,
+    metrics=_metrics,
+    columns={
+      'abs_error': base.Metric('AbsErr', label.unit, False),
+      'rel_error': base.Metric('RelErr', '', False),
+      'rmse': base.Metric('RMSE', label.unit, False, in_gain=False),
+    },
+    headline='abs_error',
+    render=_render,
+  )
+
+
+def _error(prediction, label):
+  return prediction[..., 0].astype(jnp.float32) - label[..., 0]
+
+
+def _statistics(prediction, label, valid):
+  error = jnp.abs(_error(prediction, label))
+  relative = error / jnp.where(valid, label[..., 0], 1)
+  return {
+    'count': jnp.sum(valid),
+    'absolute': jnp.sum(jnp.where(valid, error, 0)),
+    'relative': jnp.sum(jnp.where(valid, relative, 0)),
+    'squared': jnp.sum(jnp.where(valid, error**2, 0)),
+  }
+
+
+def _metrics(statistics):
+  count = statistics['count']
+  return {
+    'abs_error': base.ratio(statistics['absolute'], count),
+    'rel_error': base.ratio(statistics['relative'], count),
+    'rmse': base.ratio(statistics['squared'], count) ** 0.5,
+  }
+
+
+def _render(x, label):
+  depth = x[..., 0].astype(np.float64)
+  known = label[label > 0]
+  near, far = np.quantile(known, (0.02, 0.98)) if known.size else (0.0, 1.0)
+  shade = np.clip((depth - near) / max(far - near, 1e-6), 0, 1)
+  knots = np.linspace(0, 1, len(_COLOURS))
+  rgb = np.stack([np.interp(shade, knots, c) for c in _COLOURS.T], axis=-1)
+  # A prediction may be negative; only an exact 0 is a missing label.
+  return np.where(depth[..., None] != 0, rgb, _UNLABELLED).astype(np.uint8)

@@ -1,0 +1,101 @@
+"""Surface normals: cosine loss; mean and median angle, threshold shares."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks import base
+
+# 0.05 degree wide: the median, interpolated inside its bin, is exact to 0.1.
+_BINS = 3600
+_WITHIN = (11.25, 22.5, 30.0)  # degrees, the thresholds of the literature
+
+
+def make(label: Label) -> base.Task:
+  """Makes the task; predictions are scaled to unit length over channels.
+
+  Loss: 1 - <unit(prediction), label>, averaged over pixels with a label. (The
+  KD4MTL code averages over pixels with a *depth* label instead; we follow the
+  normals' own mask, as its successor does.)
+  Metrics over all valid pixels of the split: mean and median angle in degrees,
+  and the share of pixels whose angle is below 11.25, 22.5 and 30 degrees.
+  """
+  del label  # normals have one form only
+  shares = {
+    f'within_{limit:g}': base.Metric(f'<{limit:g}°', '%', True)
+    for limit in _WITHIN
+  }
+  return base.Task(
+    name='normals',
+    channels=3,
+    valid=lambda label: jnp.any(label != 0, axis=-1),
+    loss=lambda prediction, label: 1 - jnp.sum(_unit(prediction) * label, -1),
+    statistics=_statistics,
+    metrics=_metrics,
+    columns={
+      'mean_angle': base.Metric('Mean', '°', False),
+      'median_angle': base.Metric('Median', '°', False),
+      **shares,
+    },
+    headline='mean_angle',
+    render=_render,
+  )
+
+
+def _unit(prediction):
+  return base.unit(prediction.astype(jnp.float32), eps=1e-12)
+
+
+def _angle(prediction, label):
+  """Degrees [b h w]. atan2, since arccos loses small angles in float32."""
+  p = _unit(prediction)
+  sine = jnp.linalg.norm(jnp.cross(p, label), axis=-1)
+  return jnp.degrees(jnp.arctan2(sine, jnp.sum(p * label, axis=-1)))
+
+
+def _statistics(prediction, label, valid):
+  angle = _angle(prediction, label)
+  bins = jnp.clip(jnp.floor(angle * (_BINS / 180)), 0, _BINS - 1)
+  bins = jnp.where(valid, bins.astype(jnp.int32), _BINS)
+  below = {
+    f'within_{limit:g}': jnp.sum(valid & (angle < limit)) for limit in _WITHIN
+  }
+  return {
+    'count': jnp.sum(valid),
+    'angle': jnp.sum(jnp.where(valid, angle, 0)),
+    'histogram': jnp.bincount(bins.ravel(), length=_BINS + 1)[:-1],
+    **below,
+  }
+
+
+def _metrics(statistics):
+  count = statistics['count']
+  return {
+    'mean_angle': base.ratio(statistics['angle'], count),
+    'median_angle': _median(np.asarray(statistics['histogram'], np.int64)),
+    **{
+      name: 100 * base.ratio(statistics[name], count)
+      for name in (f'within_{limit:g}' for limit in _WITHIN)
+    },
+  }
+
+
+def _median(histogram: np.ndarray) -> float:
+  """The median angle in degrees, linear within the bin that holds it."""
+  total = histogram.sum()
+  if total == 0:
+    return float('nan')
+  below = np.concatenate([[0], np.cumsum(histogram)])
+  i = int(np.searchsorted(below, total / 2, side='left')) - 1
+  i = max(i, 0)
+  inside = (total / 2 - below[i]) / histogram[i]
+  return float((i + inside) * 180 / _BINS)
+
+
+def _render(x, label):
+  del label  # directions have one fixed colouring
+  length = np.linalg.norm(x, axis=-1, keepdims=True)
+  direction = x / np.maximum(length, 1e-12)
+  # x right, y up and towards the camera as red, green and blue.
+  rgb = 127.5 * (1 + direction * np.array([1, -1, -1]))
+  return np.where(length > 0, rgb, 90).astype(np.uint8)

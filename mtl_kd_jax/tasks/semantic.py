@@ -1,0 +1,84 @@
+"""Semantic segmentation: cross-entropy; mIoU from one confusion matrix."""
+
+import colorsys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks import base
+
+_UNLABELLED = (90, 90, 90)
+
+
+def make(label: Label) -> base.Task:
+  """Makes the task for the classes of `label`.
+
+  Loss: -log softmax(prediction)[label], averaged over labelled pixels
+  (KD4MTL; Li & Bilen 2020).
+  Metrics, all from one confusion matrix over the whole split: mIoU, the mean
+  over classes of intersection / union, where a class that occurs neither in
+  label nor in prediction does not count; and pixel accuracy.
+  """
+  classes = len(label.classes)
+  palette = _palette(classes)
+
+  def statistics(prediction, label, valid):
+    predicted = jnp.argmax(prediction, axis=-1)
+    pair = jnp.where(valid, label * classes + predicted, classes**2)
+    counts = jnp.bincount(pair.ravel(), length=classes**2 + 1)[:-1]
+    return {'confusion': counts.reshape(classes, classes)}
+
+  def render(x, label):
+    del label  # the palette is the same in every picture
+    class_id = x if x.ndim == 2 else x.argmax(axis=-1)
+    labelled = class_id[..., None] >= 0
+    return np.where(labelled, palette[class_id], np.uint8(_UNLABELLED))
+
+  return base.Task(
+    name='semantic',
+    channels=classes,
+    valid=lambda label: label >= 0,
+    loss=_cross_entropy,
+    statistics=statistics,
+    metrics=_metrics,
+    columns={
+      'miou': base.Metric('mIoU', '%', True),
+      'pixel_accuracy': base.Metric('PixAcc', '%', True),
+    },
+    headline='miou',
+    render=render,
+  )
+
+
+def _cross_entropy(prediction, label):
+  log_p = jax.nn.log_softmax(prediction.astype(jnp.float32))
+  # A product with the one-hot label instead of a gather: XLA fuses it.
+  one_hot = jax.nn.one_hot(label, log_p.shape[-1], dtype=log_p.dtype)
+  return -jnp.sum(one_hot * log_p, axis=-1)
+
+
+def _metrics(statistics):
+  confusion = np.asarray(
+    statistics['confusion'], np.float64
+  )  # label, predicted
+  hit = np.diag(confusion)
+  union = confusion.sum(0) + confusion.sum(1) - hit
+  seen = union > 0
+  iou = hit[seen] / union[seen]
+  return {
+    'miou': 100 * base.ratio(iou.sum(), len(iou)),
+    'pixel_accuracy': 100 * base.ratio(hit.sum(), confusion.sum()),
+  }
+
+
+def _palette(classes: int) -> np.ndarray:
+  """Distinct colours, uint8 [classes 3]: hues a golden angle apart."""
+  colours = [
+    colorsys.hsv_to_rgb(
+      0.58 + 0.381966 * i, 0.45 + 0.2 * (i % 3), 0.95 - 0.2 * (i % 2)
+    )
+    for i in range(classes)
+  ]
+  return np.round(255 * np.array(colours)).astype(np.uint8)

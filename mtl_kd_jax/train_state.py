@@ -1,0 +1,85 @@
+"""What a stage carries from step to step, and all that it checkpoints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import struct
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtl_kd_jax.balancing import Balancer
+from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.optim import ADAPTORS
+
+
+@struct.dataclass
+class TrainState:
+  """The state of one stage, a pytree of global, unreplicated arrays.
+
+  Attributes:
+    step: int32 scalar, number of optimiser steps taken.
+    params: the network's parameters; a distilled student's adaptors stand
+      among them under the key 'adaptors'.
+    batch_stats: BatchNorm's running means and variances.
+    opt_state: the optimiser's state.
+    balancer_state: the balancer's state.
+  """
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  balancer_state: Any
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What the network is applied with; without the adaptors."""
+    return {
+      'params': network_params(self.params),
+      'batch_stats': self.batch_stats,
+    }
+
+
+def network_params(params: Mapping[str, Any]) -> dict[str, Any]:
+  """The parameters that are part of the network: all but the adaptors."""
+  return {key: p for key, p in params.items() if key != ADAPTORS}
+
+
+def init_state(
+  key: jax.Array,
+  *,
+  network: nn.Module,
+  image_size: tuple[int, int],
+  balancer: Balancer,
+  tx: optax.GradientTransformation,
+  distillation: Distillation | None = None,
+) -> TrainState:
+  """Draws the initial state of a stage.
+
+  Args:
+    key: PRNG key; with the same key a student and its baseline begin alike.
+    network: the stage's network.
+    image_size: (height, width) in pixels.
+    balancer: the stage's balancer.
+    tx: the stage's optimiser.
+    distillation: adds adaptors to the parameters, when there are teachers.
+  """
+  image = jnp.zeros((1, *image_size, 3), jnp.float32)
+  variables = network.init(key, image, train=False)
+  params = dict(variables['params'])
+  if distillation is not None:
+    _, features = jax.eval_shape(
+      lambda v: network.apply(v, image, train=False), variables
+    )
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), features)
+    adaptors = distillation.adaptors.init(jax.random.fold_in(key, 1), blank)
+    params[ADAPTORS] = adaptors['params']
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=variables['batch_stats'],
+    opt_state=tx.init(params),
+    balancer_state=balancer.init(tuple(network.channels)),
+  )

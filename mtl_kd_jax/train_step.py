@@ -1,0 +1,164 @@
+"""The one training step and the one evaluation step; both pure.
+
+They know nothing of devices. Under `jax.jit` the batch is a global array and
+`axis_name` stays None. Under `jax.pmap` every device sees its part of the batch
+and `axis_name` names the axis: losses are then shares whose sum over devices is
+the mean over the global batch.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+
+from mtl_kd_jax.balancing import Balancer
+from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.optim import ADAPTORS
+from mtl_kd_jax.tasks.base import Statistics, Task, masked_mean
+from mtl_kd_jax.train_state import TrainState, network_params
+
+Batch = Mapping[str, jax.Array]
+
+
+def train_step(
+  state: TrainState,
+  teachers: Mapping[str, Any],
+  batch: Batch,
+  *,
+  network: nn.Module,
+  tasks: Mapping[str, Task],
+  balancer: Balancer,
+  tx: optax.GradientTransformation,
+  seed: int,
+  distillation: Distillation | None = None,
+  axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Takes one optimiser step.
+
+  It descends on L = sum_t w_t L_t + sum_t lambda_t l^d_t (Li & Bilen 2020),
+  where the balancer gives w_t. Without teachers it is plain single-task or
+  multi-task training.
+
+  Args:
+    state: the stage's state.
+    teachers: task -> frozen variables of its teacher; {} for no distillation.
+    batch: 'image' float32 [b h w 3], and a label per task (datasets/base.py).
+    network: the stage's network.
+    tasks: the tasks it is trained on.
+    balancer: gives the weights w_t.
+    tx: the optimiser.
+    seed: of the run; the step's random key is folded from it.
+    distillation: how teachers are asked; needed when `teachers` is not empty.
+    axis_name: the mapped device axis, if any.
+
+  Returns:
+    The next state, and float32 scalars by name: 'loss/<task>',
+    'alignment/<task>', 'loss' (the sum L) and 'gradient_norm'.
+  """
+  asked = distillation.ask(teachers, batch['image']) if teachers else None
+  key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+  def objective(params):
+    output, updated = network.apply(
+      {'params': network_params(params), 'batch_stats': state.batch_stats},
+      batch['image'],
+      train=True,
+      mutable=['batch_stats'],
+    )
+    losses = task_losses(output.predictions, batch, tasks, axis_name=axis_name)
+    alignment = (
+      distillation.losses(
+        params[ADAPTORS], output.features, asked, axis_name=axis_name
+      )
+      if teachers
+      else {}
+    )
+    weights, balancer_state = balancer.update(
+      jax.lax.stop_gradient(_total(losses, axis_name)),
+      state.balancer_state,
+      key,
+    )
+    loss = sum(weights[t] * losses[t] for t in losses) + sum(
+      distillation.weights[t] * alignment[t] for t in alignment
+    )
+    named = {f'loss/{t}': x for t, x in losses.items()}
+    named |= {f'alignment/{t}': x for t, x in alignment.items()}
+    aux = (named | {'loss': loss}, updated['batch_stats'], balancer_state)
+    return loss, aux
+
+  gradients, (losses, batch_stats, balancer_state) = jax.grad(
+    objective, has_aux=True
+  )(state.params)
+  # Shares add up, so gradients are summed over devices and never averaged.
+  gradients, losses = _total((gradients, losses), axis_name)
+  updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+  next_state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+    balancer_state=balancer_state,
+  )
+  return next_state, losses | {'gradient_norm': optax.global_norm(gradients)}
+
+
+def eval_step(
+  variables: Mapping[str, Any],
+  batch: Batch,
+  *,
+  network: nn.Module,
+  tasks: Mapping[str, Task],
+  axis_name: str | None = None,
+) -> tuple[dict[str, Statistics], dict[str, jax.Array]]:
+  """Predicts one batch and sums up how well.
+
+  Args:
+    variables: {'params', 'batch_stats'} of the network.
+    batch: as in `train_step`.
+    network: the network.
+    tasks: the tasks to score.
+    axis_name: the mapped device axis, if any.
+
+  Returns:
+    task -> sufficient statistics of the global batch; and task -> prediction
+    [b h w c], in the layout of the batch.
+  """
+  output = network.apply(variables, batch['image'], train=False)
+  statistics = {}
+  for name, task in tasks.items():
+    prediction, label = output.predictions[name], batch[name]
+    valid = task.valid(label)
+    statistics[name] = task.statistics(prediction, label, valid)
+  return _total(statistics, axis_name), output.predictions
+
+
+def task_losses(
+  predictions: Mapping[str, jax.Array],
+  batch: Batch,
+  tasks: Mapping[str, Task],
+  *,
+  axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+  """The mean loss of every task over its labelled pixels, 0 without any.
+
+  Args:
+    predictions: task -> float [b h w c].
+    batch: task -> label (datasets/base.py).
+    tasks: the tasks.
+    axis_name: the mapped device axis; the losses are then shares.
+  """
+  return {
+    name: masked_mean(
+      task.loss(predictions[name], batch[name]),
+      task.valid(batch[name]),
+      axis_name=axis_name,
+    )
+    for name, task in tasks.items()
+  }
+
+
+def _total(tree, axis_name):
+  """Sums the shares of all devices."""
+  return tree if axis_name is None else jax.lax.psum(tree, axis_name)
