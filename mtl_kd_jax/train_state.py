@@ -47,6 +47,17 @@ def network_params(params: Mapping[str, Any]) -> dict[str, Any]:
   return {key: p for key, p in params.items() if key != ADAPTORS}
 
 
+def feature_shapes(
+  network: nn.Module, image_size: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+  """The shapes [1 h w c] of a network's features, without computing any."""
+  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+  output, _ = jax.eval_shape(
+    lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
+  )
+  return {tap: x.shape for tap, x in output.features.items()}
+
+
 def init_state(
   key: jax.Array,
   *,
@@ -70,10 +81,10 @@ def init_state(
   variables = network.init(key, image, train=False)
   params = dict(variables['params'])
   if distillation is not None:
-    _, features = jax.eval_shape(
-      lambda v: network.apply(v, image, train=False), variables
-    )
-    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), features)
+    blank = {
+      tap: jnp.zeros(shape)
+      for tap, shape in feature_shapes(network, image_size).items()
+    }
     adaptors = distillation.adaptors.init(jax.random.fold_in(key, 1), blank)
     params[ADAPTORS] = adaptors['params']
   return TrainState(

@@ -4,8 +4,9 @@ The world is in metres with z up; the camera frame is x right, y down, z into
 the scene. Vectors have their three components in front, [3 ...].
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from mtl_kd_jax.datasets.shapes import Shape
 # A shadow ray ends just before the surface it is meant for, as a share of its
 # length; otherwise rounding would let surfaces shadow themselves.
 _SHADOW_END = 1 - 2e-3
+# The eight corners of a box: along which axes each lies at the upper end.
+_CORNERS = np.arange(8) >> np.arange(3)[:, None] & 1 > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,17 +62,24 @@ class Camera:
     everything = slice(0, size[0]), slice(0, size[1])
     if (bounds := shape.bounds()) is None:
       return everything
-    corners = np.stack(np.meshgrid(*zip(*bounds, strict=True))).reshape(3, 8)
-    x, y, z = self.to_camera(corners - self.position[:, None])
+    low, high = (bound - self.position for bound in bounds)
+    corners = np.where(_CORNERS, high[:, None], low[:, None])
+    x, y, z = self.to_camera(corners)
     if z.max() <= 0:
       return slice(0), slice(0)
     if z.min() < 1e-3:  # reaches behind the camera: has no bounded picture
       return everything
-    columns, rows = self.plane(size)
     return (
-      slice(*np.searchsorted(rows, [(y / z).min(), (y / z).max()])),
-      slice(*np.searchsorted(columns, [(x / z).min(), (x / z).max()])),
+      self._span((y / z).tolist(), size[0], size[1]),
+      self._span((x / z).tolist(), size[1], size[1]),
     )
+
+  def _span(self, at: list[float], count: int, width: int) -> slice:
+    """The pixels of an axis whose centres lie between the ends of `at`."""
+    first, last = (
+      (end / self.spread * width + count - 1) / 2 for end in (min(at), max(at))
+    )
+    return slice(max(0, math.ceil(first)), max(0, math.floor(last) + 1))
 
 
 class View(NamedTuple):
@@ -91,7 +101,7 @@ class View(NamedTuple):
 
 
 def cast(
-    camera: Camera, shapes: Sequence[Shape], size: tuple[int, int]
+  camera: Camera, shapes: Sequence[Shape], size: tuple[int, int]
 ) -> View:
   """Looks at a scene.
 
@@ -114,15 +124,27 @@ def cast(
         continue
       t = shape.hit(origin, rays[:, *window])
       nearer = t < depth[window]
-      depth[window][nearer] = t[nearer]
-      index[window][nearer] = i
+      np.copyto(depth[window], t, where=nearer)
+      np.copyto(index[window], i, where=nearer)
 
     point = origin + np.where(index >= 0, depth, 0) * rays
-    normal, uv = np.zeros((3, *size)), np.zeros((2, *size))
-    for i in np.unique(index[index >= 0]):
-      here = index == i
-      normal[:, here], uv[:, here] = shapes[i].skin(point[:, here])
-  return View(index, depth, point, normal, uv)
+    normal, uv = np.zeros((3, depth.size)), np.zeros((2, depth.size))
+    flat = point.reshape(3, -1)
+    for i, here in pixels_of_each(index, len(shapes)):
+      normal[:, here], uv[:, here] = shapes[i].skin(flat[:, here])
+  return View(
+    index, depth, point, normal.reshape(3, *size), uv.reshape(2, *size)
+  )
+
+
+def pixels_of_each(
+  index: np.ndarray, count: int
+) -> Iterator[tuple[int, np.ndarray]]:
+  """Every i < count that occurs in `index` [h w], with its flat positions."""
+  for i in range(count):
+    here = np.flatnonzero(index == i)
+    if here.size:
+      yield i, here
 
 
 def is_shadowed(

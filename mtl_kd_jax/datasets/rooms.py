@@ -99,14 +99,14 @@ def draw_room(rng: np.random.Generator) -> Room:
   lamps = tuple(
     _draw_lamp(rng, size) for _ in range(1 + int(rng.random() < 0.4))
   )
-  sky = rng.random(3) - (0.5, 0.5, 0.3)
+  sky = rng.random(3) - (0.5, 0.5, -0.2)
   return Room(
     size=size,
     things=tuple(things),
     lamps=lamps,
     sky=tuple(sky / math.sqrt(sum(sky * sky) + 1e-9)),
-    ambient=_uniform(rng, 0.25, 0.6),
-    exposure=_uniform(rng, 0.17, 0.3),
+    ambient=_uniform(rng, 0.2, 0.45),
+    exposure=_uniform(rng, 0.22, 0.36),
     camera=camera,
   )
 
@@ -114,9 +114,10 @@ def draw_room(rng: np.random.Generator) -> Room:
 def _uniform(rng, low, high):
   # Only `random` and `integers` are used: the simplest methods of a generator
   # are the ones whose numbers have stayed the same over NumPy's versions.
-  low, high = np.asarray(low, float), np.asarray(high, float)
-  drawn = low + (high - low) * rng.random(low.shape)
-  return [float(x) for x in drawn] if drawn.ndim else float(drawn)
+  if not isinstance(low, tuple):
+    return low + (high - low) * rng.random()
+  shares = rng.random(len(low)).tolist()
+  return [a + (b - a) * s for a, b, s in zip(low, high, shares, strict=True)]
 
 
 class _Painter:
@@ -131,18 +132,18 @@ class _Painter:
   def __call__(self) -> Material:
     rng = self._rng
     hue = self._hues[rng.integers(5)] + _uniform(rng, -0.03, 0.03)
-    saturation, value = _uniform(rng, (0.08, 0.35), (0.75, 0.95))
+    saturation, value = _uniform(rng, (0.05, 0.5), (0.5, 0.95))
     # The second colour is a darker or paler tone of the first, or an accent.
-    other = self._hues[rng.integers(5)] if rng.random() < 0.3 else hue
+    other = self._hues[rng.integers(5)] if rng.random() < 0.15 else hue
     paler = saturation * _uniform(rng, 0.3, 1.2)
-    darker = value * _uniform(rng, 0.45, 0.85)
+    darker = value * _uniform(rng, 0.6, 0.9)
     colors = (
       colorsys.hsv_to_rgb(hue % 1, saturation, value),
       colorsys.hsv_to_rgb(other % 1, min(paler, 1), darker),
     )
     angle = (rng.random() < 0.35) * _uniform(rng, 0, math.pi)
     return Material(
-      pattern=PATTERNS[rng.integers(len(PATTERNS))],
+      pattern=PATTERNS[max(0, int(rng.integers(10)) - 3)],
       colors=tuple(tuple(c * c for c in color) for color in colors),
       scale=_uniform(rng, 0.18, 0.55),
       turn=(math.cos(angle), math.sin(angle)),
@@ -153,16 +154,16 @@ class _Painter:
 def _draw_camera(rng, size):
   """Stands near a wall or corner and looks over the middle of the room."""
   heading = _uniform(rng, 0, 2 * math.pi)
-  pitch = math.radians(_uniform(rng, -26, 9))  # down, up
-  roll = math.radians(_uniform(rng, -4, 4))
+  pitch = math.radians(_uniform(rng, -21, -3))  # down, up
+  roll = math.radians(_uniform(rng, -2.5, 2.5))
   forward = np.array([math.cos(heading), math.sin(heading)])
   middle = np.array(size[:2]) * _uniform(rng, (0.38, 0.38), (0.62, 0.62))
   # As far back as the room allows, or up to a third less.
   inner = np.array(size[:2]) / 2 - 0.35
-  back = min((inner + forward * 0) / np.maximum(np.abs(forward), 1e-9))
+  back = min(inner / np.maximum(np.abs(forward), 1e-9))
   position = middle - forward * back * _uniform(rng, 0.65, 1)
   position = np.clip(position, 0.35, np.array(size[:2]) - 0.35)
-  height = _uniform(rng, 1.0, 1.75)
+  height = _uniform(rng, 1.2, 1.65)
 
   cos, sin = math.cos(pitch), math.sin(pitch)
   ahead = np.array([forward[0] * cos, forward[1] * cos, sin])
@@ -172,7 +173,7 @@ def _draw_camera(rng, size):
   return Camera(
     position=np.array([*position, height]),
     axes=np.stack([cos * right + sin * down, cos * down - sin * right, ahead]),
-    spread=math.tan(math.radians(_uniform(rng, 58, 82)) / 2),
+    spread=math.tan(math.radians(_uniform(rng, 62, 78)) / 2),
   )
 
 
@@ -227,8 +228,8 @@ def _draw_hangings(rng, painter, size, side):
 def _draw_furniture(rng, painter, size, camera):
   """Boxes, spheres, cylinders and cones, where the camera can see them."""
   things, taken = [], []
-  for _ in range(int(rng.integers(6, 11))):
-    reach = _uniform(rng, 0.22, 0.5)
+  for _ in range(int(rng.integers(4, 8))):
+    reach = _uniform(rng, 0.3, 0.58)
     if (spot := _free_spot(rng, size, camera, reach, taken)) is None:
       continue
     taken.append((*spot, reach))
@@ -287,12 +288,13 @@ def _draw_solid(rng, base, reach, height):
     )
   else:
     solid = shapes.Cylinder if name == 'cylinder' else shapes.Cone
-    shape = solid((x, y, z), reach * _uniform(rng, 0.7, 1), height)
+    slimmest = 0.6 if name == 'cylinder' else 0.9
+    shape = solid((x, y, z), reach * _uniform(rng, slimmest, 1), height)
   return label, shape, z + height
 
 
 def _draw_lamp(rng, size):
-  at = _uniform(rng, (0.2, 0.2, 0.55), (0.8, 0.8, 0.95))
+  at = _uniform(rng, (0.2, 0.2, 0.75), (0.8, 0.8, 0.95))
   warm = _uniform(rng, -0.12, 0.12)
   strength = _uniform(rng, 0.6, 1.4)
   return Lamp(

@@ -17,7 +17,7 @@ _LATTICE = 64  # random numbers of a texture repeat after as many cells
 
 
 def photograph(
-    room: Room, view: raycast.View, rng: np.random.Generator
+  room: Room, view: raycast.View, rng: np.random.Generator
 ) -> np.ndarray:
   """Takes the picture.
 
@@ -31,8 +31,7 @@ def photograph(
   """
   lattice = rng.random((_LATTICE, _LATTICE), np.float32)
   point, normal, uv, depth = (
-      x.astype(np.float32)
-      for x in (view.point, view.normal, view.uv, view.depth)
+    x.astype(np.float32) for x in (view.point, view.normal, view.uv, view.depth)
   )
   to_eye = room.camera.position.astype(np.float32)[:, None, None] - point
   facing = _dot(to_eye, normal) / np.sqrt(_dot(to_eye, to_eye))
@@ -40,10 +39,10 @@ def photograph(
   blur = depth * pixel / np.maximum(facing, 0.05)
 
   color = light(room, view.index, point, normal, rng)
-  for i in np.unique(view.index):
-    here = view.index == i
+  flat, uv, blur = color.reshape(3, -1), uv.reshape(2, -1), blur.ravel()
+  for i, here in raycast.pixels_of_each(view.index, len(room.things)):
     material = room.things[i].material
-    color[:, here] *= paint(material, uv[:, here], blur[here], lattice)
+    flat[:, here] *= paint(material, uv[:, here], blur[here], lattice)
   return expose(color, room.exposure, rng)
 
 
@@ -148,7 +147,7 @@ def light(
     room.ambient * (0.75 + 0.25 * up) * _openness(room, index, point, normal)
   )
   total = np.repeat(ambient[None], 3, axis=0)
-  solids = [t.shape for t in room.things if t.shape.bounds() is not None]
+  solids = [room.things[i].shape for i in _solids(room)]
   smooth = _Smoother(index, normal)
   for lamp in room.lamps:
     spots = _spots(lamp, rng, index.shape)
@@ -158,7 +157,7 @@ def light(
     square = _dot(to_lamp, to_lamp)
     # Falls off with the square of the distance, but no lamp is a point.
     facing = np.maximum(_dot(to_lamp, normal), 0)
-    fall = facing / (np.sqrt(square) * (0.5 + 0.35 * square))
+    fall = facing / (np.sqrt(square) * (0.6 + 0.25 * square))
     color = np.array(lamp.color, np.float32)[:, None, None]
     total += color * (2 * fall * (1 - shade))
   return total
@@ -190,11 +189,11 @@ class _Smoother:
     same = iter(self._same)
     values = values.astype(np.float32)
     for axis in (0, 1):
-      total, count = values.copy(), np.ones_like(values)
+      total, count = values * _TILE, np.full_like(values, _TILE)
       for step in range(1, _TILE):
         here, there = _shifted(axis, step)
-        mask = next(same)
-        # Both ways, so that the window is centred.
+        # Falling weights: every cell of the tile counts the same.
+        mask = next(same) * np.float32(_TILE - step)
         total[here] += values[there] * mask
         total[there] += values[here] * mask
         count[here] += mask
@@ -210,6 +209,16 @@ def _shifted(axis, step):
   return tuple(here), tuple(there)
 
 
+def _solids(room):
+  """Bounds of what throws shadows, by index: not walls, nor what is flat."""
+  bounds = {i: thing.shape.bounds() for i, thing in enumerate(room.things)}
+  return {
+    i: (low, high)
+    for i, (low, high) in ((i, b) for i, b in bounds.items() if b is not None)
+    if min(high - low) > 0.15
+  }
+
+
 def _openness(room, index, point, normal):
   """Share of ambient light left by corners and by furniture nearby [h w]."""
   open_share = np.ones(index.shape, np.float32)
@@ -217,13 +226,8 @@ def _openness(room, index, point, normal):
     distance = np.minimum(p, np.float32(size) - p)
     # A surface is not darkened by the side that it is part of (n = 1).
     open_share *= 1 - (1 - n * n) * (0.09 / (0.18 + np.maximum(distance, 0)))
-  for i, thing in enumerate(room.things):
-    if (bounds := thing.shape.bounds()) is None:
-      continue
-    low, high = bounds
+  for i, (low, high) in _solids(room).items():
     radius = np.float32(min(high - low) / 2)
-    if radius < 0.1:  # doors and pictures
-      continue
     center = (low + high) / 2
     center[2] = low[2] + radius
     to_ball = center.astype(np.float32)[:, None, None] - point
@@ -247,9 +251,9 @@ def expose(radiance: np.ndarray, exposure: float, rng: np.random.Generator):
     radiance = _soften(radiance, axis)
   gain = exposure / max(float(np.mean(radiance, dtype=np.float64)), 1e-6)
   level = radiance * np.float32(gain)
-  level = np.sqrt(level * 1.35 / (1 + 0.35 * level))
+  level = np.sqrt(level * 1.7 / (1 + 0.7 * level))
   noise = rng.random((2, *level.shape), np.float32).sum(axis=0) - 1
-  level += noise * np.float32(0.025)
+  level += noise * np.float32(0.015)
   level = np.rint(np.clip(level, 0, 1) * 255).astype(np.uint8)
   return np.ascontiguousarray(level.transpose(1, 2, 0))
 

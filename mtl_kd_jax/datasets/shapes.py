@@ -8,6 +8,8 @@ same scene has the same labels on every machine. Angles along a curved surface
 are therefore the 'diamond angle', which needs no arctangent.
 """
 
+# ruff: noqa: D102  (the methods of all shapes are described once, in Shape)
+
 import dataclasses
 import math
 from typing import NamedTuple, Protocol

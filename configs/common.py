@@ -1,0 +1,117 @@
+"""Every key there is, with its meaning, unit and allowed values.
+
+The other files in this folder start from here and change what they need. A
+printed config is the whole experiment: nothing is defaulted anywhere else.
+Any key can be changed on the command line: --config.epochs=3
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The defaults: the paper's settings, on the embedded scenes."""
+  config = ConfigDict()
+  # Names the default workdir, runs/<name>.
+  config.name = 'common'
+  # Seeds initial parameters, order of the samples and augmentation.
+  config.seed = 0
+  # What is learned: some of 'semantic', 'depth', 'normals'.
+  config.tasks = ('semantic', 'depth', 'normals')
+  # Length of every stage, in passes over the training split.
+  config.epochs = 200
+  # Samples in a step, over all devices of all hosts.
+  config.batch_size = 2
+  # Whether to train the uniformly weighted multi-task network, for comparison.
+  config.baseline = True
+  # Which checkpoint of a stage teaches and is reported: 'last', or 'best' on
+  # the evaluation split (which flatters when that is the test split).
+  config.select = 'last'
+
+  config.data = data = ConfigDict()
+  # 'scenes' (rendered, no download) or 'nyuv2' (folder of .npy files).
+  data.name = 'scenes'
+  # scenes: where to prepare, '' for TFDS's usual directory.
+  # nyuv2: the folder that holds train/ and val/.
+  data.data_dir = ''
+  data.train_split = 'train'
+  data.eval_split = 'val'
+  # Zoom into random crops by one of these factors; (1.0,) for none.
+  data.scales = (1.0,)
+  # Mirror every second sample.
+  data.flip = False
+  # Processes that read and augment; 0 for threads of the main process.
+  data.workers = 0
+  # Read and check every file once before training.
+  data.check = True
+
+  # Options of data.name = 'scenes'.
+  data.scenes = scenes = ConfigDict()
+  # Height and width in pixels.
+  scenes.image_size = (96, 128)
+  # Rooms in each split.
+  scenes.num_train = 1024
+  scenes.num_val = 128
+  # Another seed draws other rooms.
+  scenes.seed = 0
+  # Options of data.name = 'nyuv2': none, the files say it all.
+  data.nyuv2 = ConfigDict()
+
+  config.model = model = ConfigDict()
+  # 'segnet'.
+  model.backbone = 'segnet'
+  # Factor on its channels [64, 128, 256, 512, 512].
+  model.width = 1.0
+
+  config.optim = optim = ConfigDict()
+  # Adam's learning rate, for every network.
+  optim.learning_rate = 1e-4
+  # Added to the gradient as weight_decay * parameter (L2, not AdamW).
+  optim.weight_decay = 0.0
+  # 'step': times step_factor after every step_epochs; 'cosine': to 0 over the
+  # run; 'constant'.
+  optim.schedule = 'step'
+  optim.step_epochs = 100
+  optim.step_factor = 0.5
+
+  config.balancing = ConfigDict()
+  # How the task losses of the distilled network are weighted: 'uniform'. (The
+  # baseline is always uniform.)
+  config.balancing.name = 'uniform'
+
+  config.teacher = ConfigDict()
+  # BatchNorm of the frozen teachers: 'running' statistics, frozen like their
+  # parameters, or those of the student's 'batch', as the paper's code does.
+  config.teacher.batch_norm = 'running'
+
+  config.distill = distill = ConfigDict()
+  # lambda per task: the weight of its alignment loss. Not learned tasks are
+  # ignored.
+  distill.weights = ConfigDict({'semantic': 1.0, 'depth': 1.0, 'normals': 2.0})
+  # Features that are aligned, student's with teacher's of the same name.
+  distill.taps = ('bottleneck', 'decoder')
+  # The adaptors' own Adam: constant learning rate, L2 weight decay.
+  distill.learning_rate = 1e-1
+  distill.weight_decay = 5e-4
+
+  config.parallel = ConfigDict()
+  # 'jit': batch sharded over all devices; 'pmap': the same under jax.pmap.
+  config.parallel.mode = 'jit'
+  # Whether to join the other hosts (jax.distributed.initialize). Cloud TPU pods
+  # are found by themselves, elsewhere set JAX_COORDINATOR_ADDRESS,
+  # JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  config.parallel.multihost = False
+
+  config.checkpoint = ConfigDict()
+  # Save after every so many epochs ...
+  config.checkpoint.every_epochs = 1
+  # ... and after every so many steps; 0 for never.
+  config.checkpoint.every_steps = 0
+
+  config.report = report = ConfigDict()
+  # Log losses every so many steps.
+  report.every_steps = 10
+  # Score the evaluation split every so many epochs; 0 for only at the end.
+  report.eval_every_epochs = 1
+  # Images in predictions.png.
+  report.images = 4
+  return config

@@ -1,0 +1,28 @@
+"""The whole method on rendered rooms, in minutes on two CPU cores.
+
+    python launch.py --config=configs/quickstart.py
+
+Needs no download and no GPU.
+"""
+
+from configs import common
+
+
+def get_config():
+  config = common.get_config()
+  config.name = 'quickstart'
+  config.epochs = 4
+  config.batch_size = 8
+
+  config.data.name = 'scenes'
+  config.data.scenes.image_size = (96, 128)
+  config.data.scenes.num_train = 480
+  config.data.scenes.num_val = 64
+  config.data.flip = True
+
+  config.model.width = 0.25
+
+  config.optim.learning_rate = 1e-3
+  config.optim.schedule = 'cosine'
+  config.distill.learning_rate = 1e-2
+  return config

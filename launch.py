@@ -1,0 +1,105 @@
+"""Starts a job: python launch.py --config=configs/quickstart.py.
+
+--workdir names the folder of the run (default runs/<config.name>), --job what
+to do in it: 'train' (default; goes on where an earlier run ended) or
+'evaluate' (scores a finished run again, on --split). Any config key can be
+changed: --config.epochs=3
+"""
+
+import os
+import pathlib
+import sys
+import warnings
+
+from absl import app, flags, logging
+import jax
+from ml_collections import ConfigDict, config_flags
+
+from mtl_kd_jax import workdir as workdirs
+from mtl_kd_jax.errors import InputError, NotFiniteError
+from mtl_kd_jax.interrupts import Stopped
+from mtl_kd_jax.jobs import JOBS
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Config file, see configs/.', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config.name>.')
+_JOB = flags.DEFINE_enum('job', 'train', list(JOBS), 'What to run.')
+_SPLIT = flags.DEFINE_string(
+  'split', None, "Job 'evaluate': the split to score. Default: the run's."
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the job and turns expected failures into messages and exit codes."""
+  try:
+    _run(argv)
+  except InputError as error:
+    _exit(2, f'error: {error}')
+  except NotFiniteError as error:
+    _exit(3, f'error: {error}')
+  except Stopped as error:
+    again = 'run the same command again to go on'
+    _exit(128 + error.signum, f'{error}; {again}')
+  except KeyboardInterrupt:
+    _exit(130, 'interrupted; run the same command again to go on')
+
+
+def _run(argv):
+  if len(argv) > 1:
+    raise InputError(
+      expected='flags only',
+      found=' '.join(argv[1:]),
+      where='the command line',
+      do='see python launch.py --help',
+    )
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # orbax tells a lot at INFO
+  config, workdir = _config_and_workdir()
+  _set_up_jax(config)
+  JOBS[_JOB.value](config, workdir)
+
+
+def _config_and_workdir():
+  workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
+  config = _CONFIG.value
+  if config is None and _JOB.value == 'evaluate' and workdir:
+    config = ConfigDict(workdirs.read_config(workdir))
+  if config is None:
+    raise InputError(
+      expected='a config file',
+      found='none',
+      where='--config',
+      do='try python launch.py --config=configs/quickstart.py',
+    )
+  if _SPLIT.value:
+    config.data.eval_split = _SPLIT.value
+  return config, workdir or pathlib.Path('runs') / config.name
+
+
+def _set_up_jax(config):
+  # Compiled programs are kept between runs, here or where JAX is told to.
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    cache = pathlib.Path('~/.cache/mtl_kd_jax/xla').expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  if config.parallel.multihost:
+    jax.distributed.initialize()
+
+
+def _parse_flags(argv):
+  """Parses the flags; a wrong one is a message and not a traceback."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    _exit(2, f'error: expected flags and config keys that exist\n  {error}')
+
+
+def _exit(code, message):
+  print(message, file=sys.stderr, flush=True)
+  sys.exit(code)
+
+
+if __name__ == '__main__':
+  warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
+  app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,178 @@
+"""Checkpoints of one stage: the last two, and the best; the only orbax file.
+
+    <directory>/last/<step>   written asynchronously while training goes on
+    <directory>/best/<step>   a copy of the one with the highest score
+
+Orbax writes to a temporary folder and renames it, so that a run killed at any
+moment leaves whole checkpoints only. What orbax does not notice is damage that
+comes later (a flipped bit reads back as another number): every checkpoint
+carries a checksum of its arrays, which is verified when it is read.
+"""
+
+import json
+import pathlib
+from typing import Any
+import warnings
+import zlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mtl_kd_jax.errors import InputError
+
+
+class Checkpoints:
+  """Saves and restores the train state of one stage."""
+
+  def __init__(self, directory: pathlib.Path | str, *, keep: int = 2):
+    """Opens the folder, making it when needed.
+
+    Args:
+      directory: the stage's folder.
+      keep: how many of the latest checkpoints stay; two, so that there is one
+        to fall back to.
+    """
+    self._directory = pathlib.Path(directory).absolute()
+    self._last = _manager(self._directory / 'last', keep)
+    self._best = _manager(self._directory / 'best', 1)
+    self._best_score = None
+    if (step := self._best.latest_step()) is not None:
+      self._best_score = _read_score(self._directory / 'best' / str(step))
+
+  @property
+  def latest_step(self) -> int | None:
+    """The step of the newest checkpoint, None when there is none."""
+    return self._last.latest_step()
+
+  def save(self, step: int, state: Any) -> None:
+    """Saves the newest state; returns before it is on disk.
+
+    Args:
+      step: number of optimiser steps taken.
+      state: pytree of global arrays. It is copied first, so that the next step
+        may overwrite it.
+    """
+    if step not in self._last.all_steps():
+      self._last.save(step, args=_save_args(state, None))
+
+  def save_if_best(self, step: int, state: Any, score: float) -> None:
+    """Keeps `state` as the best when `score` is the highest so far."""
+    if np.isnan(score):
+      return
+    if self._best_score is None or score > self._best_score:
+      self._best.save(step, args=_save_args(state, score), force=True)
+      self._best_score = score
+
+  def wait(self) -> None:
+    """Waits until everything saved is on disk."""
+    self._last.wait_until_finished()
+    self._best.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, and gives the threads back."""
+    self.wait()
+    self._last.close()
+    self._best.close()
+
+  def restore_last(self, like: Any) -> Any | None:
+    """The newest state that can be read, or None when there is none.
+
+    A damaged checkpoint is warned about, moved to `<directory>/damaged` (never
+    deleted) and the one before it is tried.
+
+    Args:
+      like: pytree of arrays or jax.ShapeDtypeStruct with shardings: structure,
+        shapes and placement of the result.
+    """
+    return self._restore(self._last, 'last', like)
+
+  def restore_best(self, like: Any) -> Any | None:
+    """The state with the highest score, or the newest when it is unreadable."""
+    best = self._restore(self._best, 'best', like)
+    return self.restore_last(like) if best is None else best
+
+  def _restore(self, manager, kind, like):
+    like = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
+    for step in sorted(manager.all_steps(), reverse=True):
+      try:
+        return _read(manager, step, like)
+      except Exception as error:
+        # Orbax and tensorstore raise many kinds of errors for broken files.
+        self._move_aside(manager, kind, step, error)
+    return None
+
+  def _move_aside(self, manager, kind, step, error):
+    damaged = self._directory / 'damaged'
+    damaged.mkdir(exist_ok=True)
+    target = damaged / f'{kind}-{step}'
+    n = 1
+    while target.exists():
+      n += 1
+      target = damaged / f'{kind}-{step}-{n}'
+    warnings.warn(
+      f'checkpoint {self._directory / kind / str(step)} is damaged '
+      f'({_first_line(error)}); moved it to {target}, and falling back to the '
+      'one before',
+      stacklevel=4,
+    )
+    if jax.process_index() == 0:
+      (self._directory / kind / str(step)).rename(target)
+    manager.reload()
+
+
+def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(
+      expected='a folder that can be written to',
+      found=str(error),
+      where=f'{directory}',
+      do='choose another with --workdir=FOLDER',
+    ) from error
+  return ocp.CheckpointManager(
+    directory,
+    options=ocp.CheckpointManagerOptions(
+      max_to_keep=keep, cleanup_tmp_directories=True
+    ),
+    item_names=('state', 'info'),
+  )
+
+
+def _save_args(state, score):
+  info = {'checksum': checksum(state), 'score': score}
+  return ocp.args.Composite(
+    state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)
+  )
+
+
+def _read(manager, step, like):
+  read = manager.restore(
+    step,
+    args=ocp.args.Composite(
+      state=ocp.args.StandardRestore(like), info=ocp.args.JsonRestore()
+    ),
+  )
+  if checksum(read.state) != read.info['checksum']:
+    raise ValueError('its numbers do not match its checksum')
+  return read.state
+
+
+def _read_score(directory: pathlib.Path):
+  try:
+    return json.loads((directory / 'info' / 'metadata').read_text())['score']
+  except (OSError, ValueError, KeyError):
+    return None  # unreadable: the next score counts as the best
+
+
+def checksum(state: Any) -> int:
+  """CRC-32 over the bytes of all arrays of a pytree, in its order."""
+  crc = 0
+  for leaf in jax.tree.leaves(jax.device_get(state)):
+    crc = zlib.crc32(np.ascontiguousarray(leaf).data, crc)
+  return crc
+
+
+def _first_line(error: Exception) -> str:
+  return f'{type(error).__name__}: {error}'.splitlines()[0][:200]

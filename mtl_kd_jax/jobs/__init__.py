@@ -1,0 +1,5 @@
+"""What `--job=NAME` runs. To add one: a file with `run`, and a line here."""
+
+from mtl_kd_jax.jobs import evaluate, train
+
+JOBS = {'train': train.run, 'evaluate': evaluate.run}

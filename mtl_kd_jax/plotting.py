@@ -1,0 +1,153 @@
+"""The pictures of a run; the only file that imports matplotlib."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+import numpy as np
+
+from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.tasks.base import Metric
+
+# Figures are made without pyplot, whose global state belongs to the user: in a
+# notebook these functions must not switch the backend.
+_STYLE = {
+  'font.size': 8,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.grid': True,
+  'grid.alpha': 0.25,
+  'axes.titlesize': 9,
+}
+_SINGLE = 'single-task'
+
+
+def draw_curves(
+  log: Sequence[Mapping[str, Any]],
+  tasks: Mapping[str, Task],
+  path: pathlib.Path,
+) -> None:
+  """Draws curves.png: per task the training loss, alignment and headline.
+
+  Args:
+    log: the lines of metrics.jsonl.
+    tasks: the tasks, one row of plots each.
+    path: the file to write.
+  """
+  with matplotlib.rc_context(_STYLE):
+    columns = 3
+    figure = Figure(
+      figsize=(3.4 * columns, 2.3 * len(tasks)), layout='constrained'
+    )
+    axes = figure.subplots(len(tasks), columns, squeeze=False)
+    for row, (name, task) in zip(axes, tasks.items(), strict=True):
+      metric = task.columns[task.headline]
+      _curve(row[0], log, 'train', f'loss/{name}', name)
+      _curve(row[1], log, 'train', f'alignment/{name}', name)
+      _curve(row[2], log, 'eval', f'{name}/{task.headline}', name)
+      row[0].set_title(f'{name}: training loss')
+      row[1].set_title(f'{name}: alignment with its teacher')
+      row[2].set_title(f'{name}: {_label(metric)}, evaluation split')
+    for axis in axes[-1]:
+      axis.set_xlabel('epoch')
+    handles = {}
+    for axis in axes.flat:
+      for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+        handles.setdefault(label, handle)
+    if handles:
+      figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc='outside upper center',
+        ncols=len(handles),
+        frameon=False,
+      )
+    figure.savefig(path, dpi=150)
+
+
+def draw_predictions(
+  images: np.ndarray,
+  labels: Mapping[str, np.ndarray],
+  predictions: Mapping[str, Mapping[str, np.ndarray]],
+  tasks: Mapping[str, Task],
+  path: pathlib.Path,
+) -> None:
+  """Draws predictions.png: image, label and every network, for each task.
+
+  Args:
+    images: float32 [n h w 3] in [0, 1].
+    labels: task -> [n h w (c)].
+    predictions: network -> task -> float [n h w c].
+    tasks: the tasks, one row per image and task.
+    path: the file to write.
+  """
+  n, h, w = images.shape[:3]
+  headings = ['image', 'label', *predictions]
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(
+      figsize=(1.9 * len(headings), 1.9 * h / w * n * len(tasks) + 0.4)
+    )
+    axes = figure.subplots(
+      n * len(tasks),
+      len(headings),
+      squeeze=False,
+      gridspec_kw={'wspace': 0.03, 'hspace': 0.03},
+    )
+    figure.subplots_adjust(left=0.04, right=0.998, bottom=0.002, top=0.975)
+    for i in range(n):
+      for j, (name, task) in enumerate(tasks.items()):
+        row = axes[i * len(tasks) + j]
+        label = labels[name][i]
+        pictures = [np.clip(255 * images[i], 0, 255).astype(np.uint8)]
+        pictures += [task.render(label, label)]
+        pictures += [
+          task.render(p[name][i], label) for p in predictions.values()
+        ]
+        for axis, picture in zip(row, pictures, strict=True):
+          axis.imshow(picture, interpolation='nearest')
+          axis.set(xticks=[], yticks=[])
+          axis.spines[:].set_visible(False)
+        if j > 0:  # the image once, beside its first task
+          row[0].set_visible(False)
+        row[1].set_ylabel(name, labelpad=2)
+    for axis, heading in zip(axes[0], headings, strict=True):
+      axis.set_title(heading, pad=3)
+    figure.savefig(path, dpi=150)
+
+
+def _curve(axis, log, kind, key, task):
+  """One line for each stage that logged the key."""
+  stages = dict.fromkeys(e['stage'] for e in log if key in e)
+  for stage in stages:
+    points = [
+      (e['epoch'], e[key])
+      for e in log
+      if e['stage'] == stage and e['kind'] == kind and e.get(key) is not None
+    ]
+    if not points:
+      continue
+    x, y = np.array(points, float).T
+    label = _SINGLE if stage == f'teacher_{task}' else stage
+    colour = {_SINGLE: 'C7', 'uniform': 'C0', 'distilled': 'C1'}.get(label)
+    marker = 'o' if kind == 'eval' else None
+    if kind == 'train' and len(y) > 20:
+      axis.plot(x, y, color=colour, alpha=0.25, lw=0.8)
+      y = _smooth(y)
+    axis.plot(x, y, color=colour, label=label, lw=1.4, marker=marker, ms=2.5)
+  if not stages:
+    axis.set_visible(False)
+
+
+def _smooth(y, window=9):
+  """A centred running mean whose window shrinks at both ends."""
+  half = min(window, len(y)) // 2
+  return np.array(
+    [y[max(0, i - half) : i + half + 1].mean() for i in range(len(y))]
+  )
+
+
+def _label(metric: Metric) -> str:
+  unit = f' [{metric.unit}]' if metric.unit else ''
+  return f'{metric.title}{unit} {"↑" if metric.higher_is_better else "↓"}'

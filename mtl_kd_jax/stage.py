@@ -1,0 +1,228 @@
+"""One training stage, from its last checkpoint to its last step.
+
+The one training loop: teachers, baselines and the distilled network differ in
+what they are given.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from mtl_kd_jax.balancing import Balancer
+from mtl_kd_jax.checkpointing import Checkpoints
+from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.errors import NotFiniteError
+from mtl_kd_jax.evaluation import Evaluation, Metrics, evaluate
+from mtl_kd_jax.interrupts import Stopped, StopSignals
+from mtl_kd_jax.parallel import Parallel, any_process
+from mtl_kd_jax.reporting import StageReport
+from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.train_state import TrainState, init_state
+from mtl_kd_jax.train_step import eval_step, train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """What is trained, for how long, on what.
+
+  Attributes:
+    name: e.g. 'teacher_depth'; names its checkpoints and its curves.
+    network: the network.
+    tasks: the tasks it is trained on and scored by.
+    balancer: weighs the task losses.
+    tx: the optimiser.
+    distillation: how teachers are asked, if there are any.
+    image_size: (height, width) in pixels.
+    seed: of the run.
+    epochs: length of the stage.
+    steps_per_epoch: optimiser steps in one.
+    parallel: places arrays and compiles.
+    train_batches: (first step) -> iterator over the remaining batches.
+    eval_batches: () -> iterator over the evaluation split.
+  """
+
+  name: str
+  network: nn.Module
+  tasks: Mapping[str, Task]
+  balancer: Balancer
+  tx: optax.GradientTransformation
+  distillation: Distillation | None
+  image_size: tuple[int, int]
+  seed: int
+  epochs: int
+  steps_per_epoch: int
+  parallel: Parallel
+  train_batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]]
+  eval_batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]
+
+  @property
+  def total_steps(self) -> int:
+    """Length of the stage in optimiser steps."""
+    return self.epochs * self.steps_per_epoch
+
+  def init(self) -> TrainState:
+    """The state before the first step, on every device."""
+    # Not under jit: every stage would compile its own program of random draws,
+    # while single draws are compiled once for all stages.
+    return self.parallel.replicate(
+      init_state(
+        jax.random.key(self.seed),
+        network=self.network,
+        image_size=self.image_size,
+        balancer=self.balancer,
+        tx=self.tx,
+        distillation=self.distillation,
+      )
+    )
+
+  @functools.cached_property
+  def train_step(self) -> Callable:
+    """The compiled step, (state, teachers, batch) -> (state, losses)."""
+    return self.parallel.compile_train_step(
+      functools.partial(
+        train_step,
+        network=self.network,
+        tasks=self.tasks,
+        balancer=self.balancer,
+        tx=self.tx,
+        seed=self.seed,
+        distillation=self.distillation,
+        axis_name=self.parallel.axis_name,
+      )
+    )
+
+  @functools.cached_property
+  def eval_step(self) -> Callable:
+    """The compiled step, (variables, batch) -> (statistics, predictions)."""
+    return self.parallel.compile_eval_step(
+      functools.partial(
+        eval_step,
+        network=self.network,
+        tasks=self.tasks,
+        axis_name=self.parallel.axis_name,
+      )
+    )
+
+  def evaluate(self, variables: Any, *, keep: int = 0) -> Evaluation:
+    """Scores the network on the evaluation split."""
+    return evaluate(
+      self.eval_step,
+      variables,
+      self.eval_batches(),
+      self.tasks,
+      parallel=self.parallel,
+      keep=keep,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rhythm:
+  """What happens how often, in steps of the stage; 0 for never.
+
+  Attributes:
+    report: log losses.
+    checkpoint: save (two periods, in steps).
+    evaluate: score the evaluation split.
+  """
+
+  report: int
+  checkpoint: tuple[int, int]
+  evaluate: int
+
+
+def run_stage(
+  stage: Stage,
+  teachers: Mapping[str, Any],
+  *,
+  checkpoints: Checkpoints,
+  report: Callable[[int], StageReport],
+  rhythm: Rhythm,
+  score: Callable[[Metrics], float],
+) -> TrainState:
+  """Trains until the last step, or goes on where an earlier run ended.
+
+  Args:
+    stage: what to train.
+    teachers: task -> frozen variables; {} for no distillation.
+    checkpoints: the stage's folder. A finished stage is only read.
+    report: (first step) -> where progress is shown and logged.
+    rhythm: what happens how often.
+    score: metrics -> number whose highest value marks the best checkpoint.
+
+  Returns:
+    The state after the last step.
+
+  Raises:
+    NotFiniteError: a loss or the gradient became NaN or infinite. Nothing
+      computed since the last checkpoint is saved.
+    Stopped: a signal asked for it; the state is saved.
+  """
+  state = stage.init()
+  state = checkpoints.restore_last(state) or state
+  start = int(state.step)
+  if start >= stage.total_steps:
+    return state
+  batches = stage.train_batches(start)
+  with StopSignals() as stop, report(start) as progress:
+    unchecked = []
+    for step in range(start + 1, stage.total_steps + 1):
+      batch = stage.parallel.shard(next(batches))
+      state, losses = stage.train_step(state, teachers, batch)
+      unchecked.append((step, losses))
+
+      last = step == stage.total_steps
+      saves = last or any(_due(step, n) for n in rhythm.checkpoint)
+      reports = saves or _due(step, rhythm.report) or step == start + 1
+      stops = stop.received is not None
+      if jax.process_count() > 1:  # all hosts must leave at the same step
+        stops = reports and any_process(stops)
+      if reports or stops:
+        progress.train(_checked(stage.name, unchecked))
+        unchecked = []
+      if saves or stops:
+        checkpoints.save(step, state)
+      if stops and not last:
+        checkpoints.wait()
+        raise Stopped(
+          f'stopped in stage {stage.name} after step {step} of '
+          f'{stage.total_steps}; the state is saved',
+          stop.received or 15,
+        )
+      # After saving: who is killed while it evaluates has lost nothing.
+      if last or _due(step, rhythm.evaluate):
+        progress.pause('evaluating')
+        metrics = stage.evaluate(state.variables).metrics
+        progress.evaluation(step, metrics)
+        checkpoints.save_if_best(step, state, score(metrics))
+  checkpoints.wait()
+  return state
+
+
+def _due(step: int, period: int) -> bool:
+  return period > 0 and step % period == 0
+
+
+def _checked(stage: str, steps) -> list[tuple[int, dict[str, float]]]:
+  """Fetches the losses of some steps and stops at the first bad one."""
+  fetched = [
+    (step, {name: float(x) for name, x in values.items()})
+    for step, values in jax.device_get(steps)
+  ]
+  for step, losses in fetched:
+    bad = [name for name, x in losses.items() if not np.isfinite(x)]
+    # The sum and the gradient only follow: name the term that broke.
+    if culprits := [n for n in bad if '/' in n] or bad:
+      raise NotFiniteError(
+        f'{", ".join(f"{n} = {losses[n]}" for n in culprits)} in stage '
+        f'{stage}, step {step}: training has stopped\n'
+        '  The last checkpoint before it is intact. A lower '
+        'config.optim.learning_rate (or config.distill.learning_rate, for an '
+        'alignment) usually helps; with the same settings it will happen again.'
+      )
+  return fetched

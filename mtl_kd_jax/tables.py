@@ -1,0 +1,156 @@
+"""The result of a run: one row per network, in three forms.
+
+A terminal table, results.md and results.json, all from the same `Results`.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import math
+import pathlib
+
+from rich.table import Table
+
+from mtl_kd_jax.evaluation import GAINS, Metrics, relative_gains
+from mtl_kd_jax.reporting import write_atomically
+from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.tasks.base import Metric
+
+SINGLE_TASK = 'single-task'
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """The metrics of all networks on one split.
+
+  Attributes:
+    name: of the experiment.
+    split: the split that was scored.
+    checkpoint: 'last' or 'best', the checkpoints that were scored.
+    tasks: the tasks, for columns and directions.
+    rows: network -> metrics; 'single-task' among them, the reference.
+  """
+
+  name: str
+  split: str
+  checkpoint: str
+  tasks: Mapping[str, Task]
+  rows: Mapping[str, Metrics]
+
+  def gains(self, row: str) -> dict[str, float]:
+    """The relative gains of a row over the single-task networks, percent."""
+    return relative_gains(self.rows[row], self.rows[SINGLE_TASK], self.tasks)
+
+  @property
+  def title(self) -> str:
+    """One line that says what was scored."""
+    return f'{self.name}: {self.checkpoint} checkpoints on split {self.split!r}'
+
+  def json(self) -> str:
+    """The content of results.json; a metric without any label is null."""
+    document = {
+      'name': self.name,
+      'split': self.split,
+      'checkpoint': self.checkpoint,
+      'columns': {
+        t: {m: _describe(c) for m, c in task.columns.items()}
+        for t, task in self.tasks.items()
+      },
+      'gain_columns': {g: _describe(gain.column) for g, gain in GAINS.items()},
+      'rows': {
+        row: {'metrics': metrics, 'gains': self.gains(row)}
+        for row, metrics in self.rows.items()
+      },
+    }
+    return json.dumps(_without_nan(document), indent=2, ensure_ascii=False)
+
+  def markdown(self) -> str:
+    """The content of results.md."""
+    head = ['network'] + [' '.join(h) for h, _ in self._columns()]
+    lines = [head, ['---'] + ['---:'] * (len(head) - 1)]
+    lines += [[row, *cells] for row, cells in self._cells().items()]
+    table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    return f'# {self.title}\n\n{table}\n\n{_LEGEND}\n'
+
+  def tables(self, width: int) -> list[Table]:
+    """For a terminal of `width` characters: one table, or one for each task."""
+    columns = self._columns()
+    groups = [[i for i, (_, g) in enumerate(columns)]]
+    if len(columns) * 9 + 15 > width:
+      keys = dict.fromkeys(g for _, g in columns)
+      groups = [[i for i, (_, g) in enumerate(columns) if g == k] for k in keys]
+    return [self._table(group) for group in groups]
+
+  def _table(self, indices):
+    table = Table(show_edge=False)
+    table.add_column('network', no_wrap=True)
+    columns = self._columns()
+    for i in indices:
+      (title, unit), _ = columns[i]
+      table.add_column(f'{title}\n{unit}', justify='right', no_wrap=True)
+    for row, cells in self._cells().items():
+      table.add_row(row, *(cells[i] for i in indices))
+    return table
+
+  def _columns(self):
+    """((title, unit and direction), group) of every column."""
+    columns = [
+      (c, task) for task, t in self.tasks.items() for c in t.columns.values()
+    ]
+    columns += [(gain.column, 'gain') for gain in GAINS.values()]
+    return [((c.title, _unit(c)), group) for c, group in columns]
+
+  def _cells(self):
+    return {
+      row: [
+        _format(metrics[t][m], column)
+        for t, task in self.tasks.items()
+        for m, column in task.columns.items()
+      ]
+      + [
+        '–' if math.isnan(gain) else f'{gain:+.2f}'
+        for gain in self.gains(row).values()
+      ]
+      for row, metrics in self.rows.items()
+    }
+
+  def write(self, workdir: pathlib.Path, stem: str = 'results') -> None:
+    """Writes <stem>.json and <stem>.md."""
+    write_atomically(workdir / f'{stem}.json', self.json())
+    write_atomically(workdir / f'{stem}.md', self.markdown())
+
+
+_LEGEND = """\
+↑ higher is better, ↓ lower is better. – means that the split has no label.
+ΔMTL: mean over tasks of the relative gain in one headline metric each
+(Vandenhende et al.). Δm: mean relative *degradation* over all metrics but RMSE
+(CAGrad, Nash-MTL). Δp: gain averaged within each task, then over tasks
+(LibMTL). All are relative to the single-task networks of this run."""
+
+# Of the cells above, the decimals that the field prints.
+_DECIMALS = {'%': 2, '°': 2}
+
+
+def _format(value: float, column: Metric) -> str:
+  if math.isnan(value):
+    return '–'
+  return f'{value:.{_DECIMALS.get(column.unit, 4)}f}'
+
+
+def _unit(column: Metric) -> str:
+  arrow = '↑' if column.higher_is_better else '↓'
+  return f'{column.unit} {arrow}'.strip()
+
+
+def _describe(column: Metric) -> dict:
+  return {
+    'title': column.title,
+    'unit': column.unit,
+    'higher_is_better': column.higher_is_better,
+  }
+
+
+def _without_nan(x):
+  if isinstance(x, dict):
+    return {key: _without_nan(value) for key, value in x.items()}
+  return None if isinstance(x, float) and math.isnan(x) else x

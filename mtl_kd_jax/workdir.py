@@ -1,0 +1,97 @@
+"""A workdir belongs to one config, which is written down in it."""
+
+from collections.abc import Mapping
+import json
+import pathlib
+from typing import Any
+
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.reporting import write_atomically
+
+_CONFIG = 'config.json'
+# What may change between two runs of one experiment: it moves or shows the
+# work, and has no influence on the result.
+_FREE = (
+  'name',
+  'checkpoint.',
+  'report.',
+  'parallel.',
+  'data.data_dir',
+  'data.workers',
+  'data.check',
+)
+
+
+def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Writes the config into the workdir, or checks that it is the same.
+
+  Args:
+    workdir: made when it does not exist.
+    config: nested dictionary.
+
+  Raises:
+    InputError: the workdir belongs to another config, or cannot be written to.
+  """
+  if (workdir / _CONFIG).exists():
+    differing = _differences(read_config(workdir), config)
+    if differing:
+      raise InputError(
+        expected='the config that this workdir was begun with',
+        found='; '.join(differing),
+        where=f'{workdir / _CONFIG}',
+        do='choose another folder with --workdir=FOLDER, or give the old '
+        'values to go on with this one',
+      )
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_plain(config), indent=2, sort_keys=True)
+    write_atomically(workdir / _CONFIG, text)
+  except OSError as error:
+    raise InputError(
+      expected='a folder that can be written to',
+      found=str(error),
+      where=f'--workdir={workdir}',
+      do='choose another with --workdir=FOLDER',
+    ) from error
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """The config of a workdir, as a nested dictionary.
+
+  Raises:
+    InputError: it is no workdir, or its config cannot be read.
+  """
+  try:
+    return json.loads((workdir / _CONFIG).read_text())
+  except (OSError, ValueError) as error:
+    raise InputError(
+      expected='the workdir of an earlier run',
+      found=f'{error}',
+      where=f'--workdir={workdir}',
+      do='train first: python launch.py --config=... --workdir=FOLDER',
+    ) from error
+
+
+def _differences(old, new) -> list[str]:
+  old, new = _flat(_plain(old)), _flat(_plain(new))
+  nothing = 'nothing'
+  return [
+    f'{key} was {old.get(key, nothing)!r} and is {new.get(key, nothing)!r}'
+    for key in sorted(old.keys() | new.keys())
+    if not key.startswith(_FREE)
+    and old.get(key, nothing) != new.get(key, nothing)
+  ]
+
+
+def _plain(config):
+  return json.loads(json.dumps(config))  # tuples become lists, as when read
+
+
+def _flat(tree, prefix=''):
+  if not isinstance(tree, dict):
+    return {prefix[:-1]: tree}
+  return {
+    k: v
+    for name, sub in tree.items()
+    for k, v in _flat(sub, f'{prefix}{name}.').items()
+  }

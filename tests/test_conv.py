@@ -1,0 +1,160 @@
+"""The blocked weight gradient against XLA's, alone and split over devices."""
+
+import flax.linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+import pytest
+
+from mtl_kd_jax.models import conv
+
+SHAPES = [
+  (2, 3, 4, 3, 16),
+  (1, 6, 8, 512, 64),
+  (3, 7, 5, 16, 3),
+  (4, 1, 1, 8, 8),
+  (4, 13, 9, 16, 64),
+  (2, 96, 128, 16, 16),
+]
+
+needs_4_devices = pytest.mark.skipif(
+  jax.device_count() < 4, reason='4 (fake) devices are needed'
+)
+
+
+@pytest.fixture
+def blocked(monkeypatch):
+  """Small maps take the blocked rule, in blocks of a few rows."""
+  monkeypatch.setattr(conv, '_MIN_IN_CHANNELS', 1)
+  monkeypatch.setattr(conv, '_MIN_OUT_CHANNELS', 1)
+  monkeypatch.setattr(conv, '_MIN_MULTIPLICATIONS', 0)
+  monkeypatch.setattr(conv, '_BLOCK_SIZE', 8000)
+
+
+def plain(x, kernel):
+  return lax.conv_general_dilated(
+    x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+
+
+def make_arrays(b, h, w, c, d, dtype=jnp.float32):
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), dtype)
+  return draw(b, h, w, c), draw(3, 3, c, d), draw(b, h, w, d)
+
+
+def value_and_gradients(function):
+  def run(x, kernel, g):
+    y, vjp = jax.vjp(function, x, kernel)
+    return (y, *vjp(g))
+
+  return run
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+  for a, e in zip(actual, expected, strict=True):
+    assert a.dtype == e.dtype
+    a, e = np.asarray(a, np.float64), np.asarray(e, np.float64)
+    np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max())
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_value_and_gradients_are_those_of_the_plain_form(blocked, shape):
+  arrays = make_arrays(*shape)
+  assert_close(
+    jax.jit(value_and_gradients(conv.conv3x3))(*arrays),
+    jax.jit(value_and_gradients(plain))(*arrays),
+  )
+
+
+def test_low_precision_is_summed_in_float32(blocked):
+  arrays = make_arrays(2, 24, 32, 16, 16)
+  low = [a.astype(jnp.bfloat16) for a in arrays]
+  _, _, dkernel = jax.jit(value_and_gradients(conv.conv3x3))(*low)
+  exact = value_and_gradients(plain)(*[a.astype(jnp.float32) for a in low])[2]
+  assert_close([dkernel], [exact.astype(jnp.bfloat16)], tolerance=2**-7)
+
+
+def test_small_maps_keep_the_plain_form():
+  x, kernel, g = make_arrays(2, 6, 8, 32, 64)
+  run = jax.make_jaxpr(value_and_gradients(conv.conv3x3))
+  assert 'scan' not in str(run(x, kernel, g))
+  large = make_arrays(2, 96, 128, 64, 128)
+  assert 'scan' in str(run(*large))
+
+
+@needs_4_devices
+def test_split_batch(blocked):
+  arrays = make_arrays(8, 13, 9, 16, 64)
+  expected = value_and_gradients(plain)(*arrays)
+  mesh = Mesh(np.array(jax.devices()[:4]), ('batch',))
+  split = NamedSharding(mesh, PartitionSpec('batch'))
+  whole = NamedSharding(mesh, PartitionSpec())
+  x, kernel, g = (
+    jax.device_put(a, s) for a, s in zip(arrays, (split, whole, split))
+  )
+  step = jax.jit(
+    value_and_gradients(conv.conv3x3), out_shardings=(split, split, whole)
+  )
+  program = step.lower(x, kernel, g).compile()
+  assert_close(program(x, kernel, g), expected)
+  for movement in ('all-gather', 'all-to-all', 'collective-permute'):
+    assert movement not in program.as_text()
+
+
+@needs_4_devices
+def test_pmap(blocked):
+  x, kernel, g = make_arrays(8, 13, 9, 16, 64)
+  expected = value_and_gradients(plain)(x, kernel, g)
+
+  def run(x, g):
+    y, dx, dkernel = value_and_gradients(conv.conv3x3)(x, kernel, g)
+    return y, dx, lax.psum(dkernel, 'batch')
+
+  devices = jax.devices()[:4]
+  y, dx, dkernel = jax.pmap(run, axis_name='batch', devices=devices)(
+    x.reshape(4, 2, *x.shape[1:]), g.reshape(4, 2, *g.shape[1:])
+  )
+  actual = (y.reshape(g.shape), dx.reshape(x.shape), dkernel[0])
+  assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+  'options, is_ours',
+  [
+    ({}, True),
+    ({'use_bias': False, 'padding': 1}, True),
+    ({'strides': 2}, False),
+    ({'padding': 'VALID'}, False),
+    ({'kernel_dilation': 2}, False),
+    ({'feature_group_count': 2}, False),
+    ({'kernel_size': (1, 1)}, False),
+  ],
+  ids=str,
+)
+def test_in_linen_conv(blocked, monkeypatch, options, is_ours):
+  calls = []
+
+  def count(x, kernel):
+    calls.append(x.shape)
+    return _conv3x3(x, kernel)
+
+  _conv3x3 = conv.conv3x3
+  monkeypatch.setattr(conv, 'conv3x3', count)
+  options = {'kernel_size': (3, 3), **options}
+  module = nn.Conv(
+    16, conv_general_dilated=conv.conv_general_dilated, **options
+  )
+  x, *_ = make_arrays(2, 6, 8, 4, 16)
+  variables = module.init(jax.random.key(0), x)
+  reference = nn.Conv(16, **options)
+  assert_close([module.apply(variables, x)], [reference.apply(variables, x)])
+  assert bool(calls) == is_ours
+
+
+def test_wrong_kernel_is_refused():
+  x, kernel, _ = make_arrays(2, 6, 8, 4, 16)
+  with pytest.raises(ValueError, match=r'\[3 3 c d\]'):
+    conv.conv3x3(x, kernel[:2])
