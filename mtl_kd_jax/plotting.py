@@ -74,47 +74,69 @@ def draw_predictions(
   tasks: Mapping[str, Task],
   path: pathlib.Path,
 ) -> None:
-  """Draws predictions.png: image, label and every network, for each task.
+  """Draws predictions.png: one row per image; per task, label and networks.
 
   Args:
     images: float32 [n h w 3] in [0, 1].
     labels: task -> [n h w (c)].
     predictions: network -> task -> float [n h w c].
-    tasks: the tasks, one row per image and task.
+    tasks: the tasks.
     path: the file to write.
   """
   n, h, w = images.shape[:3]
-  headings = ['image', 'label', *predictions]
+  headings = ['label', *predictions]
+  columns = 1 + len(tasks) * len(headings)
+  width, title = 1.5, 0.5  # inches: of one picture, of the headings
+  height = width * h / w * n
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(
-      figsize=(1.9 * len(headings), 1.9 * h / w * n * len(tasks) + 0.4)
+    figure = Figure(figsize=(width * columns, height + title))
+    # A wider gap in front of every task.
+    outer = figure.add_gridspec(
+      1,
+      1 + len(tasks),
+      width_ratios=[1] + [len(headings)] * len(tasks),
+      left=0.002,
+      right=0.998,
+      bottom=0.01,
+      top=height / (height + title),
+      wspace=0.12 / len(headings),
     )
-    axes = figure.subplots(
-      n * len(tasks),
-      len(headings),
-      squeeze=False,
-      gridspec_kw={'wspace': 0.03, 'hspace': 0.03},
+    _pictures(
+      outer[0],
+      ['image'],
+      [[np.clip(255 * image, 0, 255).astype(np.uint8)] for image in images],
     )
-    figure.subplots_adjust(left=0.04, right=0.998, bottom=0.002, top=0.975)
-    for i in range(n):
-      for j, (name, task) in enumerate(tasks.items()):
-        row = axes[i * len(tasks) + j]
-        label = labels[name][i]
-        pictures = [np.clip(255 * images[i], 0, 255).astype(np.uint8)]
-        pictures += [task.render(label, label)]
-        pictures += [
-          task.render(p[name][i], label) for p in predictions.values()
-        ]
-        for axis, picture in zip(row, pictures, strict=True):
-          axis.imshow(picture, interpolation='nearest')
-          axis.set(xticks=[], yticks=[])
-          axis.spines[:].set_visible(False)
-        if j > 0:  # the image once, beside its first task
-          row[0].set_visible(False)
-        row[1].set_ylabel(name, labelpad=2)
-    for axis, heading in zip(axes[0], headings, strict=True):
-      axis.set_title(heading, pad=3)
+    for k, (name, task) in enumerate(tasks.items(), start=1):
+      label = labels[name]
+      shown = [label, *(p[name] for p in predictions.values())]
+      axes = _pictures(
+        outer[k],
+        headings,
+        [[task.render(x[i], label[i]) for x in shown] for i in range(n)],
+      )
+      axes[0, 0].annotate(
+        name,
+        (0, 1),
+        (0, 18),
+        xycoords='axes fraction',
+        textcoords='offset points',
+        weight='bold',
+      )
     figure.savefig(path, dpi=150)
+
+
+def _pictures(cell, headings, rows):
+  """Fills a grid cell with rows of pictures under headings."""
+  grid = cell.subgridspec(len(rows), len(headings), wspace=0.02, hspace=0.03)
+  axes = grid.subplots(squeeze=False)
+  for row, pictures in zip(axes, rows, strict=True):
+    for axis, picture in zip(row, pictures, strict=True):
+      axis.imshow(picture, interpolation='nearest', aspect='auto')
+      axis.set(xticks=[], yticks=[])
+      axis.spines[:].set_visible(False)
+  for axis, heading in zip(axes[0], headings, strict=True):
+    axis.set_title(heading, pad=3)
+  return axes
 
 
 def _curve(axis, log, kind, key, task):

@@ -47,7 +47,7 @@ class Reporter:
 
   def print(self, *parts: Any) -> None:
     """Prints above a progress bar, rich tables too."""
-    self.console.print(*parts, markup=False)
+    self.console.print(*parts, markup=False, soft_wrap=True)
 
   def stage(
     self, name: str, *, start: int, steps: int, steps_per_epoch: int
@@ -122,11 +122,7 @@ class StageReport:
     speed = self._steps_per_second()
     if self._reporter.enabled:
       self._write('train', mean)
-      shown = '  '.join(
-        f'{name.removeprefix("loss/")} {x:.3f}'
-        for name, x in mean.items()
-        if name != 'gradient_norm'
-      )
+      shown = _show(mean)
       if self._progress:
         self._progress.update(
           self._bar,
@@ -248,6 +244,18 @@ def _forget_after(path, stage, step):
     if entry['stage'] != stage or entry['step'] <= step
   ]
   write_atomically(path, ''.join(raw + '\n' for raw in kept))
+
+
+def _show(losses):
+  """E.g. 'loss 4.871: depth 0.912 (aligned 0.604), semantic 1.310 (...)'."""
+  parts = []
+  for name, x in losses.items():
+    kind, _, task = name.partition('/')
+    if kind == 'loss' and task:
+      aligned = losses.get(f'alignment/{task}')
+      note = '' if aligned is None else f' (aligned {aligned:.3f})'
+      parts.append(f'{task} {x:.3f}{note}')
+  return f'loss {losses["loss"]:.3f}: {", ".join(parts)}'
 
 
 def _or_none(x):

@@ -101,7 +101,7 @@ def train_step(
     opt_state=opt_state,
     balancer_state=balancer_state,
   )
-  return next_state, losses | {'gradient_norm': optax.global_norm(gradients)}
+  return next_state, losses | {'gradient_norm': optax.tree.norm(gradients)}
 
 
 def eval_step(

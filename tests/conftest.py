@@ -10,6 +10,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import pathlib
 
+from absl import flags
 import jax
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.labels import Label
 
+flags.FLAGS.mark_as_parsed()  # grain's worker processes insist on it
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

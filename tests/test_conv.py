@@ -41,7 +41,10 @@ def plain(x, kernel):
 
 def make_arrays(b, h, w, c, d, dtype=jnp.float32):
   rng = np.random.default_rng(0)
-  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), dtype)
+
+  def draw(*shape):
+    return jnp.asarray(rng.standard_normal(shape), dtype)
+
   return draw(b, h, w, c), draw(3, 3, c, d), draw(b, h, w, d)
 
 
@@ -78,11 +81,15 @@ def test_low_precision_is_summed_in_float32(blocked):
 
 
 def test_small_maps_keep_the_plain_form():
-  x, kernel, g = make_arrays(2, 6, 8, 32, 64)
-  run = jax.make_jaxpr(value_and_gradients(conv.conv3x3))
-  assert 'scan' not in str(run(x, kernel, g))
-  large = make_arrays(2, 96, 128, 64, 128)
-  assert 'scan' in str(run(*large))
+  def scans(*shape):
+    arrays = jax.eval_shape(lambda: make_arrays(*shape))
+    step = value_and_gradients(conv.conv3x3)
+    return 'scan' in str(jax.make_jaxpr(step)(*arrays))
+
+  assert not scans(2, 96, 128, 64, 64)  # too little work
+  assert not scans(2, 288, 384, 16, 64)  # too few channels
+  assert not scans(2, 288, 384, 64, 32)
+  assert scans(2, 288, 384, 64, 64)
 
 
 @needs_4_devices
@@ -92,9 +99,7 @@ def test_split_batch(blocked):
   mesh = Mesh(np.array(jax.devices()[:4]), ('batch',))
   split = NamedSharding(mesh, PartitionSpec('batch'))
   whole = NamedSharding(mesh, PartitionSpec())
-  x, kernel, g = (
-    jax.device_put(a, s) for a, s in zip(arrays, (split, whole, split))
-  )
+  x, kernel, g = jax.device_put(arrays, (split, whole, split))
   step = jax.jit(
     value_and_gradients(conv.conv3x3), out_shardings=(split, split, whole)
   )

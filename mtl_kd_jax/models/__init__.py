@@ -47,7 +47,8 @@ def make_backbone(
     raise InputError(
       expected=f'image sides that are multiples of {stride}, for {name}',
       found=f'{image_size[0]} x {image_size[1]} (height x width)',
-      where="the dataset's images (config.data)",
+      where='the images of the dataset: its files, or its image_size in '
+      'config.data',
       do=f'resize or crop them, e.g. to {fit[0]} x {fit[1]}',
     )
   return backbone

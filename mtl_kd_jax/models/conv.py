@@ -156,7 +156,8 @@ def _blocked_weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     xs = jnp.concatenate([xs[:, :, j : j + w] for j in range(3)], -1)
     gs = jnp.concatenate([gs[:, 2 - i : 2 - i + rows] for i in range(3)], -1)
     # The batch axis is contracted, never reshaped into the rows: a batch
-    # split over devices then stays where it is.
+    # split over devices stays where it is. (The partitioner of `jax.jit` sums
+    # `block` over the devices in each round; under pmap nothing is sent.)
     block = jnp.einsum(
       'bhwc,bhwd->cd', xs, gs, preferred_element_type=total.dtype
     )

@@ -76,9 +76,7 @@ def _metrics(statistics):
 def _palette(classes: int) -> np.ndarray:
   """Distinct colours, uint8 [classes 3]: hues a golden angle apart."""
   colours = [
-    colorsys.hsv_to_rgb(
-      0.58 + 0.381966 * i, 0.45 + 0.2 * (i % 3), 0.95 - 0.2 * (i % 2)
-    )
+    colorsys.hsv_to_rgb(0.58 + 0.381966 * i, 0.5, (0.92, 0.66)[i % 2])
     for i in range(classes)
   ]
   return np.round(255 * np.array(colours)).astype(np.uint8)

@@ -1,0 +1,126 @@
+"""Every config builds its networks and one step, without computing anything."""
+
+import importlib
+import itertools
+import pathlib
+
+from conftest import REPOSITORY
+import jax
+import numpy as np
+import pytest
+
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.experiment import build
+
+CONFIGS = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[!_]*.py'))
+
+
+def tiny(name, tmp_path):
+  """The config with little data and a batch that four devices divide."""
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.batch_size = 4
+  config.data.data_dir = str(tmp_path)
+  scenes = config.data.scenes
+  scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 4, 4
+  if config.data.name == 'nyuv2':
+    write_nyuv2(tmp_path)
+  return config
+
+
+def write_nyuv2(root, frames=4, size=(32, 64)):
+  """A folder in the layout of the .npy dump, without any normals."""
+  rng = np.random.default_rng(0)
+  for split in ('train', 'val'):
+    for kind in ('image', 'label', 'depth', 'normal'):
+      (root / split / kind).mkdir(parents=True)
+    for i in range(frames):
+      arrays = {
+        'image': rng.random((*size, 3), np.float32),
+        'label': rng.integers(-1, 13, size).astype(np.float32),
+        'depth': rng.random((*size, 1), np.float32),
+        'normal': np.zeros((*size, 3), np.float32),
+      }
+      for kind, array in arrays.items():
+        np.save(root / split / kind / f'{i}.npy', array)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_config_builds_its_networks_and_one_step(name, tmp_path):
+  experiment = build(tiny(name, tmp_path))
+  student = experiment.student()
+  stages = [experiment.teacher(task) for task in experiment.tasks]
+  variables = {
+    task: jax.eval_shape(stage.init).variables
+    for task, stage in zip(experiment.tasks, stages, strict=True)
+  }
+  batch = student.parallel.shard(next(student.train_batches(0)))
+  for stage, teachers in [(stages[0], {}), (student, variables)]:
+    state = jax.eval_shape(stage.init)
+    after, losses = jax.eval_shape(stage.train_step, state, teachers, batch)
+    same = jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
+    assert all(jax.tree.leaves(same))
+    assert losses['loss'].shape == ()
+
+
+def test_common_comments_every_key():
+  lines = pathlib.Path(REPOSITORY / 'configs' / 'common.py').read_text()
+  body = lines.split('config = ConfigDict()\n')[1].splitlines()
+  for before, line in itertools.pairwise(['', *body]):
+    key = line.split(' = ')[0]
+    if ' = ' in line and '#' not in key and 'ConfigDict()' not in line:
+      # A comment may stand above two keys that it is about.
+      assert '# ' in before or (' = ' in before and 'Dict' not in before), line
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('tasks', ('semantic', 'edges'), 'a known task'),
+    ('tasks', (), 'one or more'),
+    ('epochs', 0, 'above 0'),
+    ('batch_size', 6, '4 cpu device'),
+    ('batch_size', 8, 'samples of the split'),
+    ('select', 'luckiest', "'last' or 'best'"),
+    ('data.name', 'imagenet', 'a known dataset'),
+    ('data.eval_split', 'test', 'a split of scenes'),
+    ('data.scales', (0.5,), 'zoom factors'),
+    ('data.scenes.image_size', (48, 64), 'multiples of 32'),
+    ('model.backbone', 'resnet1', 'a known backbone'),
+    ('model.width', 0.0, 'above 0'),
+    ('optim.learning_rate', -1.0, 'above 0'),
+    ('optim.schedule', 'linear', 'a known schedule'),
+    ('balancing.name', 'magic', 'a known balancer'),
+    ('teacher.batch_norm', 'eval', 'running, batch'),
+    ('distill.taps', ('neck',), 'a feature of the backbone'),
+    ('distill.taps', (), 'at least one'),
+    ('distill.weights.depth', -1.0, '0 or more'),
+    ('parallel.mode', 'xmap', 'jit, pmap'),
+  ],
+)
+def test_a_bad_value_is_named_with_its_key(key, value, message, tmp_path):
+  config = tiny('quickstart', tmp_path)
+  *groups, last = key.split('.')
+  group = config
+  for name in groups:
+    group = group[name]
+  with group.ignore_type():
+    group[last] = value
+  with pytest.raises(InputError, match=message) as error:
+    build(config)
+  assert last in str(error.value) or groups[-1] in error.value.where
+
+
+def test_a_task_without_labels_is_refused(tmp_path):
+  config = tiny('nyuv2', tmp_path)
+  for split in ('train', 'val'):
+    (tmp_path / split / 'normal').rename(tmp_path / split / 'elsewhere')
+  with pytest.raises(InputError, match='a task that nyuv2 has labels for'):
+    build(config)
+
+
+def test_a_task_without_a_distillation_weight_is_refused(tmp_path):
+  config = tiny('quickstart', tmp_path)
+  with config.unlocked():
+    del config.distill.weights['depth']
+  with pytest.raises(InputError, match='none for depth'):
+    build(config)

@@ -1,0 +1,217 @@
+"""The training loop: stopping and going on, and what happens when it breaks."""
+
+import dataclasses
+import functools
+import os
+import signal
+import warnings
+
+from conftest import RandomSource
+import jax
+import numpy as np
+import pytest
+from test_train_step import SIZE, TASKS, make_distillation, make_network
+from test_train_step import make_teachers as teacher_variables
+
+from mtl_kd_jax.balancing import make_balancer
+from mtl_kd_jax.checkpointing import Checkpoints
+from mtl_kd_jax.datasets import loader
+from mtl_kd_jax.errors import NotFiniteError
+from mtl_kd_jax.interrupts import Stopped
+from mtl_kd_jax.optim import make_adam, make_student_optimizer
+from mtl_kd_jax.parallel import make_parallel
+from mtl_kd_jax.reporting import Reporter, read_log
+from mtl_kd_jax.stage import Rhythm, Stage, run_stage
+
+RHYTHM = Rhythm(report=2, checkpoint=(2, 3), evaluate=3)
+
+
+def make_stage(dataset, *, source=None, epochs=3):
+  """A distilled stage of three steps an epoch on the toy dataset."""
+  batches = functools.partial(
+    loader.train_batches,
+    dataset,
+    source or dataset.source('train'),
+    batch_size=4,
+    epochs=epochs,
+    seed=0,
+    scales=(1.0, 1.5),
+    flip=True,
+    workers=0,
+  )
+  return Stage(
+    name='distilled',
+    network=make_network(TASKS),
+    tasks=TASKS,
+    balancer=make_balancer('uniform'),
+    tx=make_student_optimizer(
+      make_adam(1e-3, weight_decay=0), make_adam(1e-2, weight_decay=5e-4)
+    ),
+    distillation=make_distillation(),
+    image_size=SIZE,
+    seed=0,
+    epochs=epochs,
+    steps_per_epoch=3,
+    parallel=make_parallel('jit', batch_size=4),
+    train_batches=lambda start: batches(start_step=start),
+    eval_batches=lambda: loader.eval_batches(
+      dataset, dataset.source('val'), batch_size=4, workers=0
+    ),
+  )
+
+
+def run(stage, workdir, *, rhythm=RHYTHM):
+  """Runs a stage as the job does; returns its final state on the host."""
+  reporter = Reporter(workdir)
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  teachers = stage.parallel.replicate(teacher_variables())
+  try:
+    state = run_stage(
+      stage,
+      teachers,
+      checkpoints=checkpoints,
+      report=lambda start: reporter.stage(
+        stage.name, start=start, steps=stage.total_steps, steps_per_epoch=3
+      ),
+      rhythm=rhythm,
+      score=lambda metrics: -metrics['depth']['abs_error'],
+    )
+  finally:
+    checkpoints.close()
+  return jax.device_get(state)
+
+
+@dataclasses.dataclass
+class Interrupting:
+  """A source during whose reading something happens, once."""
+
+  source: RandomSource
+  after: int
+  what: object
+  reads: int = 0
+
+  def __len__(self):
+    return len(self.source)
+
+  def __getitem__(self, index):
+    self.reads += 1
+    if self.reads == self.after:
+      self.what()
+    return self.source[index]
+
+
+def assert_identical(a, b):
+  same = jax.tree.map(lambda x, y: np.array_equal(x, y), a, b)
+  assert all(jax.tree.leaves(same)), same
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+  from conftest import LABELS
+  from mtl_kd_jax.datasets.base import Dataset
+
+  dataset = Dataset(
+    name='toy',
+    image_size=SIZE,
+    labels=LABELS,
+    sources={
+      'train': lambda: RandomSource(12, SIZE, seed=0),
+      'val': lambda: RandomSource(6, SIZE, seed=1),
+    },
+  )
+  workdir = tmp_path_factory.mktemp('uninterrupted')
+  return run(make_stage(dataset), workdir), workdir
+
+
+def test_a_stage_logs_what_it_did(uninterrupted):
+  state, workdir = uninterrupted
+  assert int(state.step) == 9
+  log = read_log(workdir)
+  evaluations = [e['step'] for e in log if e['kind'] == 'eval']
+  assert evaluations == [3, 6, 9]
+  losses = [e for e in log if e['kind'] == 'train']
+  assert losses[-1]['step'] == 9 and 'alignment/depth' in losses[-1]
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_resumed_is_bit_identical(
+  signum, uninterrupted, toy_dataset, tmp_path
+):
+  kill = functools.partial(os.kill, os.getpid(), signum)
+  source = Interrupting(toy_dataset.source('train'), 21, kill)
+  with pytest.raises(Stopped, match='the state is saved') as stopped:
+    run(make_stage(toy_dataset, source=source), tmp_path)
+  assert stopped.value.signum == signum
+  step = Checkpoints(tmp_path / 'checkpoints').latest_step
+  assert 0 < step < 9
+  assert_identical(run(make_stage(toy_dataset), tmp_path), uninterrupted[0])
+  # The log tells one story: no step twice, none missing.
+  steps = [e['step'] for e in read_log(tmp_path) if e['kind'] == 'eval']
+  assert steps == [3, 6, 9]
+
+
+def test_resuming_from_a_damaged_checkpoint_is_bit_identical(
+  uninterrupted, toy_dataset, tmp_path
+):
+  kill = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+  source = Interrupting(toy_dataset.source('train'), 30, kill)
+  with pytest.raises(Stopped):
+    run(make_stage(toy_dataset, source=source), tmp_path)
+  newest = max(
+    (tmp_path / 'checkpoints' / 'last').iterdir(), key=lambda p: int(p.name)
+  )
+  files = [p for p in (newest / 'state').rglob('*') if p.is_file()]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:50])
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    state = run(make_stage(toy_dataset), tmp_path)
+  assert any('is damaged' in str(w.message) for w in caught)
+  assert_identical(state, uninterrupted[0])
+
+
+def test_a_finished_stage_is_only_read(uninterrupted, toy_dataset):
+  state, workdir = uninterrupted
+  stage = make_stage(toy_dataset)
+
+  def no_more(start):
+    raise AssertionError('trained again')
+
+  stage = dataclasses.replace(stage, train_batches=no_more)
+  assert_identical(run(stage, workdir), state)
+
+
+def test_a_broken_loss_stops_with_stage_step_and_term(toy_dataset, tmp_path):
+  class Poisoned(Interrupting):
+    def __getitem__(self, index):
+      sample = dict(super().__getitem__(index))
+      if self.reads >= self.after:
+        sample['depth'] = np.full_like(sample['depth'], np.inf)
+      return sample
+
+  source = Poisoned(toy_dataset.source('train'), 27, lambda: None)
+  with pytest.raises(NotFiniteError) as error:
+    run(make_stage(toy_dataset, source=source), tmp_path)
+  message = str(error.value)
+  assert 'loss/depth = inf' in message
+  assert 'stage distilled, step' in message
+  # Terms that are sound are not accused, and neither is the sum of all.
+  assert 'semantic' not in message and 'loss =' not in message
+  # The last checkpoint is from before, sound, and enough to go on with.
+  checkpoints = Checkpoints(tmp_path / 'checkpoints')
+  stage = make_stage(toy_dataset)
+  state = checkpoints.restore_last(stage.init())
+  assert 0 < int(state.step) < 9
+  finite = jax.tree.map(lambda x: np.isfinite(x).all(), state.params)
+  assert all(jax.tree.leaves(finite))
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_score(
+  uninterrupted, toy_dataset
+):
+  _, workdir = uninterrupted
+  log = [e for e in read_log(workdir) if e['kind'] == 'eval']
+  best = min(log, key=lambda e: e['depth/abs_error'])['step']
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  state = checkpoints.restore_best(make_stage(toy_dataset).init())
+  assert int(state.step) == best

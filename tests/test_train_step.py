@@ -1,0 +1,291 @@
+"""The one training step: what it computes, and that devices do not matter."""
+
+import functools
+
+from conftest import LABELS, random_batch
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtl_kd_jax.balancing import make_balancer
+from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.models.adaptors import Adaptors
+from mtl_kd_jax.models.network import Network
+from mtl_kd_jax.models.segnet import SegNet
+from mtl_kd_jax.optim import make_adam, make_student_optimizer
+from mtl_kd_jax.parallel import make_parallel
+from mtl_kd_jax.tasks import make_tasks
+from mtl_kd_jax.train_state import init_state
+from mtl_kd_jax.train_step import eval_step, train_step
+
+SIZE = (32, 32)
+TASKS = make_tasks(('semantic', 'depth', 'normals'), LABELS, dataset='toy')
+TAPS = ('bottleneck', 'decoder')
+
+
+class Tiny(nn.Module):
+  """A backbone that compiles in no time, with BatchNorm and both taps."""
+
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    norm = functools.partial(
+      nn.BatchNorm,
+      use_running_average=not train,
+      axis_name=self.axis_name,
+      momentum=0.9,
+    )
+    x = nn.relu(norm()(nn.Conv(6, (3, 3), strides=4)(image)))
+    up = jax.image.resize(x, (*x.shape[:1], *SIZE, 6), 'nearest')
+    up = jnp.concatenate([up, image], axis=-1)
+    return {
+      'bottleneck': x,
+      'decoder': nn.relu(norm()(nn.Conv(8, (3, 3))(up))),
+    }
+
+
+def make_network(tasks, *, backbone=Tiny, axis_name=None):
+  channels = {task: TASKS[task].channels for task in tasks}
+  return Network(backbone(axis_name=axis_name), channels)
+
+
+def make_distillation(*, backbone=Tiny, axis_name=None, batch_norm='running'):
+  teachers = {
+    task: make_network((task,), backbone=backbone, axis_name=axis_name)
+    for task in TASKS
+  }
+  widths = {'bottleneck': 6, 'decoder': 8}
+  if backbone is not Tiny:
+    widths = {'bottleneck': 16, 'decoder': 2}
+  return Distillation(
+    teachers=teachers,
+    adaptors=Adaptors(dict.fromkeys(TASKS, widths)),
+    taps={tap: tap for tap in TAPS},
+    weights={'semantic': 1.0, 'depth': 0.5, 'normals': 2.0},
+    batch_norm=batch_norm,
+  )
+
+
+def make_parts(
+  *,
+  distill,
+  backbone=Tiny,
+  axis_name=None,
+  batch_norm='running',
+  optimizer=functools.partial(make_adam, weight_decay=0),
+):
+  """Everything train_step is given by keyword, and the initial state."""
+  tx = optimizer(1e-3)
+  distillation = None
+  if distill:
+    distillation = make_distillation(
+      backbone=backbone, axis_name=axis_name, batch_norm=batch_norm
+    )
+    tx = make_student_optimizer(tx, optimizer(1e-2))
+  parts = {
+    'network': make_network(TASKS, backbone=backbone, axis_name=axis_name),
+    'balancer': make_balancer('uniform'),
+    'tx': tx,
+    'distillation': distillation,
+  }
+  state = init_state(jax.random.key(0), image_size=SIZE, **parts)
+  step = functools.partial(
+    train_step, tasks=TASKS, seed=0, axis_name=axis_name, **parts
+  )
+  return step, state
+
+
+def make_teachers(backbone=Tiny):
+  """Teachers whose statistics have seen something: not those of the init."""
+  teachers = {}
+  image = random_batch(4, SIZE, seed=9)['image']
+  for i, task in enumerate(TASKS):
+    network = make_network((task,), backbone=backbone)
+    variables = network.init(jax.random.key(10 + i), image, train=False)
+    _, seen = network.apply(
+      variables, image, train=True, mutable=['batch_stats']
+    )
+    teachers[task] = {'params': variables['params'], **seen}
+  return teachers
+
+
+def layouts():
+  one = make_parallel('jit', batch_size=8)
+  yield 'one device', None, None
+  yield 'jit', one, None
+  yield 'pmap', make_parallel('pmap', batch_size=8), 'batch'
+
+
+@pytest.mark.parametrize(
+  ('backbone', 'batch_norm'),
+  [
+    (Tiny, 'running'),
+    (Tiny, 'batch'),
+    (functools.partial(SegNet, 0.03125), None),
+  ],
+  ids=['running', 'batch', 'segnet'],
+)
+def test_ten_steps_agree_on_one_device_sharded_and_under_pmap(
+  backbone, batch_norm
+):
+  assert jax.device_count() == 4
+  results = {}
+  for name, parallel, axis_name in layouts():
+    step, state = make_parts(
+      distill=batch_norm is not None,
+      backbone=backbone,
+      axis_name=axis_name,
+      batch_norm=batch_norm,
+      # Adam would blow the rounding noise of vanishing gradients, such as
+      # those of biases in front of BatchNorm, up to whole steps.
+      optimizer=optax.sgd,
+    )
+    teachers = make_teachers(backbone) if batch_norm else {}
+    compiled = jax.jit(step)
+    if parallel:
+      compiled = parallel.compile_train_step(step)
+      state, teachers = parallel.replicate((state, teachers))
+    history = []
+    for i in range(10):
+      batch = random_batch(8, SIZE, seed=i)
+      # A task without any label on some devices, and one on most.
+      batch['depth'][:5] = 0
+      batch['normals'][2:] = 0
+      state, losses = compiled(
+        state, teachers, parallel.shard(batch) if parallel else batch
+      )
+      history.append(jax.device_get((losses, state.params)))
+    results[name] = jax.device_get((history[0], (history[-1], state)))
+  reference = results.pop('one device')
+  for name, result in results.items():
+    # Sums in another order differ in their last bits; 26 layers with BatchNorm
+    # make more of it, and so do ten steps through ReLUs and unit features.
+    first = 1e-4 if backbone is Tiny else 3e-3
+    for when, rtol, atol in ((0, first, first / 10), (1, 1e-2, 5e-3)):
+      jax.tree.map(
+        functools.partial(
+          np.testing.assert_allclose, rtol=rtol, atol=atol, err_msg=name
+        ),
+        result[when],
+        reference[when],
+      )
+
+
+def test_the_loss_is_the_sum_of_its_parts():
+  step, state = make_parts(distill=True)
+  _, losses = jax.jit(step)(state, make_teachers(), random_batch(4, SIZE))
+  weights = {'semantic': 1.0, 'depth': 0.5, 'normals': 2.0}
+  total = sum(losses[f'loss/{t}'] for t in TASKS) + sum(
+    weights[t] * losses[f'alignment/{t}'] for t in TASKS
+  )
+  np.testing.assert_allclose(losses['loss'], total, rtol=1e-6)
+  assert all(0 < losses[f'alignment/{t}'] <= 8 for t in TASKS)
+
+
+def test_without_teachers_there_is_no_alignment_and_there_are_no_adaptors():
+  step, state = make_parts(distill=False)
+  after, losses = jax.jit(step)(state, {}, random_batch(4, SIZE))
+  assert not [name for name in losses if name.startswith('alignment')]
+  assert 'adaptors' not in after.params
+  assert int(after.step) == 1
+
+
+@pytest.mark.parametrize('batch_norm', ['running', 'batch'])
+def test_teachers_stay_as_they_are_bit_for_bit(batch_norm):
+  parallel = make_parallel('jit', batch_size=8)
+  step, state = make_parts(distill=True, batch_norm=batch_norm)
+  teachers = make_teachers()
+  before = jax.device_get(teachers)
+  compiled = parallel.compile_train_step(step)
+  state, teachers = parallel.replicate((state, teachers))
+  for i in range(5):
+    batch = parallel.shard(random_batch(8, SIZE, seed=i))
+    state, _ = compiled(state, teachers, batch)
+  same = jax.tree.map(lambda a, b: (a == b).all(), before, teachers)
+  assert all(jax.tree.leaves(same))
+
+
+def test_a_student_without_its_adaptors_is_a_plain_network():
+  step, state = make_parts(distill=True)
+  _, plain = make_parts(distill=False)
+  shape = functools.partial(jax.tree.map, jnp.shape)
+  assert shape(state.variables) == shape(plain.variables)
+  # And begins as the baseline does: the comparison is between the methods.
+  same = jax.tree.map(
+    lambda a, b: (a == b).all(), state.variables, plain.variables
+  )
+  assert all(jax.tree.leaves(same))
+
+
+def test_a_missing_task_does_not_touch_the_update():
+  """Depth labels all missing: the same step as without the depth task."""
+  batch = random_batch(4, SIZE)
+  batch['depth'][:] = 0
+  step, state = make_parts(distill=False)
+  after, losses = jax.jit(step)(state, {}, batch)
+  assert losses['loss/depth'] == 0
+  assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(after))
+  head, head_after = (s.params['head_depth'] for s in (state, after))
+  assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, head, head_after)))
+
+
+def test_gradients_are_those_of_the_masked_mean_over_the_global_batch():
+  """Against finite differences of a float64 NumPy loss of the last layer."""
+  batch = random_batch(8, SIZE)
+  batch['depth'][:6] = 0  # valid pixels on the last of four devices only
+  parallel = make_parallel('pmap', batch_size=8)
+  network = make_network(('depth',), axis_name='batch')
+  parts = {
+    'network': network,
+    'balancer': make_balancer('uniform'),
+    'tx': optax.sgd(1.0),  # the update is minus the gradient
+  }
+  state = init_state(jax.random.key(0), image_size=SIZE, **parts)
+  step = functools.partial(
+    train_step,
+    tasks={'depth': TASKS['depth']},
+    seed=0,
+    axis_name='batch',
+    **parts,
+  )
+  before = jax.device_get(state.params)['head_depth']['out']['bias']
+  compiled = parallel.compile_train_step(step)
+  after, losses = compiled(
+    parallel.replicate(state), {}, parallel.shard(batch)
+  )
+  bias = jax.device_get(after.params)['head_depth']['out']['bias']
+  output, _ = make_network(('depth',)).apply(
+    state.variables, batch['image'], train=True, mutable=['batch_stats']
+  )
+  valid = batch['depth'] > 0
+  error = np.float64(output.predictions['depth'] - batch['depth'])[valid]
+  np.testing.assert_allclose(before - bias, [np.sign(error).mean()], atol=1e-5)
+  np.testing.assert_allclose(losses['loss'], np.abs(error).mean(), rtol=1e-5)
+
+
+def test_evaluation_is_the_same_in_every_layout():
+  network = make_network(TASKS)
+  batch = random_batch(8, SIZE)
+  variables = network.init(jax.random.key(0), batch['image'], train=False)
+  results = []
+  for mode in ('jit', 'pmap'):
+    parallel = make_parallel(mode, batch_size=8)
+    step = functools.partial(
+      eval_step, network=network, tasks=TASKS, axis_name=parallel.axis_name
+    )
+    statistics, predictions = parallel.compile_eval_step(step)(
+      parallel.replicate(variables), parallel.shard(batch)
+    )
+    results.append((jax.device_get(statistics), parallel.local(predictions)))
+  (first, p), (second, q) = results
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4), first, second
+  )
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), p, q
+  )
+  assert p['depth'].shape == (8, *SIZE, 1)
