@@ -7,6 +7,7 @@ what they are given.
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
+import signal
 from typing import Any
 
 import flax.linen as nn
@@ -188,19 +189,22 @@ def run_stage(
       if saves or stops:
         checkpoints.save(step, state)
       if stops and not last:
-        checkpoints.wait()
-        raise Stopped(
-          f'stopped in stage {stage.name} after step {step} of '
-          f'{stage.total_steps}; the state is saved',
-          stop.received or 15,
-        )
+        break
       # After saving: who is killed while it evaluates has lost nothing.
       if last or _due(step, rhythm.evaluate):
         progress.pause('evaluating')
         metrics = stage.evaluate(state.variables).metrics
         progress.evaluation(step, metrics)
         checkpoints.save_if_best(step, state, score(metrics))
+    # Asked again: the wish may have come during the last evaluation.
+    stops = any_process(stop.received is not None)
   checkpoints.wait()
+  if stops:
+    raise Stopped(
+      f'stopped in stage {stage.name} after step {step} of '
+      f'{stage.total_steps}; the state is saved',
+      stop.received or signal.SIGTERM,
+    )
   return state
 
 

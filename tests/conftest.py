@@ -9,6 +9,7 @@ os.environ['XLA_FLAGS'] = (
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import pathlib
+import tempfile
 
 from absl import flags
 import jax
@@ -20,6 +21,12 @@ from mtl_kd_jax.labels import Label
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes insist on it
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Programs that several tests compile, also in other processes, are compiled
+# once in a run of the tests.
+_CACHE = tempfile.TemporaryDirectory(prefix='mtl_kd_jax_tests_')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+jax.config.update('jax_compilation_cache_dir', _CACHE.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / 'shared' / 'data'

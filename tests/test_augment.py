@@ -98,11 +98,9 @@ def test_zoom_is_the_smaller_scene_seen_through_a_longer_lens(scale, corner):
   sample = render_plane()
   zoomed = zoom(sample, scale, corner, labels=LABELS)
   # The same rays: focal length times `scale`, the centre where they put it.
-  lens = dict(
-    focal=scale * FOCAL,
-    centre=[scale * (c + 0.5 - k) - 0.5 for c, k in zip(CENTRE, corner)],
-  )
-  small = dict(offset=OFFSET / scale)
+  centre = scale * (np.array(CENTRE) + 0.5 - corner) - 0.5
+  lens = {'focal': scale * FOCAL, 'centre': centre}
+  small = {'offset': OFFSET / scale}
   expected = render_plane(**small, **lens)
   # Labels are of the nearest source pixel: up to half a source pixel, that is
   # scale / 2 of a zoomed one, away.
@@ -190,8 +188,9 @@ def test_image_is_that_of_a_float64_sum(scale, corner):
   image = render_plane()['image'].astype(float)
   zoomed = zoom(render_plane(), scale, corner, labels=LABELS)['image']
   weights = []
-  for positions, size in zip(source_positions(scale, corner), (H, W)):
-    inside = np.clip(positions, 0, size - 1)  # the edge goes on outside
+  positions = source_positions(scale, corner)
+  for position, size in zip(positions, (H, W), strict=True):
+    inside = np.clip(position, 0, size - 1)  # the edge goes on outside
     distance = np.abs(inside[:, None] - np.arange(size))
     weights.append(np.maximum(1 - distance, 0))
   expected = np.einsum('iy,jx,yxc->ijc', *weights, image)

@@ -39,7 +39,10 @@ class Nothing(NamedTuple):
 def make_state(seed):
   """Random numbers, which do not compress: every byte on disk matters."""
   rng = np.random.default_rng(seed)
-  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+  def draw(*shape):
+    return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
   odd = np.array([-0.0, np.nan, np.inf, 1e-40, 1.1], np.float32)
   return {
     'step': jnp.int32(seed),
@@ -102,7 +105,8 @@ def assert_identical(actual, expected):
 
 def largest_file(folder):
   return max(
-    (p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size
+    (p for p in folder.rglob('*') if p.is_file()),
+    key=lambda p: p.stat().st_size,
   )
 
 
@@ -181,9 +185,9 @@ def test_only_the_last_two_stay_and_the_best_although_older(folder, opened):
   checkpoints.wait()
   assert steps_in(folder / 'last') == [4, 5]
   assert steps_in(folder / 'best') == [2]
-  for checkpoints in (checkpoints, opened()):
-    assert_identical(checkpoints.restore_last(make_state(0)), make_state(5))
-    assert_identical(checkpoints.restore_best(make_state(0)), make_state(2))
+  for now in (checkpoints, opened()):
+    assert_identical(now.restore_last(make_state(0)), make_state(5))
+    assert_identical(now.restore_best(make_state(0)), make_state(2))
 
 
 def test_a_better_score_at_an_earlier_step_replaces_the_best(opened):
@@ -256,8 +260,8 @@ def test_a_damaged_newest_falls_back_to_the_one_before(folder, opened, damage):
   checkpoints.save(3, make_state(33))
   checkpoints.wait()
   assert steps_in(folder / 'last') == [2, 3]
-  for checkpoints in (checkpoints, opened()):
-    assert_identical(checkpoints.restore_last(make_state(0)), make_state(33))
+  for now in (checkpoints, opened()):
+    assert_identical(now.restore_last(make_state(0)), make_state(33))
 
 
 @damages
@@ -302,10 +306,9 @@ def test_all_damaged_is_none(folder, opened):
   checkpoints = opened()
   with pytest.warns(UserWarning) as found:
     assert checkpoints.restore_last(make_state(0)) is None
-  assert [f'last/{n} is' in str(w.message) for n, w in zip((2, 1), found)] == [
-    True,
-    True,
-  ]
+  newest, oldest = (str(warning.message) for warning in found)
+  assert 'last/2 is damaged' in newest
+  assert 'last/1 is damaged' in oldest
   assert checkpoints.latest_step is None
   assert len(list((folder / 'damaged').iterdir())) == 2
 

@@ -19,7 +19,10 @@ both = pytest.mark.parametrize('signum', SIGNALS)
 def handlers():
   """Signals arrive here when no StopSignals takes them."""
   seen = []
-  note = lambda signum, frame: seen.append(signum)
+
+  def note(signum, frame):
+    seen.append(signum)
+
   old = {signum: signal.signal(signum, note) for signum in SIGNALS}
   yield seen, note
   for signum, handler in old.items():

@@ -71,17 +71,18 @@ def numbers(batch):
   return [round(64 * float(x)) for x in batch['image'][:, 0, 0, 0]]
 
 
+def all_numbers(batches):
+  return [number for batch in batches for number in numbers(batch)]
+
+
 def epochs_of(*, length, batch_size, epochs, seed=0):
   source = NumberedSource(length)
-  batches = list(
-    train(source, batch_size=batch_size, epochs=epochs, seed=seed)
-  )
+  batches = list(train(source, batch_size=batch_size, epochs=epochs, seed=seed))
   steps = length // batch_size
   assert len(batches) == epochs * steps
   assert all(len(b['image']) == batch_size for b in batches)
-  seen = [numbers(b) for b in batches]
   return [
-    sum(seen[e * steps : (e + 1) * steps], start=[]) for e in range(epochs)
+    all_numbers(batches[e * steps : (e + 1) * steps]) for e in range(epochs)
   ]
 
 
@@ -159,7 +160,7 @@ def test_two_processes_share_the_batches_of_one(monkeypatch):
     in_process(monkeypatch, index, 2)
     shares.append(list(train(source, start=1)))
   assert len(whole) == len(shares[0]) == len(shares[1]) == 3
-  for batch, first, second in zip(whole, *shares):
+  for batch, first, second in zip(whole, *shares, strict=True):
     assert len(first['image']) == len(second['image']) == 2
     # Whole samples, so that no label goes to another one's image.
     together = samples(first) | samples(second)
@@ -174,13 +175,9 @@ def test_two_processes_share_the_evaluation(monkeypatch):
     in_process(monkeypatch, index, 2)
     batches = list(evaluate(source))
     assert [len(b['image']) for b in batches] == [2, 2]
-    labelled = [(b['semantic'] >= 0).all((1, 2)) for b in batches]
-    seen += [
-      number
-      for b, real in zip(batches, labelled)
-      for number, r in zip(numbers(b), real)
-      if r
-    ]
+    for batch in batches:
+      labelled = (batch['semantic'] >= 0).all((1, 2))
+      seen += list(np.array(numbers(batch))[labelled])
   assert sorted(seen) == list(range(6))
 
 
@@ -195,13 +192,13 @@ def test_a_worker_process_changes_nothing():
   source = RandomSource(6, SIZE)
   batches = train(source, batch_size=3, start=1, workers=1)
   assert_same_batches(batches, train(source, batch_size=3, start=1))
-    assert_same_batches(evaluate(source, workers=1), evaluate(source))
+  assert_same_batches(evaluate(source, workers=1), evaluate(source))
 
 
 def test_evaluation_covers_every_sample_once_and_in_order():
   batches = list(evaluate(NumberedSource(10)))
   assert [len(b['image']) for b in batches] == [4, 4, 4]
-  assert sum(map(numbers, batches), start=[])[:10] == list(range(10))
+  assert all_numbers(batches)[:10] == list(range(10))
 
 
 def test_padding_carries_no_labels():
@@ -231,7 +228,7 @@ def test_a_full_last_batch_is_not_padded():
 def test_a_batch_larger_than_the_split_is_refused():
   assert loader.steps_per_epoch(8, 8) == 1
   assert loader.steps_per_epoch(15, 4) == 3
-  with pytest.raises(InputError, match='at most 8.*\n.*9.*\n.*batch_size'):
+  with pytest.raises(InputError, match=r'at most 8.*\n.*9.*\n.*batch_size'):
     loader.steps_per_epoch(8, 9)
   with pytest.raises(InputError):
     train(NumberedSource(3))

@@ -1,5 +1,6 @@
 """The .npy folder: read back exactly, and refused with a name and a remedy."""
 
+import gc
 import hashlib
 import io
 import pathlib
@@ -297,8 +298,11 @@ def test_an_npz_under_the_name_of_an_npy_is_named(folder, length):
   packed = io.BytesIO()
   np.savez(packed, depth=make_frame(1)['depth'])
   path.write_bytes(packed.getvalue()[:length])
-  with pytest.raises(InputError) as error:
-    check(folder)
+  try:
+    with pytest.raises(InputError) as error:
+      check(folder)
+  finally:
+    gc.collect()  # a file that was left open is complained about here
   assert_helpful(error.value, path)
 
 

@@ -41,6 +41,11 @@ def changed(key, value):
   return config
 
 
+def as_json(value):
+  """How a value is shown that went through a JSON file: tuples are lists."""
+  return repr(json.loads(json.dumps(value)))
+
+
 def test_claiming_writes_the_config_down(tmp_path):
   folder = tmp_path / 'runs' / 'one'
   workdirs.claim(folder, CONFIG)
@@ -96,9 +101,8 @@ def test_another_config_is_refused(tmp_path, key, value):
   old = CONFIG
   for part in key.split('.'):
     old = old[part]
-  plain = lambda x: repr(json.loads(json.dumps(x)))
   assert (
-    error.value.found == f'{key} was {plain(old)} and is {plain(value)}'
+    error.value.found == f'{key} was {as_json(old)} and is {as_json(value)}'
   )
   message = str(error.value)
   assert str(tmp_path / 'config.json') in message

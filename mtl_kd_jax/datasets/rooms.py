@@ -89,7 +89,7 @@ class Room:
 
 def draw_room(rng: np.random.Generator) -> Room:
   """Draws a room; the same generator state gives the same room."""
-  size = tuple(_uniform(rng, (3.4, 3.8, 2.3), (6.0, 6.5, 3.1)))
+  size = tuple(_uniform(rng, (3.4, 3.8, 2.25), (5.4, 5.8, 2.75)))
   camera = _draw_camera(rng, size)
   painter = _Painter(rng)
   things = _draw_sides(painter, size)
@@ -126,13 +126,21 @@ class _Painter:
   def __init__(self, rng):
     self._rng = rng
     hue = rng.random()
-    # A main hue, its neighbours, and an accent from across the colour wheel.
-    self._hues = [hue, hue + 0.07, hue - 0.08, hue + 0.45, hue + 0.58]
+    # A main hue, its neighbours, and accents from across the colour wheel, at
+    # five levels from dark to light. They are gone through in turn, so that
+    # what is painted one after the other stands out against each other.
+    shifts = (0, 0.07, -0.09, 0.42, 0.56)
+    order = np.argsort(rng.random((2, 5)), axis=1)
+    self._hues = [hue + shifts[i] for i in order[0]]
+    self._levels = [0.52 + 0.1 * int(i) for i in order[1]]
+    self._next = 0
 
   def __call__(self) -> Material:
     rng = self._rng
-    hue = self._hues[rng.integers(5)] + _uniform(rng, -0.03, 0.03)
-    saturation, value = _uniform(rng, (0.05, 0.5), (0.5, 0.95))
+    turn, self._next = self._next % 5, self._next + 1
+    hue = self._hues[turn] + _uniform(rng, -0.03, 0.03)
+    saturation = _uniform(rng, 0.05, 0.5)
+    value = self._levels[turn] + _uniform(rng, -0.05, 0.05)
     # The second colour is a darker or paler tone of the first, or an accent.
     other = self._hues[rng.integers(5)] if rng.random() < 0.15 else hue
     paler = saturation * _uniform(rng, 0.3, 1.2)
@@ -154,7 +162,7 @@ class _Painter:
 def _draw_camera(rng, size):
   """Stands near a wall or corner and looks over the middle of the room."""
   heading = _uniform(rng, 0, 2 * math.pi)
-  pitch = math.radians(_uniform(rng, -21, -3))  # down, up
+  pitch = math.radians(_uniform(rng, -16, 0))  # down, up
   roll = math.radians(_uniform(rng, -2.5, 2.5))
   forward = np.array([math.cos(heading), math.sin(heading)])
   middle = np.array(size[:2]) * _uniform(rng, (0.38, 0.38), (0.62, 0.62))
@@ -173,7 +181,7 @@ def _draw_camera(rng, size):
   return Camera(
     position=np.array([*position, height]),
     axes=np.stack([cos * right + sin * down, cos * down - sin * right, ahead]),
-    spread=math.tan(math.radians(_uniform(rng, 62, 78)) / 2),
+    spread=math.tan(math.radians(_uniform(rng, 68, 80)) / 2),
   )
 
 
@@ -205,11 +213,11 @@ def _draw_hangings(rng, painter, size, side):
     kind = rng.random()
     if kind < 0.3:
       label = CLASSES.index('door')
-      width, height, depth = _uniform(rng, (0.8, 1.9, 0.05), (1.05, 2.15, 0.1))
+      width, height, depth = _uniform(rng, (0.85, 1.9, 0.05), (1.15, 2.1, 0.1))
       bottom = 0.0
-    elif kind < 0.75:
+    elif kind < 0.6:
       label = CLASSES.index('picture')
-      width, height, depth = _uniform(rng, (0.5, 0.4, 0.03), (1.1, 1.0, 0.08))
+      width, height, depth = _uniform(rng, (0.7, 0.5, 0.03), (1.15, 1.0, 0.08))
       bottom = _uniform(rng, 1.35, 1.75) - height / 2
     else:
       continue
@@ -228,13 +236,13 @@ def _draw_hangings(rng, painter, size, side):
 def _draw_furniture(rng, painter, size, camera):
   """Boxes, spheres, cylinders and cones, where the camera can see them."""
   things, taken = [], []
-  for _ in range(int(rng.integers(4, 8))):
-    reach = _uniform(rng, 0.3, 0.58)
+  for _ in range(int(rng.integers(4, 7))):
+    reach = _uniform(rng, 0.34, 0.62)
     if (spot := _free_spot(rng, size, camera, reach, taken)) is None:
       continue
     taken.append((*spot, reach))
     # A few hang in the air, most stand on the floor.
-    bottom = _uniform(rng, 1.5, size[2] - 0.8) if rng.random() < 0.1 else 0.0
+    bottom = _uniform(rng, 1.4, size[2] - 0.6) if rng.random() < 0.1 else 0.0
     low = bottom > 0 or rng.random() < 0.5
     height = _uniform(rng, 0.3, 0.75) if low else _uniform(rng, 0.6, 1.5)
     label, shape, top = _draw_solid(rng, (*spot, bottom), reach, height)

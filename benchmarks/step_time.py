@@ -1,0 +1,157 @@
+"""Times the training steps of a config and says where the time goes.
+
+    python benchmarks/step_time.py --config=configs/quickstart.py
+    python benchmarks/step_time.py --config=configs/common.py   # 96x128, batch 2
+
+Prints compile time, median step time and images/s of a single-task, a
+multi-task and a distilled step, what the teachers cost in the last one, the
+time spent waiting for data, and peak memory. The kinds of step take turns, so
+that a machine whose speed drifts is fair to all of them. Nothing is read from
+or written to the compilation cache.
+"""
+
+import pathlib
+import resource
+import statistics
+import sys
+import time
+
+from absl import app, flags, logging
+import jax
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from mtl_kd_jax.experiment import build
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
+_STEPS = flags.DEFINE_integer('steps', 15, 'Timed steps of each kind.')
+flags.mark_flag_as_required('config')
+
+_WARM_UP = 2
+
+
+def main(argv):
+  del argv
+  logging.set_verbosity(logging.WARNING)
+  jax.config.update('jax_enable_compilation_cache', False)
+  experiment = build(_CONFIG.value)
+  parallel = experiment.parallel
+  student = experiment.student()
+  first = next(iter(experiment.tasks))
+  stages = {
+    f'single-task ({first})': (experiment.teacher(first), {}),
+    'multi-task': (experiment.baseline(), {}),
+  }
+  teachers = {t: experiment.teacher(t).init().variables for t in experiment.tasks}
+  stages['distilled'] = (student, teachers)
+
+  batches = student.train_batches(0)
+  batch = parallel.shard(next(batches))
+  runs = {}
+  for name, (stage, asked) in stages.items():
+    runs[name] = Run(stage.train_step, stage.init(), asked, batch)
+  ask = jax.jit(student.distillation.ask)
+  image = batch['image']
+  if parallel.mode == 'pmap':
+    image = image[0]  # one device's part
+  jax.block_until_ready(ask(teachers, image))
+
+  teacher_seconds = []
+  for _ in range(_WARM_UP + _STEPS.value):
+    for run in runs.values():
+      run.step(batch)
+    begun = time.perf_counter()
+    jax.block_until_ready(ask(teachers, image))
+    teacher_seconds.append(time.perf_counter() - begun)
+
+  waits, step_seconds = _with_data(runs['distilled'], student, parallel)
+  _report(experiment, runs, teacher_seconds[_WARM_UP:], waits, step_seconds)
+
+
+class Run:
+  """One kind of step, compiled ahead of time, with its state and timings."""
+
+  def __init__(self, step, state, teachers, batch):
+    begun = time.perf_counter()
+    self._step = step.lower(state, teachers, batch).compile()
+    self.compile_seconds = time.perf_counter() - begun
+    self._state, self._teachers = state, teachers
+    self._seconds = []
+    memory = self._step.memory_analysis()
+    self.temporary_bytes = getattr(memory, 'temp_size_in_bytes', 0)
+
+  def step(self, batch) -> float:
+    begun = time.perf_counter()
+    self._state, losses = self._step(self._state, self._teachers, batch)
+    jax.block_until_ready((self._state, losses))
+    self._seconds.append(time.perf_counter() - begun)
+    return self._seconds[-1]
+
+  @property
+  def median_seconds(self) -> float:
+    return statistics.median(self._seconds[_WARM_UP:])
+
+
+def _with_data(run, stage, parallel):
+  """Seconds of waiting for, and of working on, fresh batches."""
+  batches = stage.train_batches(0)
+  waits, seconds = [], []
+  for _ in range(min(_STEPS.value, stage.total_steps)):
+    begun = time.perf_counter()
+    batch = parallel.shard(next(batches))
+    waits.append(time.perf_counter() - begun)
+    seconds.append(run.step(batch))
+  return waits[1:], seconds[1:]  # the first wait starts the loader
+
+
+def _report(experiment, runs, teacher_seconds, waits, step_seconds):
+  config = experiment.config
+  size = 'x'.join(map(str, experiment.dataset.image_size))
+  device = jax.devices()[0]
+  console = Console(highlight=False)
+  console.print(
+    f'{config.name}: {config.model.backbone} x {config.model.width}, {size}, '
+    f'batch {config.batch_size}, {jax.device_count()} {device.platform} '
+    f'device(s), jax {jax.__version__}, median of {_STEPS.value} steps'
+  )
+  table = Table(show_edge=False)
+  for column in ('step', 'compile s', 'step ms', 'images/s', 'temporary MiB'):
+    table.add_column(column, justify='left' if column == 'step' else 'right')
+  for name, run in runs.items():
+    seconds = run.median_seconds
+    table.add_row(
+      name,
+      f'{run.compile_seconds:.1f}',
+      f'{1e3 * seconds:.0f}',
+      f'{config.batch_size / seconds:.1f}',
+      f'{run.temporary_bytes / 2**20:.0f}',
+    )
+  console.print(table)
+  distilled = runs['distilled'].median_seconds
+  multi_task = runs['multi-task'].median_seconds
+  asking = statistics.median(teacher_seconds)
+  console.print(
+    f'distilled / multi-task: {distilled / multi_task:.2f}\n'
+    f'teachers alone (forward): {1e3 * asking:.0f} ms, '
+    f'{100 * asking / distilled:.0f} % of the distilled step\n'
+    f'waiting for data: {1e3 * statistics.median(waits):.1f} ms a step, '
+    f'{100 * sum(waits) / (sum(waits) + sum(step_seconds)):.1f} % of the time\n'
+    f'peak memory: {_peak_memory(device)}'
+  )
+
+
+def _peak_memory(device) -> str:
+  host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  host *= 1 if sys.platform == 'darwin' else 1024  # bytes or KiB
+  text = f'{host / 2**20:.0f} MiB of the process, all steps together'
+  stats = device.memory_stats() or {}
+  if 'peak_bytes_in_use' in stats:
+    text += f'; {stats["peak_bytes_in_use"] / 2**20:.0f} MiB of the device'
+  return text
+
+
+if __name__ == '__main__':
+  app.run(main)
