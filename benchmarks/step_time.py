@@ -45,7 +45,9 @@ def main(argv):
     f'single-task ({first})': (experiment.teacher(first), {}),
     'multi-task': (experiment.baseline(), {}),
   }
-  teachers = {t: experiment.teacher(t).init().variables for t in experiment.tasks}
+  teachers = {
+    t: experiment.teacher(t).init().variables for t in experiment.tasks
+  }
   stages['distilled'] = (student, teachers)
 
   batches = student.train_batches(0)

@@ -10,6 +10,7 @@ carries a checksum of its arrays, which is verified when it is read.
 """
 
 import json
+import logging
 import pathlib
 from typing import Any
 import warnings
@@ -53,8 +54,7 @@ class Checkpoints:
       state: pytree of global arrays. It is copied first, so that the next step
         may overwrite it.
     """
-    if step not in self._last.all_steps():
-      self._last.save(step, args=_save_args(state, None))
+    self._last.save(step, args=_save_args(state, None))
 
   def save_if_best(self, step: int, state: Any, score: float) -> None:
     """Keeps `state` as the best when `score` is the highest so far."""
@@ -103,6 +103,8 @@ class Checkpoints:
     return None
 
   def _move_aside(self, manager, kind, step, error):
+    # Orbax leaves failed reads behind, which would complain at exit.
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     damaged = self._directory / 'damaged'
     damaged.mkdir(exist_ok=True)
     target = damaged / f'{kind}-{step}'
@@ -170,7 +172,7 @@ def checksum(state: Any) -> int:
   """CRC-32 over the bytes of all arrays of a pytree, in its order."""
   crc = 0
   for leaf in jax.tree.leaves(jax.device_get(state)):
-    crc = zlib.crc32(np.ascontiguousarray(leaf).data, crc)
+    crc = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, crc)
   return crc
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 
-from absl import flags
 import flax.linen as nn
 from ml_collections import ConfigDict
 
@@ -198,8 +197,6 @@ def build(config: ConfigDict) -> Experiment:
     InputError: anything in it cannot be used, or the data are missing.
   """
   check_values(config)
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # in a notebook; grain's workers insist on it
   parallel = make_parallel(config.parallel.mode, batch_size=config.batch_size)
   balancer = make_balancer(config.balancing.name)
   name = config.data.name

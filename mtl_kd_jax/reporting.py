@@ -79,10 +79,10 @@ class StageReport:
       return self
     workdir = self._reporter.workdir
     _forget_after(workdir / _LOG, self._name, self._start)
-    self._log = open(workdir / _LOG, 'a')
+    self._log = open(workdir / _LOG, 'a', encoding='utf-8')
     self._tensorboard = SummaryWriter(
       str(workdir / 'tensorboard' / self._name),
-      purge_step=self._start or None,
+      purge_step=self._start + 1,  # the first step to come is purged
     )
     if self._reporter.console.is_terminal:
       self._progress = _make_progress(self._reporter.console)
@@ -146,7 +146,8 @@ class StageReport:
   def evaluation(
     self, step: int, metrics: Mapping[str, Mapping[str, float]]
   ) -> None:
-    """Logs the metrics of the evaluation split."""
+    """Logs the metrics of the evaluation split, and ends a pause."""
+    self._resume_clock()
     self._step = step
     if self._reporter.enabled:
       self._write(
@@ -192,7 +193,7 @@ def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a whole file or nothing, whenever the process is killed."""
   temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text)
+  temporary.write_text(text, encoding='utf-8')
   os.replace(temporary, path)
 
 
@@ -229,7 +230,7 @@ def _lines(path):
   """(raw line, parsed) of a log; a half-written last line is left out."""
   if not path.exists():
     return
-  for raw in path.read_text().splitlines():
+  for raw in path.read_text(encoding='utf-8').splitlines():
     try:
       yield raw, json.loads(raw)
     except json.JSONDecodeError:

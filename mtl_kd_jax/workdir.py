@@ -62,7 +62,10 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     InputError: it is no workdir, or its config cannot be read.
   """
   try:
-    return json.loads((workdir / _CONFIG).read_text())
+    config = json.loads((workdir / _CONFIG).read_text(encoding='utf-8'))
+    if not isinstance(config, dict):
+      raise ValueError(f'{_CONFIG} holds no config')
+    return config
   except (OSError, ValueError) as error:
     raise InputError(
       expected='the workdir of an earlier run',
@@ -74,13 +77,19 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 def _differences(old, new) -> list[str]:
   old, new = _flat(_plain(old)), _flat(_plain(new))
-  nothing = 'nothing'
   return [
-    f'{key} was {old.get(key, nothing)!r} and is {new.get(key, nothing)!r}'
+    f'{key} was {_value(old, key)} and is {_value(new, key)}'
     for key in sorted(old.keys() | new.keys())
-    if not key.startswith(_FREE)
-    and old.get(key, nothing) != new.get(key, nothing)
+    if not _is_free(key) and _value(old, key) != _value(new, key)
   ]
+
+
+def _value(flat, key) -> str:
+  return repr(flat[key]) if key in flat else 'absent'
+
+
+def _is_free(key) -> bool:
+  return any(key == f or (f[-1] == '.' and key.startswith(f)) for f in _FREE)
 
 
 def _plain(config):

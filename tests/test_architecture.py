@@ -33,7 +33,7 @@ ONLY_IN = {
   'orbax': {'checkpointing.py'},
   'matplotlib': {'plotting.py'},
   'tensorboardX': {'reporting.py'},
-  'absl': {'jobs', 'experiment.py'},
+  'absl': {'jobs', 'experiment.py', 'datasets'},  # grain's workers: loader
   'ml_collections': {'jobs', 'experiment.py'},
   'tensorflow_datasets': {'datasets'},
   'grain': {'datasets'},

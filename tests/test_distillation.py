@@ -74,7 +74,7 @@ def test_alignment_of_orthogonal_features_is_2():
 def test_alignment_of_zero_features_has_finite_gradients():
   zero = np.zeros(SHAPE, np.float32)
   b = draw(*SHAPE)
-  value, gradient = jax.value_and_grad(alignment_loss)(zero, b)
+  value, gradient = jax.jit(jax.value_and_grad(alignment_loss))(zero, b)
   assert value == pytest.approx(1, abs=1e-5)
   assert jnp.isfinite(gradient).all()
   assert gradient.any()
@@ -145,6 +145,7 @@ def test_teachers_are_asked_with_the_statistics_of_the_mode(mode):
   distillation = make_distillation(batch_norm=mode)
   variables, image = make_variables(distillation), make_image()
   before = jax.tree.map(np.copy, variables)
+  # Not compiled: a compiled function could not change its arguments anyway.
   features = distillation.ask(variables, image)
   assert features.keys() == TEACHERS.keys()
   for task, taps in features.items():
@@ -159,7 +160,7 @@ def test_the_modes_differ_and_running_is_the_default():
   modes = [{'batch_norm': 'running'}, {'batch_norm': 'batch'}, {}]
   image = make_image()
   running, batch, default = (
-    d.ask(make_variables(d), image)['depth']['decoder']
+    jax.jit(d.ask)(make_variables(d), image)['depth']['decoder']
     for d in (make_distillation(**options) for options in modes)
   )
   assert abs(running - batch).min() > 1e-3
@@ -183,11 +184,11 @@ def test_no_gradient_reaches_a_teacher_but_it_does_reach_the_student(mode):
   distillation = make_distillation(batch_norm=mode)
   image = make_image()
 
-  @functools.partial(jax.grad, argnums=(0, 1, 2))
-  def gradients(variables, adaptor_params, student):
+  def total(variables, adaptor_params, student):
     asked = distillation.ask(variables, image)
     return sum(distillation.losses(adaptor_params, student, asked).values())
 
+  gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
   of_teachers, of_adaptors, of_student = gradients(
     make_variables(distillation),
     make_adaptor_params(distillation),
@@ -201,8 +202,9 @@ def test_losses_sum_over_taps_and_carry_no_weight():
   distillation = make_distillation()
   student = make_student()
   params = make_adaptor_params(distillation)
-  asked = distillation.ask(make_variables(distillation), make_image())
-  losses = distillation.losses(params, student, asked)
+  ask, measure = jax.jit(distillation.ask), jax.jit(distillation.losses)
+  asked = ask(make_variables(distillation), make_image())
+  losses = measure(params, student, asked)
   assert losses.keys() == TEACHERS.keys()
   for task, loss in losses.items():
     expected = 0

@@ -203,7 +203,9 @@ def test_a_stopped_or_killed_run_goes_on_to_identical_parameters(
   ids=lambda x: x[-1] if isinstance(x, tuple) else '',
 )
 def test_a_wrong_command_line_is_one_message(arguments, message, tmp_path):
-  config = () if '--config=' in arguments[0] else ('--config=configs/common.py',)
+  config = (
+    () if '--config=' in arguments[0] else ('--config=configs/common.py',)
+  )
   workdir = tmp_path / 'run'
   code, stdout, stderr = launch(*config, *arguments, f'--workdir={workdir}')
   assert code not in (0, 3)

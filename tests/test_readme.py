@@ -11,7 +11,9 @@ PAGES = [REPOSITORY / 'README.md', *(REPOSITORY / 'docs').glob('*.md')]
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 def test_files_that_a_page_names_exist(page):
   text = page.read_text()
-  named = re.findall(r'`((?:configs|docs|mtl_kd_jax|benchmarks|tests)/[^`*<{]+)`', text)
+  named = re.findall(
+    r'`((?:configs|docs|mtl_kd_jax|benchmarks|tests)/[^`*<{]+)`', text
+  )
   named += re.findall(r'\]\((?!https?:)([^)#]+)\)', text)
   for name in named:
     base = page.parent if not (REPOSITORY / name).exists() else REPOSITORY

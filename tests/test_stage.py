@@ -108,6 +108,7 @@ def assert_identical(a, b):
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory):
   from conftest import LABELS
+
   from mtl_kd_jax.datasets.base import Dataset
 
   dataset = Dataset(

@@ -254,9 +254,7 @@ def test_gradients_are_those_of_the_masked_mean_over_the_global_batch():
   )
   before = jax.device_get(state.params)['head_depth']['out']['bias']
   compiled = parallel.compile_train_step(step)
-  after, losses = compiled(
-    parallel.replicate(state), {}, parallel.shard(batch)
-  )
+  after, losses = compiled(parallel.replicate(state), {}, parallel.shard(batch))
   bias = jax.device_get(after.params)['head_depth']['out']['bias']
   output, _ = make_network(('depth',)).apply(
     state.variables, batch['image'], train=True, mutable=['batch_stats']

@@ -7,6 +7,7 @@ processes share the batch, how many workers read, or where a run was resumed.
 from collections.abc import Iterator, Mapping, Sequence
 import functools
 
+from absl import flags
 import grain
 import jax
 import numpy as np
@@ -110,6 +111,9 @@ def _batches(samples, batch_size, workers):
   threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   if workers == 0:
     return iter(share.to_iter_dataset(threads))
+  if not flags.FLAGS.is_parsed():
+    # In a notebook. Grain's workers read flags, of which we have none.
+    flags.FLAGS.mark_as_parsed()
   options = grain.MultiprocessingOptions(
     num_workers=workers, per_worker_buffer_size=2
   )

@@ -150,8 +150,10 @@ def _number(name: str):
 def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
   """Reads [h w] (channels 0) or [h w channels] and checks shape and numbers."""
   try:
-    array = np.load(path, allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
+    with path.open('rb') as file:
+      array = np.lib.format.read_array(file, allow_pickle=False)
+  except Exception as error:
+    # A damaged header makes NumPy raise almost anything.
     raise _bad(path, 'a readable .npy file', str(error)) from error
   if channels == 1 and array.ndim == 2:
     array = array[..., None]
@@ -160,7 +162,11 @@ def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
   tail = (channels,) if channels else ()
   if size is None:
     size = array.shape[:2]
-  if array.ndim != 2 + len(tail) or array.shape != (*size, *tail):
+  if (
+    not array.size
+    or array.ndim != 2 + len(tail)
+    or array.shape != (*size, *tail)
+  ):
     wanted = [*size, *tail] if len(size) == 2 else ['h', 'w', *tail]
     raise _bad(path, f'an array {wanted}', f'{list(array.shape)}')
   if array.dtype.kind not in 'fiu':

@@ -4,12 +4,11 @@ Scene `index` of a split is a pure function of (seed, split, index, size). It is
 rendered once, kept by TFDS in ArrayRecord files (no TensorFlow), and then read
 by random access.
 
-  semantic  9 classes (rooms.CLASSES); in most scenes a thin line at borders is
-            unlabelled, and in most a patch that was 'forgotten'
-  depth     metres along z; missing on grazing surfaces, beside the outline of
-            nearer things (as from a sensor with two eyes), and in patches
-  normals   camera frame, toward the camera; missing on grazing surfaces, on
-            both sides of outlines, and in patches of their own
+  semantic  9 classes (rooms.CLASSES)
+  depth     metres along z
+  normals   unit, camera frame (x right, y down, z ahead), toward the camera
+
+A few percent of every label are missing, each in its own places (gaps.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +16,12 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import pickle
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mtl_kd_jax.datasets import raycast, rooms, shading
+from mtl_kd_jax.datasets import gaps, raycast, rooms, shading
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -37,8 +37,6 @@ _SPLITS = {'train': 0, 'val': 1}
 # normals as whole numbers: off by 0.002 degrees at most.
 _NO_CLASS = 255
 _NORMAL_STEPS = 32767
-# Below this cosine between surface and ray the depth sensor sees nothing.
-_GRAZING = 0.13
 # TFDS sorts a split in memory, and falls back on TensorFlow beyond 1000 MiB.
 _MAX_SPLIT_BYTES = 1000 * 2**20
 _BYTES_PER_PIXEL = 3 + 1 + 4 + 6
@@ -104,7 +102,7 @@ def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
 
   classes = np.array([t.label for t in room.things], np.int32)[view.index]
   normals = room.camera.to_camera(view.normal)
-  missing = _missing(room, view, classes, normals, rng)
+  missing = gaps.draw_gaps(room.camera, view, classes, normals, rng)
   depth = np.where(missing['depth'], 0, view.depth)
   return {
     'image': image.astype(np.float32) / np.float32(255),
@@ -115,61 +113,6 @@ def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
     .transpose(1, 2, 0)
     .copy(),
   }
-
-
-def _missing(room, view, classes, normals, rng):
-  """Which pixels of every task have no label: task -> bool [h w]."""
-  size = classes.shape
-  x, y = room.camera.plane(size)
-  x, y = x[None], y[:, None]
-  ray = np.sqrt(x * x + y * y + 1)
-  facing = -(normals[0] * x + normals[1] * y + normals[2]) / ray
-
-  # Most annotators leave a thin line where they are not sure of the border.
-  unsure = np.zeros(size, bool)
-  if rng.random() < 0.7:
-    unsure[:, 1:] |= classes[:, 1:] != classes[:, :-1]
-    unsure[1:] |= classes[1:] != classes[:-1]
-
-  # Something near hides from one eye of the sensor what the other one sees: a
-  # strip beside its outline, the wider, the further it stands out.
-  jump = np.zeros(size, bool)
-  inverse = 1 / view.depth
-  reach = 0.05 * size[1] / room.camera.spread  # eyes 10 cm apart, in pixels
-  for step in range(1, 1 + size[1] // 24):
-    gap = (inverse[:, step:] - inverse[:, :-step]) * reach
-    jump[:, :-step] |= gap > step
-  lost = (facing < _GRAZING) | jump
-
-  # Normals come from neighbouring depths: none where these jump.
-  torn = np.zeros(size, bool)
-  for here, there in (
-    ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
-    ((slice(1, None),), (slice(None, -1),)),
-  ):
-    step = np.abs(inverse[here] - inverse[there]) * view.depth[here]
-    outline = (view.index[here] != view.index[there]) & (step > 0.05)
-    torn[here] |= outline
-    torn[there] |= outline
-  return {
-    'semantic': unsure | _patches(rng, size, 1),
-    'depth': lost | _patches(rng, size, 2),
-    'normals': lost | torn | _patches(rng, size, 1),
-  }
-
-
-def _patches(rng, size, count):
-  """Up to `count` round patches at random places [h w]."""
-  height, width = size
-  rows, columns = np.arange(height)[:, None], np.arange(width)
-  covered = np.zeros(size, bool)
-  for _ in range(count):
-    top, left, radius, stretch, there = rng.random(5)
-    radius = (0.03 + 0.07 * radius) * width
-    y = (rows - top * height) * (0.6 + stretch)
-    x = columns - left * width
-    covered |= (y * y + x * x < radius * radius) & (there < 0.7)
-  return covered
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -253,6 +196,14 @@ class _Source:
   def __getitem__(self, index: int) -> Sample:
     return _decode(self._records[index])
 
+  # TFDS makes its builder anew in the process that receives the source.
+  def __getstate__(self):
+    return pickle.dumps(self._records)
+
+  def __setstate__(self, state):
+    with _quiet():
+      self._records = pickle.loads(state)
+
 
 def _encode(sample: Sample) -> dict[str, np.ndarray]:
   classes = sample['semantic']
@@ -282,7 +233,7 @@ def _decode(record) -> Sample:
 
 def _make_config(image_size, num_train, num_val, seed) -> ScenesConfig:
   """Checks what the user gave."""
-  where = 'config.data.'
+  where = 'config.data.scenes.'
   sides = tuple(image_size)
   if len(sides) != 2 or min(sides) < 8:
     raise InputError(
@@ -326,12 +277,12 @@ def _prepare(config, data_dir, progress) -> Scenes:
   where = f'config.data.data_dir = {data_dir!r}'
   try:
     builder = _open(config, data_dir)
-    if not builder.is_prepared():
-      if builder.data_path.exists():
-        raise _damaged(builder.data_dir, 'some of the files that TFDS writes')
+    if not builder.data_path.exists():
       builder.progress = progress
       _write(builder)
       builder = _open(config, data_dir)
+    elif not builder.is_prepared():
+      raise _damaged(builder.data_dir, 'some of the files that TFDS writes')
   except OSError as error:
     raise InputError(
       expected='a folder to keep the rendered scenes in',
