@@ -1,7 +1,7 @@
 """Times the training steps of a config and says where the time goes.
 
     python benchmarks/step_time.py --config=configs/quickstart.py
-    python benchmarks/step_time.py --config=configs/common.py   # 96x128, batch 2
+    python benchmarks/step_time.py --config=configs/common.py  # full width
 
 Prints compile time, median step time and images/s of a single-task, a
 multi-task and a distilled step, what the teachers cost in the last one, the
@@ -46,7 +46,7 @@ def main(argv):
     'multi-task': (experiment.baseline(), {}),
   }
   teachers = {
-    t: experiment.teacher(t).init().variables for t in experiment.tasks
+    task: experiment.teacher(task).init().variables for task in experiment.tasks
   }
   stages['distilled'] = (student, teachers)
 
@@ -86,6 +86,7 @@ class Run:
     self.temporary_bytes = getattr(memory, 'temp_size_in_bytes', 0)
 
   def step(self, batch) -> float:
+    """Takes a step to its end; returns, and remembers, the seconds."""
     begun = time.perf_counter()
     self._state, losses = self._step(self._state, self._teachers, batch)
     jax.block_until_ready((self._state, losses))
@@ -94,6 +95,7 @@ class Run:
 
   @property
   def median_seconds(self) -> float:
+    """Of all steps but the first few."""
     return statistics.median(self._seconds[_WARM_UP:])
 
 

@@ -115,7 +115,7 @@ def test_the_main_job_ends_with_the_table_and_its_files(finished):
 
 
 def test_a_second_run_skips_what_is_finished(finished, data_dir):
-  workdir, first = finished
+  workdir, _ = finished
   before = (workdir / 'results.json').read_text()
   code, stdout, stderr = launch(*TINY, data_dir, f'--workdir={workdir}')
   assert code == 0, stderr

@@ -76,9 +76,10 @@ def make_parts(
   backbone=Tiny,
   axis_name=None,
   batch_norm='running',
-  optimizer=functools.partial(make_adam, weight_decay=0),
+  optimizer=None,
 ):
   """Everything train_step is given by keyword, and the initial state."""
+  optimizer = optimizer or functools.partial(make_adam, weight_decay=0)
   tx = optimizer(1e-3)
   distillation = None
   if distill:
@@ -210,7 +211,7 @@ def test_teachers_stay_as_they_are_bit_for_bit(batch_norm):
 
 
 def test_a_student_without_its_adaptors_is_a_plain_network():
-  step, state = make_parts(distill=True)
+  _, state = make_parts(distill=True)
   _, plain = make_parts(distill=False)
   shape = functools.partial(jax.tree.map, jnp.shape)
   assert shape(state.variables) == shape(plain.variables)

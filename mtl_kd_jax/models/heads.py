@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from mtl_kd_jax.models.conv import conv_general_dilated
 from mtl_kd_jax.models.initializers import xavier_normal
 
 
@@ -20,9 +21,13 @@ class DenseHead(nn.Module):
   @nn.compact
   def __call__(self, feature: jax.Array) -> jax.Array:
     """Maps a feature [b h w f] to a prediction [b h w channels]."""
-    x = nn.Conv(self.hidden, (3, 3), kernel_init=xavier_normal, name='conv')(
-      feature
-    )
+    x = nn.Conv(
+      self.hidden,
+      (3, 3),
+      kernel_init=xavier_normal,
+      conv_general_dilated=conv_general_dilated,
+      name='conv',
+    )(feature)
     # A 1x1 convolution as the matrix product that it is: as a convolution it is
     # 20 times slower on CPU.
     return nn.Dense(self.channels, kernel_init=xavier_normal, name='out')(x)

@@ -12,6 +12,7 @@ import functools
 import flax.linen as nn
 import jax
 
+from mtl_kd_jax.models.conv import conv_general_dilated
 from mtl_kd_jax.models.initializers import xavier_normal
 from mtl_kd_jax.models.pooling import max_pool, max_unpool
 
@@ -48,7 +49,11 @@ class SegNet(nn.Module):
     filters = [max(1, round(f * self.width)) for f in FILTERS]
     block = functools.partial(
       Block,
-      conv=functools.partial(nn.Conv, kernel_size=(3, 3)),
+      conv=functools.partial(
+        nn.Conv,
+        kernel_size=(3, 3),
+        conv_general_dilated=conv_general_dilated,
+      ),
       norm=functools.partial(
         nn.BatchNorm,
         use_running_average=not train,
