@@ -16,6 +16,7 @@ import jax
 from ml_collections import ConfigDict, config_flags
 
 from mtl_kd_jax import workdir as workdirs
+from mtl_kd_jax.allocator import keep_freed_memory
 from mtl_kd_jax.errors import InputError, NotFiniteError
 from mtl_kd_jax.interrupts import Stopped
 from mtl_kd_jax.jobs import JOBS
@@ -78,6 +79,7 @@ def _config_and_workdir():
 
 
 def _set_up_jax(config):
+  keep_freed_memory()
   # Compiled programs are kept between runs, here or where JAX is told to.
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     cache = pathlib.Path('~/.cache/mtl_kd_jax/xla').expanduser()
@@ -92,7 +94,10 @@ def _parse_flags(argv):
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    _exit(2, f'error: expected flags and config keys that exist\n  {error}')
+    # A config file that fails to load comes with its traceback; the last line
+    # says what is wrong.
+    reason = str(error).strip().splitlines()[-1]
+    _exit(2, f'error: expected flags and config keys that exist\n  {reason}')
 
 
 def _exit(code, message):

@@ -24,6 +24,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from mtl_kd_jax.allocator import keep_freed_memory
 from mtl_kd_jax.experiment import build
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
@@ -36,6 +37,7 @@ _WARM_UP = 2
 def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)
+  keep_freed_memory()
   jax.config.update('jax_enable_compilation_cache', False)
   experiment = build(_CONFIG.value)
   parallel = experiment.parallel

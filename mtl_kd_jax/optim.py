@@ -36,9 +36,10 @@ def make_schedule(
   if name == 'constant':
     return optax.constant_schedule(learning_rate)
   if name == 'step':
-    return optax.exponential_decay(
-      learning_rate, step_epochs * steps_per_epoch, step_factor, staircase=True
-    )
+    # In whole numbers: optax's staircase divides floats, and compiled it can
+    # come out one step late.
+    period = step_epochs * steps_per_epoch
+    return lambda step: learning_rate * step_factor ** (step // period)
   if name == 'cosine':
     return optax.cosine_decay_schedule(learning_rate, epochs * steps_per_epoch)
   raise InputError(

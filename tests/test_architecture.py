@@ -27,7 +27,7 @@ STOREYS = (
   ),
   ('distillation', 'models.network', 'datasets'),
   ('tasks', 'balancing', 'models'),
-  ('labels', 'errors'),
+  ('labels', 'errors', 'allocator'),
 )
 ONLY_IN = {
   'orbax': {'checkpointing.py'},

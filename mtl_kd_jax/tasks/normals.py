@@ -81,15 +81,18 @@ def _metrics(statistics):
 
 
 def _median(histogram: np.ndarray) -> float:
-  """The median angle in degrees, linear within the bin that holds it."""
+  """The median angle in degrees: the mean of the two middle pixels.
+
+  The pixels of a bin are taken to lie evenly in it.
+  """
   total = histogram.sum()
   if total == 0:
     return float('nan')
   below = np.concatenate([[0], np.cumsum(histogram)])
-  i = int(np.searchsorted(below, total / 2, side='left')) - 1
-  i = max(i, 0)
-  inside = (total / 2 - below[i]) / histogram[i]
-  return float((i + inside) * 180 / _BINS)
+  middle = np.array([(total - 1) // 2, total // 2])
+  bins = np.searchsorted(below, middle, side='right') - 1
+  inside = (middle - below[bins] + 0.5) / histogram[bins]
+  return float((bins + inside).mean() * 180 / _BINS)
 
 
 def _render(x, label):
