@@ -8,6 +8,7 @@ changed: --config.epochs=3
 
 import os
 import pathlib
+import re
 import sys
 import warnings
 
@@ -73,6 +74,14 @@ def _config_and_workdir():
       where='--config',
       do='try python launch.py --config=configs/quickstart.py',
     )
+  if not isinstance(config, ConfigDict):
+    # What ml_collections gives for a file it could not open, until it is used.
+    raise InputError(
+      expected='a config file that can be opened',
+      found='none',
+      where=f'--config={flags.FLAGS["config"].config_filename}',
+      do='see configs/ for those there are',
+    )
   if _SPLIT.value:
     config.data.eval_split = _SPLIT.value
   return config, workdir or pathlib.Path('runs') / config.name
@@ -94,9 +103,11 @@ def _parse_flags(argv):
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    # A config file that fails to load comes with its traceback; the last line
-    # says what is wrong.
-    reason = str(error).strip().splitlines()[-1]
+    # ml_collections quotes itself, and lists the whole config in between.
+    reason = (
+      str(error).replace('\\n', ' ').replace('\n', ' ').replace("\\'", "'")
+    )
+    reason = re.sub(r'Other fields present:.*?(?=Did you mean|$)', '', reason)
     _exit(2, f'error: expected flags and config keys that exist\n  {reason}')
 
 

@@ -114,4 +114,5 @@ def get_config() -> ConfigDict:
   report.eval_every_epochs = 1
   # Images in predictions.png.
   report.images = 4
-  return config
+  # A misspelled key in a file that starts from here is an error, not a new key.
+  return config.lock()

@@ -15,14 +15,14 @@ def get_config():
   config.batch_size = 8
 
   config.data.name = 'scenes'
-  config.data.scenes.image_size = (96, 128)
-  config.data.scenes.num_train = 480
+  config.data.scenes.image_size = (64, 96)
+  config.data.scenes.num_train = 512
   config.data.scenes.num_val = 64
   config.data.flip = True
 
   config.model.width = 0.25
 
-  config.optim.learning_rate = 1e-3
+  config.optim.learning_rate = 5e-3
   config.optim.schedule = 'cosine'
   config.distill.learning_rate = 1e-2
   return config

@@ -241,3 +241,17 @@ def test_divergence_ends_with_its_own_exit_code(data_dir, tmp_path):
   assert code == 3
   assert 'in stage teacher_semantic, step' in stderr
   assert 'Traceback' not in stderr
+
+
+def test_a_misspelled_key_in_a_config_file_is_one_message(tmp_path):
+  config = tmp_path / 'mine.py'
+  config.write_text(
+    'from configs import common\n'
+    'def get_config():\n'
+    '  config = common.get_config()\n'
+    '  config.epocs = 3\n'
+    '  return config\n'
+  )
+  code, _, stderr = launch(f'--config={config}', f'--workdir={tmp_path}/run')
+  assert code == 2 and 'Did you mean "epochs"' in stderr
+  assert 'Traceback' not in stderr and len(stderr.splitlines()) == 2

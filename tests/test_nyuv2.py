@@ -1,5 +1,6 @@
 """The .npy folder: read back exactly, and refused with a name and a remedy."""
 
+from concurrent import futures
 import hashlib
 import io
 import pathlib
@@ -392,3 +393,12 @@ def test_unpacked_real_frames_pass_the_check(shared_data, tmp_path):
     for name, key in KEYS.items():
       written = np.load(tmp_path / f'train/{name}/{i}.npy')
       np.testing.assert_array_equal(dataset.source('train')[i][key], written)
+
+
+def test_many_threads_read_at_once(folder):
+  # Parsing a header is not thread-safe in Python 3.11.
+  source = nyuv2.make(data_dir=str(folder)).source('train')
+  with futures.ThreadPoolExecutor(8) as pool:
+    indices = [i % len(source) for i in range(4000)]
+    samples = pool.map(lambda i: source[i]['depth'].shape, indices)
+    assert len(set(samples)) == 1

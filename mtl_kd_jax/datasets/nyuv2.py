@@ -14,6 +14,7 @@ A frame whose labels are all missing is a partially labelled frame.
 from collections.abc import Mapping
 import dataclasses
 import pathlib
+import threading
 
 import numpy as np
 
@@ -46,6 +47,9 @@ _SPLITS = ('train', 'val')
 # How far from 1 the length of a stored normal may be: float16 files pass, and
 # vectors that were blended or are stored as colours do not.
 _LENGTH_TOLERANCE = 0.01
+# NumPy parses a file's header with `ast`, which in Python 3.11 fails now and
+# then when several threads are in it.
+_PARSING = threading.Lock()
 
 
 def make(*, data_dir: str) -> Dataset:
@@ -150,8 +154,9 @@ def _number(name: str):
 def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
   """Reads [h w] (channels 0) or [h w channels] and checks shape and numbers."""
   try:
-    with path.open('rb') as file:
-      array = np.lib.format.read_array(file, allow_pickle=False)
+    with _PARSING:
+      mapped = np.lib.format.open_memmap(path, mode='r')
+    array = np.array(mapped)
   except Exception as error:
     # A damaged header makes NumPy raise almost anything.
     raise _bad(path, 'a readable .npy file', str(error)) from error
