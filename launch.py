@@ -95,7 +95,16 @@ def _set_up_jax(config):
     jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   if config.parallel.multihost:
-    jax.distributed.initialize()
+    # JAX itself reads the coordinator's address from its variable, not these.
+    jax.distributed.initialize(
+      num_processes=_integer('JAX_NUM_PROCESSES'),
+      process_id=_integer('JAX_PROCESS_ID'),
+    )
+
+
+def _integer(variable):
+  value = os.environ.get(variable)
+  return None if value is None else int(value)
 
 
 def _parse_flags(argv):
