@@ -188,14 +188,14 @@ def run_stage(
         unchecked = []
       if saves or stops:
         checkpoints.save(step, state)
-      if stops and not last:
-        break
       # After saving: who is killed while it evaluates has lost nothing.
       if last or _due(step, rhythm.evaluate):
         progress.pause('evaluating')
         metrics = stage.evaluate(state.variables).metrics
         progress.evaluation(step, metrics)
         checkpoints.save_if_best(step, state, score(metrics))
+      if stops:
+        break
     # Asked again: the wish may have come during the last evaluation.
     stops = any_process(stop.received is not None)
   checkpoints.wait()
