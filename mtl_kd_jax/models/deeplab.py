@@ -1,0 +1,179 @@
+"""The heads of DeepLab: an atrous pyramid over the coarsest feature.
+
+Chen et al. 2017, arXiv 1706.05587 (DeepLabV3), and 2018, arXiv 1802.02611
+(DeepLabV3+). Without dropout: the same head serves regression, and a teacher
+that is asked in training mode has to give one answer.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_kd_jax.models.initializers import xavier_normal
+from mtl_kd_jax.models.norm import BatchNorm
+from mtl_kd_jax.models.resize import resize_bilinear
+from mtl_kd_jax.models.resnet import conv, linear
+
+_FILTERS = 256
+_LOW_LEVEL_FILTERS = 48
+# At output stride 16; the papers double them at 8.
+_RATES = (6, 12, 18)
+
+
+class ASPPHead(nn.Module):
+  """DeepLabV3: the pyramid, a 3x3 convolution, the prediction.
+
+  Attributes:
+    channels: channels of the prediction.
+    width: factor on the inner channels.
+    axis_name: the mapped device axis over which BatchNorm takes its
+      statistics; None when the batch is not split by hand.
+  """
+
+  channels: int
+  width: float = 1.0
+  axis_name: str | None = None
+
+  taps = ('layer4',)  # what it reads
+
+  @nn.compact
+  def __call__(
+    self,
+    features: Mapping[str, jax.Array],
+    *,
+    size: tuple[int, int],
+    train: bool,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Predicts from the coarsest feature.
+
+    Args:
+      features: tap -> float [b h w c], with all of `taps`.
+      size: (height, width) of the image.
+      train: whether BatchNorm uses, and records, the statistics of this batch.
+
+    Returns:
+      The prediction [b h w channels] of the size of the image, and its own
+      feature 'decoder', the last before the prediction, of the size of
+      'layer4'.
+    """
+    block = _block(self.axis_name, train=train)
+    filters = _scaled(_FILTERS, self.width)
+    x = _pyramid(features['layer4'], block, filters, size)
+    x = block(filters, 3, name='conv')(x)
+    return _prediction(x, self.channels, size), {'decoder': x}
+
+
+class DeepLabV3PlusHead(nn.Module):
+  """DeepLabV3+: the pyramid, joined with a finer feature.
+
+  Attributes:
+    channels: channels of the prediction.
+    width: factor on the inner channels.
+    axis_name: the mapped device axis over which BatchNorm takes its
+      statistics; None when the batch is not split by hand.
+  """
+
+  channels: int
+  width: float = 1.0
+  axis_name: str | None = None
+
+  taps = ('layer1', 'layer4')  # what it reads
+
+  @nn.compact
+  def __call__(
+    self,
+    features: Mapping[str, jax.Array],
+    *,
+    size: tuple[int, int],
+    train: bool,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Predicts from the coarsest and the finest feature.
+
+    Args:
+      features: tap -> float [b h w c], with all of `taps`.
+      size: (height, width) of the image.
+      train: whether BatchNorm uses, and records, the statistics of this batch.
+
+    Returns:
+      The prediction [b h w channels] of the size of the image, and its own
+      feature 'decoder', the last before the prediction, of the size of
+      'layer1'.
+    """
+    block = _block(self.axis_name, train=train)
+    filters = _scaled(_FILTERS, self.width)
+    fine = features['layer1']
+    low = block(_scaled(_LOW_LEVEL_FILTERS, self.width), 1, name='low_level')(
+      fine
+    )
+    x = _pyramid(features['layer4'], block, filters, size)
+    x = jnp.concatenate([resize_bilinear(x, fine.shape[1:3]), low], axis=-1)
+    x = block(filters, 3, name='conv_0')(x)
+    x = block(filters, 3, name='conv_1')(x)
+    return _prediction(x, self.channels, size), {'decoder': x}
+
+
+class ConvNormReLU(nn.Module):
+  """Convolution without bias, BatchNorm, ReLU.
+
+  Attributes:
+    features: channels of the result.
+    size: side of the kernel.
+    norm: makes a normalisation.
+    dilation: of the kernel.
+  """
+
+  features: int
+  size: int
+  norm: Callable[..., nn.Module]
+  dilation: int = 1
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [b h w c] to [b h w features]."""
+    if self.size == 1:
+      x = linear(self.features, name='conv')(x)
+    else:
+      x = conv(self.features, self.size, dilation=self.dilation, name='conv')(x)
+    return nn.relu(self.norm(name='norm')(x))
+
+
+def _pyramid(x, block, filters, size):
+  """Atrous spatial pyramid pooling, [b h w c] to [b h w filters]."""
+  branches = [block(filters, 1, name='aspp_0')(x)]
+  for i, rate in enumerate(_rates(x, size), start=1):
+    branches.append(block(filters, 3, dilation=rate, name=f'aspp_{i}')(x))
+  pooled = jnp.mean(x, axis=(1, 2), keepdims=True)
+  pooled = block(filters, 1, name='aspp_pooled')(pooled)
+  branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+  joined = jnp.concatenate(branches, axis=-1)
+  return block(filters, 1, name='aspp_joined')(joined)
+
+
+def _rates(x, size):
+  """Dilations of the pyramid over a feature of an image of some size."""
+  # A power of two: sides that are no multiples of it were rounded up.
+  ratio = max(n / m for n, m in zip(size, x.shape[1:3], strict=True))
+  stride = 2 ** round(math.log2(ratio))
+  return [max(1, rate * 16 // stride) for rate in _RATES]
+
+
+def _prediction(x, channels, size):
+  # Without the factor for a ReLU, which would begin with depths of tens of
+  # metres.
+  x = nn.Dense(channels, kernel_init=xavier_normal, name='out')(x)
+  return resize_bilinear(x, size)
+
+
+def _block(axis_name, *, train):
+  norm = functools.partial(
+    BatchNorm, use_running_average=not train, axis_name=axis_name
+  )
+  return functools.partial(ConvNormReLU, norm=norm)
+
+
+def _scaled(filters, width):
+  return max(1, round(filters * width))
