@@ -1,0 +1,172 @@
+"""The table from this project's variables to their names in PyTorch files.
+
+The names are those of the paper's code (SegNet and MTAN), and of torchvision
+(ResNet).
+"""
+
+from collections.abc import Mapping
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from mtl_kd_jax.errors import InputError
+
+# (Layer of this project, its name in a file.) `place` is where the layer stands
+# in an nn.Sequential, `number` and `position` are those of a task in the file.
+_LAYERS = (
+  # SegNet ('standard', 'wide' and 'deep'), and the trunk of MTAN.
+  (
+    r'(?P<side>en|de)coder_(?P<level>\d)_0/(?P<layer>\w+)',
+    '{side}coder_block.{level}.{place}',
+  ),
+  (
+    r'(?P<side>en|de)coder_(?P<level>[01])_1/(?P<layer>\w+)',
+    'conv_block_{side}c.{level}.{place}',
+  ),
+  (
+    r'(?P<side>en|de)coder_(?P<level>\d)_(?P<block>\d)/(?P<layer>\w+)',
+    'conv_block_{side}c.{level}.{before}.{place}',
+  ),
+  # MTAN: the blocks that the tasks share, and the masks of each.
+  (
+    r'attention_(?P<side>en|de)coder_(?P<level>\d)/(?P<layer>\w+)',
+    '{side}coder_block_att.{level}.{place}',
+  ),
+  (
+    r'mask_(?P<side>en|de)coder_(?P<level>\d)_(?P<task>\w+)/(?P<layer>\w+)',
+    '{side}coder_att.{position}.{level}.{place}',
+  ),
+  (r'head_(?P<task>\w+)/(?P<layer>conv|out)', 'pred_task{number}.{place}'),
+  # torchvision's ResNets.
+  (r'(?P<layer>conv1|bn1)', '{layer}'),
+  (
+    r'layer(?P<level>\d)_(?P<block>\d)/downsample_(?P<layer>conv|norm)',
+    'layer{level}.{block}.downsample.{place}',
+  ),
+  (
+    r'layer(?P<level>\d)_(?P<block>\d)/(?P<layer>\w+)',
+    'layer{level}.{block}.{layer}',
+  ),
+)
+# A block is convolution, BatchNorm, activation, and perhaps all that again.
+_PLACES = {
+  'conv': 0,
+  'norm': 1,
+  'conv_0': 0,
+  'norm_0': 1,
+  'conv_1': 3,
+  'norm_1': 4,
+  'out': 1,
+}
+_LEAVES = {
+  'kernel': 'weight',
+  'scale': 'weight',
+  'bias': 'bias',
+  'mean': 'running_mean',
+  'var': 'running_var',
+}
+_TASKS = ('semantic', 'depth', 'normals')  # in the order of the reference
+
+# What may be left over: counters, weights of losses, torchvision's classifier,
+# and what belongs to tasks that the network does not have.
+_IGNORED = re.compile(
+  r'.*\.num_batches_tracked|logsigma(_dist)?|fc\.(weight|bias)'
+  r'|pred_task\d?\..*|(en|de)coder_att\.\d\..*'
+)
+
+SINGLE = 'pred_task'  # the head of a single-task MTAN, which has no number
+_LAST = 'encoder_block.4.0.weight'  # the last level of a SegNet's encoder
+# The entries by which a file shows its network, the first convolution first; of
+# several networks that fit, the last.
+_MARKS = {
+  'segnet': ('encoder_block.0.0.weight',),
+  'segnet_deep': ('encoder_block.0.0.weight', 'encoder_block.0.3.weight'),
+  'mtan': ('encoder_block.0.0.weight', 'encoder_att.0.0.0.weight'),
+  'resnet18': ('conv1.weight', 'layer1.0.conv1.weight'),
+  'resnet34': ('conv1.weight', 'layer3.5.conv1.weight'),
+  'resnet50': ('conv1.weight', 'layer1.0.conv3.weight'),
+}
+
+
+def torch_name(path: str, *, single: bool = False) -> str:
+  """The name in a PyTorch file of one of this project's variables.
+
+  Args:
+    path: e.g. 'params/backbone/encoder_0_0/conv/kernel'.
+    single: whether the file is of a single-task MTAN, whose one task has no
+      number.
+
+  Raises:
+    InputError: the table does not have the layer.
+  """
+  _, *layers, leaf = path.split('/')
+  layer = '/'.join(part for part in layers if part != 'backbone')
+  for pattern, template in _LAYERS:
+    if match := re.fullmatch(pattern, layer):
+      groups = match.groupdict()
+      task = groups.get('task')
+      position = _TASKS.index(task) if task in _TASKS else len(_TASKS)
+      name = template.format(
+        **groups,
+        place=_PLACES.get(groups['layer']),
+        before=int(groups.get('block') or 0) - 1,
+        position=0 if single else position,
+        number='' if single else position + 1,
+      )
+      return f'{name}.{_LEAVES[leaf]}'
+  raise InputError(
+    expected="one of the reference's layers, or of torchvision's ResNets",
+    found=layer,
+    where='the network to import into',
+    do='import into segnet or mtan with dense heads, or begin a resnet with '
+    'config.model.pretrained',
+  )
+
+
+def is_ignored(name: str) -> bool:
+  """Whether an entry of a file may be left over."""
+  return bool(_IGNORED.fullmatch(name))
+
+
+class Description(NamedTuple):
+  """What a file looks like.
+
+  Attributes:
+    network: of `models.BACKBONES`, None when it is none of them.
+    width: factor on the network's channels.
+    channels: task -> channels of its head. A single-task MTAN does not say
+      whose head it has: {'pred_task': channels}.
+  """
+
+  network: str | None
+  width: float | None
+  channels: dict[str, int]
+
+  def __str__(self):
+    if self.network is None:
+      return 'none of the known networks'
+    heads = [f'{task} {channels}' for task, channels in self.channels.items()]
+    text = f'{self.network} of width {self.width:g}'
+    return text + (f', channels of heads: {", ".join(heads)}' if heads else '')
+
+
+def describe(weights: Mapping[str, np.ndarray]) -> Description:
+  """Tells by names and shapes which network a file is of.
+
+  Args:
+    weights: name -> array in PyTorch's axes, as a file has them.
+  """
+  looks = [n for n, marks in _MARKS.items() if all(m in weights for m in marks)]
+  if not looks:
+    return Description(None, None, {})
+  network = looks[-1]
+  sizes = {name: len(np.atleast_1d(x)) for name, x in weights.items()}
+  first = sizes[_MARKS[network][0]]
+  if network == 'segnet' and sizes.get(_LAST, 0) >= 12 * first:
+    network = 'segnet_wide'  # 16 times the first, where others have 8
+  names = {
+    task: torch_name(f'params/head_{task}/out/bias') for task in _TASKS
+  } | {SINGLE: f'{SINGLE}.1.bias'}
+  channels = {task: sizes[n] for task, n in names.items() if n in sizes}
+  return Description(network, first / 64, channels)
