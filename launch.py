@@ -1,11 +1,17 @@
 """Starts a job: python launch.py --config=configs/quickstart.py.
 
 --workdir names the folder of the run (default runs/<config.name>), --job what
-to do in it: 'train' (default; goes on where an earlier run ended) or
-'evaluate' (scores a finished run again, on --split). Any config key can be
-changed: --config.epochs=3
+to do in it:
+
+train     (default) goes on where an earlier run ended
+evaluate  scores the finished networks of a run again, on --split
+import    makes networks of a run from PyTorch weights: --torch, --network
+taps      lists the features of the networks, and which are aligned
+
+Any config key can be changed: --config.epochs=3
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -16,6 +22,7 @@ from absl import app, flags, logging
 import jax
 from ml_collections import ConfigDict, config_flags
 
+from configs import nyuv2
 from mtl_kd_jax import workdir as workdirs
 from mtl_kd_jax.allocator import keep_freed_memory
 from mtl_kd_jax.errors import InputError, NotFiniteError
@@ -29,6 +36,18 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config.name>.')
 _JOB = flags.DEFINE_enum('job', 'train', list(JOBS), 'What to run.')
 _SPLIT = flags.DEFINE_string(
   'split', None, "Job 'evaluate': the split to score. Default: the run's."
+)
+_TORCH = flags.DEFINE_string(
+  'torch', None, "Job 'import': the file of weights, .pth or .safetensors."
+)
+_NETWORK = flags.DEFINE_string(
+  'network', None, "Another name for --config.model.backbone, e.g. 'mtan'."
+)
+_STAGE = flags.DEFINE_string(
+  'stage',
+  None,
+  "Job 'import': what the weights become: 'teacher_<task>', 'uniform' or "
+  "'distilled'. Default: the teacher of every task.",
 )
 
 
@@ -59,7 +78,10 @@ def _run(argv):
     logging.set_verbosity(logging.WARNING)  # orbax tells a lot at INFO
   config, workdir = _config_and_workdir()
   _set_up_jax(config)
-  JOBS[_JOB.value](config, workdir)
+  job = JOBS[_JOB.value]
+  if _JOB.value == 'import':
+    job = functools.partial(job, torch_file=_TORCH.value, stage=_STAGE.value)
+  job(config, workdir)
 
 
 def _config_and_workdir():
@@ -67,6 +89,8 @@ def _config_and_workdir():
   config = _CONFIG.value
   if config is None and _JOB.value == 'evaluate' and workdir:
     config = ConfigDict(workdirs.read_config(workdir))
+  if config is None and _JOB.value == 'import':
+    config = nyuv2.get_config()  # what the reference's networks were made for
   if config is None:
     raise InputError(
       expected='a config file',
@@ -82,6 +106,8 @@ def _config_and_workdir():
       where=f'--config={flags.FLAGS["config"].config_filename}',
       do='see configs/ for those there are',
     )
+  if _NETWORK.value:
+    config.model.backbone = _NETWORK.value
   if _SPLIT.value:
     config.data.eval_split = _SPLIT.value
   return config, workdir or pathlib.Path('runs') / config.name

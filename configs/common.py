@@ -57,10 +57,19 @@ def get_config() -> ConfigDict:
   data.nyuv2 = ConfigDict()
 
   config.model = model = ConfigDict()
-  # 'segnet'.
+  # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or
+  # 'resnet50'.
   model.backbone = 'segnet'
-  # Factor on its channels [64, 128, 256, 512, 512].
+  # Head of every task: 'dense' (segnet, mtan), 'aspp' (DeepLabV3) or
+  # 'deeplabv3plus' (both resnet).
+  model.head = 'dense'
+  # Factor on all channels: of segnet [64, 128, 256, 512, 512].
   model.width = 1.0
+  # Image side over side of the coarsest map: 8, 16 or 32 (resnet).
+  model.output_stride = 8
+  # A file of PyTorch weights, .pth or .safetensors, that the backbone begins
+  # with: torchvision's ImageNet weights for a resnet. '' to begin from scratch.
+  model.pretrained = ''
 
   config.optim = optim = ConfigDict()
   # Adam's learning rate, for every network.
@@ -78,19 +87,34 @@ def get_config() -> ConfigDict:
   # baseline is always uniform.)
   config.balancing.name = 'uniform'
 
-  config.teacher = ConfigDict()
+  config.teacher = teacher = ConfigDict()
+  teacher.model = ConfigDict()
+  # The single-task networks. Each key is the student's until it is set.
+  teacher.model.backbone = model.get_oneway_ref('backbone')
+  teacher.model.head = model.get_oneway_ref('head')
+  teacher.model.width = model.get_oneway_ref('width')
+  teacher.model.output_stride = model.get_oneway_ref('output_stride')
+  teacher.model.pretrained = model.get_oneway_ref('pretrained')
+  # The workdir of another run or import whose single-task networks teach, and
+  # are not trained here; '' to train them.
+  teacher.workdir = ''
   # BatchNorm of the frozen teachers: 'running' statistics, frozen like their
   # parameters, or those of the student's 'batch', as the paper's code does.
-  config.teacher.batch_norm = 'running'
+  teacher.batch_norm = 'running'
 
   config.distill = distill = ConfigDict()
   # lambda per task: the weight of its alignment loss. Not learned tasks are
   # ignored.
   distill.weights = ConfigDict({'semantic': 1.0, 'depth': 1.0, 'normals': 2.0})
-  # Features that are aligned, student's with teacher's of the same name.
+  # Features that are aligned: 'tap', of that name in student and teacher, or
+  # 'student tap:teacher tap'. --job=taps lists all there are.
   distill.taps = ('bottleneck', 'decoder')
-  # The adaptors' own Adam: constant learning rate, L2 weight decay.
+  # Under the root of the norms in the alignment loss, |x|^2 + epsilon.
+  distill.epsilon = 1e-6
+  # The adaptors' own Adam: learning rate, its schedule (as optim.schedule; the
+  # steps of 'step' are optim's) and L2 weight decay.
   distill.learning_rate = 1e-1
+  distill.schedule = 'constant'
   distill.weight_decay = 5e-4
 
   config.parallel = ConfigDict()

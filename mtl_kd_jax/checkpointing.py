@@ -21,6 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.misfit import describe_misfit, shapes_by_name
+
+_CHANGED = 'its numbers do not match its checksum'
 
 
 class Checkpoints:
@@ -39,29 +42,40 @@ class Checkpoints:
     self._best = _manager(self._directory / 'best', 1)
     self._best_score = None
     if (step := self._best.latest_step()) is not None:
-      self._best_score = _read_score(self._directory / 'best' / str(step))
+      self._best_score = _read_info(
+        self._directory / 'best' / str(step), 'score'
+      )
 
   @property
   def latest_step(self) -> int | None:
     """The step of the newest checkpoint, None when there is none."""
     return self._last.latest_step()
 
-  def save(self, step: int, state: Any) -> None:
+  @property
+  def finished(self) -> bool:
+    """Whether the newest checkpoint is the end of its stage."""
+    step = self.latest_step
+    if step is None:
+      return False
+    return _read_info(self._directory / 'last' / str(step), 'finished') is True
+
+  def save(self, step: int, state: Any, *, finished: bool = False) -> None:
     """Saves the newest state; returns before it is on disk.
 
     Args:
       step: number of optimiser steps taken.
       state: pytree of global arrays. It is copied first, so that the next step
         may overwrite it.
+      finished: whether the stage ends here.
     """
-    self._last.save(step, args=_save_args(state, None))
+    self._last.save(step, args=_save_args(state, finished=finished))
 
   def save_if_best(self, step: int, state: Any, score: float) -> None:
     """Keeps `state` as the best when `score` is the highest so far."""
     if np.isnan(score):
       return
     if self._best_score is None or score > self._best_score:
-      self._best.save(step, args=_save_args(state, score), force=True)
+      self._best.save(step, args=_save_args(state, score=score), force=True)
       self._best_score = score
 
   def wait(self) -> None:
@@ -123,6 +137,74 @@ class Checkpoints:
     manager.reload()
 
 
+def read_variables(
+  directory: pathlib.Path | str, like: Any, *, best: bool
+) -> dict[str, Any]:
+  """The variables of a finished stage of another run, which stays untouched.
+
+  Unlike a restored state they do not depend on how the stage was optimised.
+
+  Args:
+    directory: the stage's folder.
+    like: {'params', 'batch_stats'} of arrays, with the sharding of the result.
+    best: whether to take the checkpoint with the highest score, if there is
+      one, instead of the last.
+
+  Raises:
+    InputError: there is no finished stage, it is damaged, or its variables
+      have other names or shapes.
+  """
+  directory = pathlib.Path(directory).absolute()
+  newest = _newest(directory / 'last')
+  if newest is None or _read_info(newest, 'finished') is not True:
+    raise InputError(
+      expected='a finished stage',
+      found=f'an unfinished one, at step {newest.name}' if newest else 'none',
+      where=f'{directory}',
+      do='name the workdir of a run that has ended, or of an import',
+    )
+  chosen = (_newest(directory / 'best') if best else None) or newest
+  try:
+    state = _read_unknown(chosen, jax.tree.leaves(like)[0].sharding)
+  except Exception as error:
+    # Orbax and tensorstore raise many kinds of errors for broken files.
+    raise InputError(
+      expected='a checkpoint that can be read',
+      found=_first_line(error),
+      where=f'{chosen}',
+      do='train or import that network again',
+    ) from error
+  variables = {key: state[key] for key in like}
+  misfit = describe_misfit(shapes_by_name(like), shapes_by_name(variables))
+  if misfit:
+    raise InputError(
+      expected='the variables of the network that the config names',
+      found=misfit,
+      where=f'{chosen}',
+      do='name the workdir of a run with that network, or correct '
+      'config.teacher.model and config.tasks',
+    )
+  return variables
+
+
+def _newest(directory: pathlib.Path) -> pathlib.Path | None:
+  steps = [p for p in directory.glob('*') if p.name.isdigit()]
+  return max(steps, key=lambda p: int(p.name)) if steps else None
+
+
+def _read_unknown(directory, sharding):
+  """A state, as nested dictionaries."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+      checkpointer.metadata(directory / 'state').item_metadata.tree,
+    )
+    state = checkpointer.restore(directory / 'state', like)
+  if checksum(state) != _read_info(directory, 'checksum'):
+    raise ValueError(_CHANGED)
+  return state
+
+
 def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
   try:
     directory.mkdir(parents=True, exist_ok=True)
@@ -142,8 +224,8 @@ def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
   )
 
 
-def _save_args(state, score):
-  info = {'checksum': checksum(state), 'score': score}
+def _save_args(state, **info):
+  info['checksum'] = checksum(state)
   return ocp.args.Composite(
     state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)
   )
@@ -157,23 +239,29 @@ def _read(manager, step, like):
     ),
   )
   if checksum(read.state) != read.info['checksum']:
-    raise ValueError('its numbers do not match its checksum')
+    raise ValueError(_CHANGED)
   return read.state
 
 
-def _read_score(directory: pathlib.Path):
+def _read_info(directory: pathlib.Path, key: str):
   try:
-    return json.loads((directory / 'info' / 'metadata').read_text())['score']
+    return json.loads((directory / 'info' / 'metadata').read_text())[key]
   except (OSError, ValueError, KeyError):
     return None  # unreadable: the next score counts as the best
 
 
 def checksum(state: Any) -> int:
-  """CRC-32 over the bytes of all arrays of a pytree, in its order."""
-  crc = 0
-  for leaf in jax.tree.leaves(jax.device_get(state)):
-    crc = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, crc)
-  return crc
+  """A sum over all arrays of a pytree of the CRC-32 of name and bytes.
+
+  The same for a state and for the nested dictionaries that are read back when
+  its structure is not known.
+  """
+  total = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(state)):
+    name = jax.tree_util.keystr(path, simple=True, separator='/').encode()
+    array = np.ascontiguousarray(leaf).view(np.uint8)
+    total += zlib.crc32(array.data, zlib.crc32(name))
+  return total % 2**32
 
 
 def _first_line(error: Exception) -> str:

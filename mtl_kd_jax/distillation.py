@@ -1,6 +1,6 @@
 """The alignment loss between a student's features and frozen teachers'."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.tasks.base import masked_mean, unit
+from mtl_kd_jax.models.adaptors import Adaptors, Pair
+from mtl_kd_jax.models.resize import resize_bilinear
+from mtl_kd_jax.models.taps import taps_of
+from mtl_kd_jax.tasks.base import masked_mean, unit, widened
 
 Features = Mapping[str, jax.Array]
+Shapes = Mapping[str, tuple[int, ...]]
 
-# Inside the square root of the norm, as the KD4MTL code has it.
-_EPS = 1e-6
 BATCH_NORM_MODES = ('running', 'batch')
 
 
@@ -24,18 +26,19 @@ class Distillation:
 
   Attributes:
     teachers: task -> its teacher's network; the variables come separately.
-    adaptors: maps student features into every teacher's space.
-    taps: student tap -> teacher tap that it is aligned with.
+    adaptors: maps student features into every teacher's space, for every pair
+      of taps that is aligned.
     weights: task -> lambda_t.
+    epsilon: inside the square root of the norms; 1e-6 in the KD4MTL code.
     batch_norm: 'running' asks the teachers with their frozen statistics;
       'batch' with the statistics of the student's own batch, as the reference
       does, which never switches its teachers to evaluation.
   """
 
   teachers: Mapping[str, nn.Module]
-  adaptors: nn.Module
-  taps: Mapping[str, str]
+  adaptors: Adaptors
   weights: Mapping[str, float]
+  epsilon: float = 1e-6
   batch_norm: str = 'running'
 
   def __post_init__(self):
@@ -63,13 +66,11 @@ class Distillation:
     features = {}
     for task, network in self.teachers.items():
       frozen = jax.lax.stop_gradient(variables[task])
-      features[task], _ = network.apply(
-        frozen,
-        image,
-        train=train,
-        method='features',
-        mutable=['batch_stats'] if train else [],
+      # The prediction is not used, so that the compiler leaves the head out.
+      output, _ = network.apply(
+        frozen, image, train=train, mutable=['batch_stats'] if train else []
       )
+      features[task] = taps_of(output.features, task)
     return features
 
   def losses(
@@ -80,33 +81,38 @@ class Distillation:
     *,
     axis_name: str | None = None,
   ) -> dict[str, jax.Array]:
-    """Alignment loss per task, summed over taps, without lambda.
+    """Alignment loss per task, summed over pairs of taps, without lambda.
 
     Args:
       adaptor_params: the parameters of `adaptors`.
-      student: student tap -> float [b h w c].
+      student: tap -> float [b h w c], all of the student's.
       teachers: from `ask`.
       axis_name: the mapped device axis; the losses are then shares.
 
     Returns:
-      task -> float32 scalar, between 0 and 4 for each tap.
+      task -> float32 scalar, between 0 and 4 for each pair.
     """
     adapted = self.adaptors.apply({'params': adaptor_params}, student)
     return {
       task: sum(
         alignment_loss(
-          adapted[task][tap],
-          teachers[task][teacher_tap],
+          feature,
+          teachers[task][pair.teacher],
+          epsilon=self.epsilon,
           axis_name=axis_name,
         )
-        for tap, teacher_tap in self.taps.items()
+        for pair, feature in adapted[task].items()
       )
       for task in self.teachers
     }
 
 
 def alignment_loss(
-  a: jax.Array, b: jax.Array, *, axis_name: str | None = None
+  a: jax.Array,
+  b: jax.Array,
+  *,
+  epsilon: float = 1e-6,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """l^d(a, b) = mean over pixels of || a/|a| - b/|b| ||^2 (Li & Bilen 2020).
 
@@ -114,15 +120,101 @@ def alignment_loss(
   over batch and space.
 
   Args:
-    a: float [b h w c].
-    b: float [b h w c].
+    a: float [b h w c], the student's, adapted. Of another height and width
+      than `b` it is resized to it, bilinearly (Li, Liu & Bilen 2023).
+    b: float [b h' w' c], the teacher's.
+    epsilon: inside the square root of the norms.
     axis_name: the mapped device axis; the result is then this device's share.
 
   Returns:
     float32 scalar in [0, 4].
   """
-  a = unit(a.astype(jnp.float32), eps=_EPS)
-  b = unit(b.astype(jnp.float32), eps=_EPS)
+  a = unit(resize_bilinear(widened(a), b.shape[1:3]), eps=epsilon)
+  b = unit(widened(b), eps=epsilon)
   distance = jnp.sum((a - b) ** 2, axis=-1)
   every_pixel = jnp.ones(distance.shape, bool)
   return masked_mean(distance, every_pixel, axis_name=axis_name)
+
+
+def make_adaptors(
+  taps: Sequence[str], student: Shapes, teachers: Mapping[str, Shapes]
+) -> Adaptors:
+  """Makes the adaptors for pairs of taps, after checking that they can meet.
+
+  Args:
+    taps: 'tap', for a tap of that name in both networks, or 'tap:teacher tap'.
+    student: tap -> shape [b h w c], all of the student's.
+    teachers: task -> tap -> shape, all of that teacher's.
+
+  Raises:
+    InputError: a tap that there is not, a pair that is named twice, or one
+      whose maps do not show the same image; with the shapes.
+  """
+  pairs = [_parse(name) for name in taps]
+  if len(set(pairs)) < len(pairs):
+    raise InputError(
+      expected='different pairs of features',
+      found=f'{tuple(taps)}',
+      where='config.distill.taps',
+      do='name each pair once',
+    )
+  return Adaptors(
+    {
+      task: {
+        pair: _matched(
+          pair, task, taps_of(student, task), taps_of(shapes, task)
+        )
+        for pair in pairs
+      }
+      for task, shapes in teachers.items()
+    }
+  )
+
+
+def _parse(name: str) -> Pair:
+  student, _, teacher = name.replace(' ', '').partition(':')
+  return Pair(student, teacher or student)
+
+
+def _matched(pair, task, student, teacher) -> int:
+  """The channels that the adaptor of a pair maps to."""
+  for tap, shapes, whose in (
+    (pair.student, student, "the student's"),
+    (pair.teacher, teacher, f"the teacher's of {task}"),
+  ):
+    if tap not in shapes:
+      raise InputError(
+        expected=f'a feature of the backbone or head, {whose}: '
+        f'{_listed(shapes)}',
+        found=repr(tap),
+        where='config.distill.taps',
+        do='name some of those features, as TAP or STUDENT_TAP:TEACHER_TAP',
+      )
+  s, t = student[pair.student], teacher[pair.teacher]
+  # Maps of one image differ in size by their strides, in both directions alike
+  # up to rounding. Others would be aligned with the wrong place.
+  if len(s) != 4 or len(t) != 4 or not _same_view(s[1:3], t[1:3]):
+    raise InputError(
+      expected='two maps [b h w c] of the same image',
+      found=f'{pair.student} {_shape(s)} of the student and {pair.teacher} '
+      f'{_shape(t)} of the teacher of {task}',
+      where='config.distill.taps',
+      do='choose another pair; --job=taps lists all features',
+    )
+  return t[-1]
+
+
+def _same_view(a, b) -> bool:
+  (h, w), (k, m) = a, b
+  # h / k and w / m agree when each side may be off by up to one pixel.
+  return (h - 1) * (m - 1) <= (k + 1) * (w + 1) and (k - 1) * (w - 1) <= (
+    h + 1
+  ) * (m + 1)
+
+
+def _listed(shapes) -> str:
+  return ', '.join(f'{tap} {_shape(shape)}' for tap, shape in shapes.items())
+
+
+def _shape(shape) -> str:
+  return f'[{" ".join(map(str, ("b", *shape[1:])))}]'

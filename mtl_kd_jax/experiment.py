@@ -1,48 +1,35 @@
-"""Config -> dataset, tasks, networks, optimisers: the wiring, and its checks.
+"""Config -> dataset, tasks, networks, optimisers: the wiring.
 
 `build` raises InputError for whatever can be known to be wrong before a step is
-taken. Only this file and jobs/ read the config.
+taken. Only this file, config_values.py and jobs/ read the config.
 """
 
 import dataclasses
 import functools
-import math
 
-import flax.linen as nn
 from ml_collections import ConfigDict
 
 from mtl_kd_jax.balancing import Balancer, make_balancer
-from mtl_kd_jax.datasets import DATASETS, Dataset, loader, make_dataset
-from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.config_values import check_values, value
+from mtl_kd_jax.datasets import (
+  DATASETS,
+  Dataset,
+  loader,
+  make_dataset,
+  preview_dataset,
+)
+from mtl_kd_jax.distillation import Distillation, make_adaptors
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models import make_backbone
-from mtl_kd_jax.models.adaptors import Adaptors
-from mtl_kd_jax.models.network import Network
+from mtl_kd_jax.import_torch import read_backbone
+from mtl_kd_jax.models.network import Network, make_network
 from mtl_kd_jax.optim import make_adam, make_schedule, make_student_optimizer
 from mtl_kd_jax.parallel import Parallel, make_parallel
 from mtl_kd_jax.stage import Rhythm, Stage
 from mtl_kd_jax.tasks import Task, make_tasks
-from mtl_kd_jax.train_state import feature_shapes
+from mtl_kd_jax.train_state import feature_shapes, network_shapes
 
-_POSITIVE = (
-  'epochs',
-  'batch_size',
-  'optim.learning_rate',
-  'optim.step_epochs',
-  'optim.step_factor',
-  'distill.learning_rate',
-  'report.every_steps',
-)
-_NOT_NEGATIVE = (
-  'seed',
-  'optim.weight_decay',
-  'distill.weight_decay',
-  'data.workers',
-  'checkpoint.every_epochs',
-  'checkpoint.every_steps',
-  'report.eval_every_epochs',
-  'report.images',
-)
+# The parts of the config that say what a network is made of.
+_STUDENT, _TEACHER = 'model', 'teacher.model'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,19 +54,20 @@ class Experiment:
 
   def teacher(self, task: str) -> Stage:
     """The stage that trains the single-task network of a task."""
-    return self._stage(f'teacher_{task}', self._network((task,)))
+    return self._stage(f'teacher_{task}', (task,), _TEACHER)
 
   def baseline(self) -> Stage:
     """The stage that trains all tasks with uniform weights."""
-    return self._stage('uniform', self._network(self.tasks))
+    return self._stage('uniform', self.tasks, _STUDENT)
 
   def student(self) -> Stage:
     """The stage that trains the distilled network."""
     return self._stage(
       'distilled',
-      self._network(self.tasks),
+      self.tasks,
+      _STUDENT,
       balancer=self.balancer,
-      distillation=self._distillation(),
+      distillation=self._distillation,
     )
 
   @property
@@ -105,24 +93,30 @@ class Experiment:
       workers=data.workers,
     )
 
-  def _stage(self, name, network, *, balancer=None, distillation=None):
+  def _stage(self, name, tasks, part, *, balancer=None, distillation=None):
     config = self.config
+    network = self._network(tasks, part)
     optim, adaptors = config.optim, config.distill
+    make = functools.partial(
+      make_schedule,
+      steps_per_epoch=self.steps_per_epoch,
+      epochs=config.epochs,
+      step_epochs=optim.step_epochs,
+      step_factor=optim.step_factor,
+    )
     tx = make_adam(
-      make_schedule(
-        optim.schedule,
-        optim.learning_rate,
-        steps_per_epoch=self.steps_per_epoch,
-        epochs=config.epochs,
-        step_epochs=optim.step_epochs,
-        step_factor=optim.step_factor,
-      ),
+      make(optim.schedule, optim.learning_rate, where='config.optim'),
       weight_decay=optim.weight_decay,
     )
     if distillation is not None:
       tx = make_student_optimizer(
         tx,
-        make_adam(adaptors.learning_rate, weight_decay=adaptors.weight_decay),
+        make_adam(
+          make(
+            adaptors.schedule, adaptors.learning_rate, where='config.distill'
+          ),
+          weight_decay=adaptors.weight_decay,
+        ),
       )
     return Stage(
       name=name,
@@ -131,6 +125,7 @@ class Experiment:
       balancer=balancer or make_balancer('uniform'),
       tx=tx,
       distillation=distillation,
+      pretrained=self._pretrained(network, part),
       image_size=self.dataset.image_size,
       seed=config.seed,
       epochs=config.epochs,
@@ -154,44 +149,55 @@ class Experiment:
       workers=config.data.workers,
     )
 
-  def _network(self, tasks) -> nn.Module:
-    model = self.config.model
-    backbone = make_backbone(
-      model.backbone,
+  def _network(self, tasks, part) -> Network:
+    model = value(self.config, part)
+    return make_network(
+      backbone=model.backbone,
+      head=model.head,
       width=model.width,
+      output_stride=model.output_stride,
+      channels={task: self.tasks[task].channels for task in tasks},
       image_size=self.dataset.image_size,
       axis_name=self.parallel.axis_name,
-    )
-    return Network(
-      backbone, {task: self.tasks[task].channels for task in tasks}
+      where=f'config.{part}',
     )
 
+  def _pretrained(self, network, part):
+    model = value(self.config, part)
+    if not model.pretrained:
+      return None
+    _, like = network_shapes(network, self.dataset.image_size)
+    return read_backbone(
+      model.pretrained,
+      like,
+      where=f'config.{part}.pretrained',
+    )
+
+  @functools.cached_property  # the shapes of all features take seconds
   def _distillation(self) -> Distillation:
-    config = self.config
-    teachers = {task: self._network((task,)) for task in self.tasks}
-    channels = {}
-    for task, network in teachers.items():
-      shapes = feature_shapes(network, self.dataset.image_size)
-      for tap in config.distill.taps:
-        if tap not in shapes:
-          raise InputError(
-            expected=f'a feature of the backbone: {", ".join(shapes)}',
-            found=repr(tap),
-            where='config.distill.taps',
-            do='name some of those features',
-          )
-      channels[task] = {tap: shapes[tap][-1] for tap in config.distill.taps}
+    config, size = self.config, self.dataset.image_size
+    teachers = {task: self._network((task,), _TEACHER) for task in self.tasks}
+    adaptors = make_adaptors(
+      config.distill.taps,
+      feature_shapes(self._network(self.tasks, _STUDENT), size),
+      {task: feature_shapes(n, size) for task, n in teachers.items()},
+    )
     return Distillation(
       teachers=teachers,
-      adaptors=Adaptors(channels),
-      taps={tap: tap for tap in config.distill.taps},
+      adaptors=adaptors,
       weights={task: config.distill.weights[task] for task in self.tasks},
+      epsilon=config.distill.epsilon,
       batch_norm=config.teacher.batch_norm,
     )
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, *, data: bool = True) -> Experiment:
   """Makes and checks everything that the config names.
+
+  Args:
+    config: see configs/common.py.
+    data: whether to open the dataset. Without, the stages can be made and
+      initialised but not run: an epoch counts as one step.
 
   Raises:
     InputError: anything in it cannot be used, or the data are missing.
@@ -201,7 +207,8 @@ def build(config: ConfigDict) -> Experiment:
   balancer = make_balancer(config.balancing.name)
   name = config.data.name
   options = config.data[name] if name in DATASETS else {}
-  dataset = make_dataset(name, data_dir=config.data.data_dir, **options)
+  open_dataset = make_dataset if data else preview_dataset
+  dataset = open_dataset(name, data_dir=config.data.data_dir, **options)
   tasks = make_tasks(config.tasks, dataset.labels, dataset=dataset.name)
   missing = [t for t in tasks if t not in config.distill.weights]
   if missing:
@@ -211,53 +218,18 @@ def build(config: ConfigDict) -> Experiment:
       where='config.distill.weights',
       do='add it to the config file',
     )
-  dataset.source(config.data.eval_split)  # exists
-  train = dataset.source(config.data.train_split)
+  steps_per_epoch = 1
+  if data:
+    dataset.source(config.data.eval_split)  # exists
+    train = dataset.source(config.data.train_split)
+    steps_per_epoch = loader.steps_per_epoch(len(train), config.batch_size)
   experiment = Experiment(
     config=config,
     dataset=dataset,
     tasks=tasks,
     parallel=parallel,
     balancer=balancer,
-    steps_per_epoch=loader.steps_per_epoch(len(train), config.batch_size),
+    steps_per_epoch=steps_per_epoch,
   )
   experiment.student()  # checks networks, taps, schedule, teacher mode
   return experiment
-
-
-def check_values(config: ConfigDict) -> None:
-  """Checks the numbers of a config, without opening anything.
-
-  Raises:
-    InputError: one of them is out of its range.
-  """
-  for key in _POSITIVE:
-    if not _value(config, key) > 0:
-      raise _bad_value(config, key, 'a number above 0')
-  for key in _NOT_NEGATIVE:
-    if not _value(config, key) >= 0:
-      raise _bad_value(config, key, '0 or more')
-  if config.select not in ('last', 'best'):
-    raise _bad_value(config, 'select', "'last' or 'best'")
-  if not config.distill.taps:
-    raise _bad_value(config, 'distill.taps', 'at least one feature')
-  scales = config.data.scales
-  if not scales or not all(s >= 1 and math.isfinite(s) for s in scales):
-    raise _bad_value(config, 'data.scales', 'zoom factors of 1 or more')
-  for task, weight in config.distill.weights.items():
-    if not weight >= 0:
-      key = f'distill.weights.{task}'
-      raise _bad_value(config, key, '0 or more')
-
-
-def _value(config, key):
-  return functools.reduce(lambda c, part: c[part], key.split('.'), config)
-
-
-def _bad_value(config, key, expected):
-  return InputError(
-    expected=expected,
-    found=repr(_value(config, key)),
-    where=f'config.{key}',
-    do=f'correct it in the config file or with --config.{key}=...',
-  )

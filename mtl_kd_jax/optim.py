@@ -17,6 +17,7 @@ def make_schedule(
   epochs: int,
   step_epochs: int,
   step_factor: float,
+  where: str = 'config.optim',
 ) -> Callable[[int], float]:
   """Makes a learning-rate schedule, step -> learning rate.
 
@@ -29,6 +30,7 @@ def make_schedule(
     epochs: length of the run.
     step_epochs: see 'step'.
     step_factor: see 'step'.
+    where: the config's part with the name, for messages.
 
   Raises:
     InputError: unknown name.
@@ -45,7 +47,7 @@ def make_schedule(
   raise InputError(
     expected='a known schedule: constant, step, cosine',
     found=repr(name),
-    where='config.optim.schedule',
+    where=f'{where}.schedule',
     do='correct the name',
   )
 

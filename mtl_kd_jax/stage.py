@@ -39,6 +39,7 @@ class Stage:
     balancer: weighs the task losses.
     tx: the optimiser.
     distillation: how teachers are asked, if there are any.
+    pretrained: variables of the backbone to begin with, if there are any.
     image_size: (height, width) in pixels.
     seed: of the run.
     epochs: length of the stage.
@@ -54,6 +55,7 @@ class Stage:
   balancer: Balancer
   tx: optax.GradientTransformation
   distillation: Distillation | None
+  pretrained: Mapping[str, Any] | None
   image_size: tuple[int, int]
   seed: int
   epochs: int
@@ -79,6 +81,7 @@ class Stage:
         balancer=self.balancer,
         tx=self.tx,
         distillation=self.distillation,
+        pretrained=self.pretrained,
       )
     )
 
@@ -167,7 +170,7 @@ def run_stage(
   state = stage.init()
   state = checkpoints.restore_last(state) or state
   start = int(state.step)
-  if start >= stage.total_steps:
+  if checkpoints.finished:
     return state
   batches = stage.train_batches(start)
   with StopSignals() as stop, report(start) as progress:
@@ -187,7 +190,7 @@ def run_stage(
         progress.train(_checked(stage.name, unchecked))
         unchecked = []
       if saves or stops:
-        checkpoints.save(step, state)
+        checkpoints.save(step, state, finished=last)
       # After saving: who is killed while it evaluates has lost nothing.
       if last or _due(step, rhythm.evaluate):
         progress.pause('evaluating')

@@ -11,7 +11,10 @@ import optax
 
 from mtl_kd_jax.balancing import Balancer
 from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.models.network import Output
 from mtl_kd_jax.optim import ADAPTORS
+
+BACKBONE = 'backbone'  # the key of the backbone in a network's variables
 
 
 @struct.dataclass
@@ -47,14 +50,26 @@ def network_params(params: Mapping[str, Any]) -> dict[str, Any]:
   return {key: p for key, p in params.items() if key != ADAPTORS}
 
 
+def network_shapes(
+  network: nn.Module, image_size: tuple[int, int]
+) -> tuple[Output, dict[str, Any]]:
+  """The shapes of a network's output and variables, without computing any.
+
+  Args:
+    network: the network.
+    image_size: (height, width) in pixels, of one image.
+  """
+  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+  return jax.eval_shape(
+    lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
+  )
+
+
 def feature_shapes(
   network: nn.Module, image_size: tuple[int, int]
 ) -> dict[str, tuple[int, ...]]:
   """The shapes [1 h w c] of a network's features, without computing any."""
-  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-  output, _ = jax.eval_shape(
-    lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
-  )
+  output, _ = network_shapes(network, image_size)
   return {tap: x.shape for tap, x in output.features.items()}
 
 
@@ -66,6 +81,7 @@ def init_state(
   balancer: Balancer,
   tx: optax.GradientTransformation,
   distillation: Distillation | None = None,
+  pretrained: Mapping[str, Any] | None = None,
 ) -> TrainState:
   """Draws the initial state of a stage.
 
@@ -76,10 +92,16 @@ def init_state(
     balancer: the stage's balancer.
     tx: the stage's optimiser.
     distillation: adds adaptors to the parameters, when there are teachers.
+    pretrained: {'params', 'batch_stats'} of the backbone, to begin with in
+      place of what is drawn.
   """
   image = jnp.zeros((1, *image_size, 3), jnp.float32)
   variables = network.init(key, image, train=False)
   params = dict(variables['params'])
+  batch_stats = dict(variables['batch_stats'])
+  if pretrained is not None:
+    params[BACKBONE] = pretrained['params']
+    batch_stats[BACKBONE] = pretrained['batch_stats']
   if distillation is not None:
     blank = {
       tap: jnp.zeros(shape)
@@ -90,7 +112,7 @@ def init_state(
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    batch_stats=variables['batch_stats'],
+    batch_stats=batch_stats,
     opt_state=tx.init(params),
     balancer_state=balancer.init(tuple(network.channels)),
   )

@@ -13,6 +13,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 STOREYS = (
   ('jobs',),
   ('experiment',),
+  ('config_values',),
   ('stage', 'tables', 'workdir'),
   (
     'train_step',
@@ -21,24 +22,26 @@ STOREYS = (
     'optim',
     'parallel',
     'checkpointing',
+    'import_torch',
     'reporting',
     'plotting',
     'interrupts',
   ),
   ('distillation', 'models.network', 'datasets'),
   ('tasks', 'balancing', 'models'),
-  ('labels', 'errors', 'allocator'),
+  ('labels', 'errors', 'allocator', 'misfit', 'torch_names'),
 )
 ONLY_IN = {
   'orbax': {'checkpointing.py'},
   'matplotlib': {'plotting.py'},
   'tensorboardX': {'reporting.py'},
   'absl': {'jobs', 'experiment.py', 'datasets'},  # grain's workers: loader
-  'ml_collections': {'jobs', 'experiment.py'},
+  'ml_collections': {'jobs', 'experiment.py', 'config_values.py'},
   'tensorflow_datasets': {'datasets'},
   'grain': {'datasets'},
   'tensorflow': set(),
-  'torch': set(),
+  'torch': {'import_torch.py'},
+  'safetensors': {'import_torch.py'},
 }
 FILES = sorted(PACKAGE.rglob('*.py'))
 

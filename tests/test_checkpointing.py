@@ -1,5 +1,6 @@
 """Checkpoints: bit for bit, the best kept, damage survived, nothing lost."""
 
+import dataclasses
 import gc
 import pathlib
 import signal
@@ -12,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
+import optax
 import pytest
 
-from mtl_kd_jax.checkpointing import Checkpoints, checksum
+from mtl_kd_jax.checkpointing import Checkpoints, checksum, read_variables
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.train_state import TrainState
 
 # Tensorstore reports a broken file to several callers; those that nobody waits
 # for any more complain when they are collected.
@@ -280,7 +283,8 @@ def test_whichever_file_is_damaged_only_whole_states_are_read(folder):
     damaged = folder / 'damaged' / 'last-2'
     expected = 1 if damaged.exists() else 2
     assert_identical(state, make_state(expected))
-    assert len(found) == damaged.exists(), [str(f) for f in found]
+    told = [f for f in found if 'is damaged' in str(f.message)]
+    assert len(told) == damaged.exists(), [str(f) for f in found]
     outcomes.add(expected)
     if damaged.exists():
       damaged.rename(folder / 'last' / '2')
@@ -427,6 +431,88 @@ def test_the_checksum_depends_on_every_bit_of_every_leaf():
 def test_the_checksum_depends_on_the_order():
   a, b = np.arange(3.0), np.arange(3.0, 6.0)
   assert checksum((a, b)) != checksum((b, a))
+  assert checksum({'a': a, 'b': b}) != checksum({'a': b, 'b': a})
+
+
+def test_the_checksum_is_the_same_for_nested_dictionaries():
+  state = make_train_state()
+  plain = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+  assert checksum(plain) == checksum(state)
+
+
+# ---- What a stage leaves to others ------------------------------------------
+
+
+def make_train_state(tx=None):
+  params = {'backbone': {'kernel': jnp.arange(6.0).reshape(2, 3)}}
+  tx = tx or optax.chain(optax.add_decayed_weights(0.1), optax.adam(1e-3))
+  return TrainState(
+    step=jnp.int32(3),
+    params=params,
+    batch_stats={'mean': jnp.full(3, 0.5)},
+    opt_state=tx.init(params),
+    balancer_state=(),
+  )
+
+
+def finish(folder, **options):
+  state = make_train_state(**options)
+  checkpoints = Checkpoints(folder)
+  checkpoints.save(2, jax.tree.map(jnp.zeros_like, state))
+  assert not checkpoints.finished
+  checkpoints.save(3, state, finished=True)
+  checkpoints.save_if_best(2, jax.tree.map(jnp.ones_like, state), 1.0)
+  checkpoints.close()
+  assert checkpoints.finished
+  return state
+
+
+@pytest.mark.parametrize('tx', [None, optax.sgd(0.1)], ids=['adam', 'sgd'])
+def test_variables_are_read_whatever_the_optimiser_was(folder, tx):
+  state = finish(folder, tx=tx)
+  before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+  like = state.variables
+  assert_identical(read_variables(folder, like, best=False), like)
+  best = read_variables(folder, like, best=True)
+  assert_identical(best, jax.tree.map(jnp.ones_like, like))
+  assert before == {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+def test_only_a_finished_stage_gives_its_variables(folder):
+  like = make_train_state().variables
+  for found in ('none', 'an unfinished one, at step 4'):
+    with pytest.raises(InputError, match='a finished stage') as error:
+      read_variables(folder, like, best=False)
+    assert error.value.found == found
+    write(folder, (4,))
+  assert not (folder / 'damaged').exists()
+
+
+@every_damage
+@damages
+def test_damaged_variables_are_refused_and_left_in_place(folder, damage):
+  like = finish(folder).variables
+  damage(largest_file(folder / 'last' / '3' / 'state'))
+  with pytest.raises(InputError, match='a checkpoint that can be read'):
+    read_variables(folder, like, best=False)
+  assert not (folder / 'damaged').exists()
+  assert (folder / 'last' / '3').is_dir()
+  gc.collect()
+
+
+def test_variables_of_another_network_are_refused_by_name(folder):
+  like = finish(folder).variables
+  other = {
+    'params': {
+      'backbone': {'kernel': jnp.zeros((2, 4))},
+      'head_depth': {'bias': jnp.zeros(1)},
+    },
+    'batch_stats': like['batch_stats'],
+  }
+  with pytest.raises(InputError) as error:
+    read_variables(folder, other, best=False)
+  for part in ('params/head_depth/bias', 'backbone/kernel', '[2 3]', '[2 4]'):
+    assert part in str(error.value)
 
 
 def test_the_checksum_is_the_same_for_every_memory_layout():

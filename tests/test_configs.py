@@ -12,12 +12,25 @@ import pytest
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.experiment import build
 
-CONFIGS = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[!_]*.py'))
+FILES = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[!_]*.py'))
+
+
+def module(name):
+  return importlib.import_module(f'configs.{name}')
+
+
+# As after --config=configs/: 'nyuv2:url' is a variant of a file.
+CONFIGS = [
+  f'{name}:{variant}' if variant else name
+  for name in FILES
+  for variant in getattr(module(name), 'VARIANTS', ('',))
+]
 
 
 def tiny(name, tmp_path):
   """The config with little data and a batch that four devices divide."""
-  config = importlib.import_module(f'configs.{name}').get_config()
+  name, _, variant = name.partition(':')
+  config = module(name).get_config(*filter(None, [variant]))
   config.batch_size = 4
   config.data.data_dir = str(tmp_path)
   scenes = config.data.scenes

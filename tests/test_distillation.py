@@ -8,17 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_kd_jax.distillation import Distillation, alignment_loss
+from mtl_kd_jax.distillation import (
+  Distillation,
+  alignment_loss,
+  make_adaptors,
+)
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models.adaptors import Adaptors
+from mtl_kd_jax.models.adaptors import Adaptors, Pair
 from mtl_kd_jax.models.network import Network
+from mtl_kd_jax.models.resize import resize_bilinear
 
 SHAPE = (2, 3, 4, 5)
 EPS = 1e-6  # as the reference has it
 BN_EPS = 1e-5
 TEACHERS = {'depth': 1, 'normals': 3}
 # The names differ so that mixing them up is found out.
-TAPS = {'bottleneck': 'deep', 'decoder': 'decoder'}
+PAIRS = (Pair('bottleneck', 'deep'), Pair('decoder', 'decoder'))
 
 
 def draw(*shape, seed=0, scale=1.0):
@@ -80,6 +85,22 @@ def test_alignment_of_zero_features_has_finite_gradients():
   assert gradient.any()
 
 
+def test_a_student_of_another_size_is_resized_to_the_teacher():
+  a, b = draw(2, 2, 3, 5), draw(2, 6, 5, 5, seed=1)
+  resized = np.asarray(resize_bilinear(a, (6, 5)))
+  np.testing.assert_allclose(
+    alignment_loss(a, b), alignment_by_numpy(resized, b), rtol=1e-5
+  )
+
+
+def test_epsilon_stands_under_the_root():
+  a, b = draw(*SHAPE), draw(*SHAPE, seed=1)
+  halved = alignment_loss(a / 2, b / 2, epsilon=1.0)
+  np.testing.assert_allclose(
+    halved, alignment_loss(a, b, epsilon=4.0), rtol=1e-5
+  )
+
+
 # ---- Asking teachers --------------------------------------------------------
 
 
@@ -87,7 +108,7 @@ class Backbone(nn.Module):
   """Two taps, each a dense layer and BatchNorm: easily done in NumPy."""
 
   @nn.compact
-  def __call__(self, image, *, train):
+  def __call__(self, image, *, tasks, train):
     norm = functools.partial(
       nn.BatchNorm, use_running_average=not train, epsilon=BN_EPS
     )
@@ -99,9 +120,10 @@ class Backbone(nn.Module):
 
 def make_distillation(**options):
   teachers = {t: Network(Backbone(), {t: c}) for t, c in TEACHERS.items()}
-  adaptors = Adaptors({t: {'bottleneck': 4, 'decoder': 6} for t in TEACHERS})
+  channels = dict(zip(PAIRS, (4, 6), strict=True))
+  adaptors = Adaptors(dict.fromkeys(TEACHERS, channels))
   weights = {'depth': 1.0, 'normals': 2.0}
-  return Distillation(teachers, adaptors, TAPS, weights, **options)
+  return Distillation(teachers, adaptors, weights, **options)
 
 
 def make_variables(distillation):
@@ -208,10 +230,10 @@ def test_losses_sum_over_taps_and_carry_no_weight():
   assert losses.keys() == TEACHERS.keys()
   for task, loss in losses.items():
     expected = 0
-    for tap, teacher_tap in TAPS.items():
-      kernel = np.asarray(params[f'{task}_{tap}']['kernel'], np.float64)
-      adapted = student[tap] @ kernel
-      expected += alignment_by_numpy(adapted, asked[task][teacher_tap])
+    for pair in PAIRS:
+      kernel = np.asarray(params[f'{task}_{pair}']['kernel'], np.float64)
+      adapted = student[pair.student] @ kernel
+      expected += alignment_by_numpy(adapted, asked[task][pair.teacher])
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
   assert abs(losses['depth'] - losses['normals']) > 1e-3
 
@@ -222,3 +244,71 @@ def test_an_unknown_batch_norm_mode_is_refused_with_advice():
   assert 'train' in error.value.found
   assert 'running' in error.value.expected
   assert error.value.where == 'config.teacher.batch_norm'
+
+
+# ---- Which tap meets which ---------------------------------------------------
+
+STUDENT = {
+  'bottleneck': (1, 2, 3, 16),
+  'decoder': (1, 64, 96, 8),
+  'own/depth': (1, 16, 24, 4),
+}
+TEACHER = {
+  'layer4': (1, 8, 12, 32),
+  'odd': (1, 9, 12, 7),
+  'turned': (1, 12, 8, 7),
+  'pooled': (1, 7),
+}
+
+
+def test_adaptors_take_their_channels_from_the_teachers_taps():
+  adaptors = make_adaptors(
+    ('bottleneck:layer4', 'decoder : layer4', 'decoder:odd'),
+    STUDENT,
+    {'depth': TEACHER, 'normals': TEACHER | {'layer4/normals': (1, 8, 12, 5)}},
+  )
+  pairs = [
+    Pair('bottleneck', 'layer4'),
+    Pair('decoder', 'layer4'),
+    Pair('decoder', 'odd'),
+  ]
+  assert adaptors.channels == {
+    'depth': dict(zip(pairs, (32, 32, 7), strict=True)),
+    'normals': dict(zip(pairs, (5, 5, 7), strict=True)),
+  }
+
+
+def test_a_name_alone_is_a_tap_of_both():
+  adaptors = make_adaptors(('decoder',), STUDENT, {'depth': STUDENT})
+  assert adaptors.channels == {'depth': {Pair('decoder', 'decoder'): 8}}
+
+
+@pytest.mark.parametrize(
+  'taps, found, expected',
+  [
+    (('neck:layer4',), "'neck'", 'bottleneck [b 2 3 16]'),
+    (('decoder:neck',), "'neck'", 'layer4 [b 8 12 32]'),
+    (('decoder',), "'decoder'", "the teacher's of depth"),
+    (
+      ('decoder:turned',),
+      'decoder [b 64 96 8] of the student and turned [b 12 8 7] of the teacher',
+      'the same image',
+    ),
+    (('decoder:pooled',), 'pooled [b 7]', 'the same image'),
+    (('decoder:odd', 'decoder: odd'), 'decoder', 'different pairs'),
+  ],
+  ids=str,
+)
+def test_an_impossible_pair_is_refused_with_the_shapes(taps, found, expected):
+  with pytest.raises(InputError) as error:
+    make_adaptors(taps, STUDENT, {'depth': TEACHER})
+  assert found in error.value.found
+  assert expected in error.value.expected
+  assert error.value.where == 'config.distill.taps'
+
+
+def test_a_tap_that_only_one_task_has_cannot_meet_the_others_teachers():
+  taps, teachers = ('own:layer4',), {'depth': TEACHER, 'normals': TEACHER}
+  assert make_adaptors(taps, STUDENT, {'depth': TEACHER})
+  with pytest.raises(InputError, match="the student's"):
+    make_adaptors(taps, STUDENT, teachers)

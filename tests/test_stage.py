@@ -48,6 +48,7 @@ def make_stage(dataset, *, source=None, epochs=3):
       make_adam(1e-3, weight_decay=0), make_adam(1e-2, weight_decay=5e-4)
     ),
     distillation=make_distillation(),
+    pretrained=None,
     image_size=SIZE,
     seed=0,
     epochs=epochs,

@@ -12,7 +12,7 @@ import pytest
 
 from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.distillation import Distillation
-from mtl_kd_jax.models.adaptors import Adaptors
+from mtl_kd_jax.models.adaptors import Adaptors, Pair
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.models.segnet import SegNet
 from mtl_kd_jax.optim import make_adam, make_student_optimizer
@@ -23,7 +23,7 @@ from mtl_kd_jax.train_step import eval_step, train_step
 
 SIZE = (32, 32)
 TASKS = make_tasks(('semantic', 'depth', 'normals'), LABELS, dataset='toy')
-TAPS = ('bottleneck', 'decoder')
+CHANNELS = {'bottleneck': 6, 'decoder': 8}
 
 
 class Tiny(nn.Module):
@@ -32,7 +32,7 @@ class Tiny(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, image, *, train):
+  def __call__(self, image, *, tasks, train):
     norm = functools.partial(
       nn.BatchNorm,
       use_running_average=not train,
@@ -57,11 +57,10 @@ def make_distillation(*, axis_name=None, batch_norm='running'):
   teachers = {
     task: make_network((task,), axis_name=axis_name) for task in TASKS
   }
-  widths = {'bottleneck': 6, 'decoder': 8}
+  channels = {Pair(tap, tap): c for tap, c in CHANNELS.items()}
   return Distillation(
     teachers=teachers,
-    adaptors=Adaptors(dict.fromkeys(TASKS, widths)),
-    taps={tap: tap for tap in TAPS},
+    adaptors=Adaptors(dict.fromkeys(TASKS, channels)),
     weights={'semantic': 1.0, 'depth': 0.5, 'normals': 2.0},
     batch_norm=batch_norm,
   )
@@ -165,22 +164,29 @@ def test_segnet_has_the_same_gradient_in_every_layout():
     gradients = {}
     for name, parallel, axis_name in layouts():
       network = SegNet(0.03125, axis_name)
-      variables = network.init(jax.random.key(0), images[:1], train=False)
+      variables = network.init(
+        jax.random.key(0), images[:1], tasks=(), train=False
+      )
       variables = jax.tree.map(jnp.float64, variables)
 
       def step(variables, _, batch, network=network, axis_name=axis_name):
         def loss(params):
-          features, _ = network.apply(
+          features, updated = network.apply(
             variables | {'params': params},
             batch['image'],
+            tasks=(),
             train=True,
             mutable=['batch_stats'],
           )
           # Not symmetric, or BatchNorm would make it constant.
-          return sum(jnp.sum(jnp.sin(3 * x)) for x in features.values())
+          return sum(
+            jnp.sum(jnp.sin(3 * x)) for x in features.values()
+          ), updated
 
-        gradient = jax.grad(loss)(variables['params'])
-        return jax.lax.psum(gradient, axis_name) if axis_name else gradient, ()
+        gradient, updated = jax.grad(loss, has_aux=True)(variables['params'])
+        if axis_name:
+          gradient = jax.lax.psum(gradient, axis_name)
+        return {'params': gradient, **updated}, ()
 
       if parallel:
         batch = parallel.shard({'image': np.asarray(images)})

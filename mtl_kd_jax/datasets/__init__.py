@@ -1,18 +1,28 @@
-"""The datasets, by name. To add one: a file with `make(...)`, a line here.
+"""The datasets, by name. To add one: a file, and a line here.
 
-`make` takes `data_dir` and the keys of `config.data.<name>`, and returns an
-opened `Dataset`.
+Its `make` takes `data_dir` and the keys of `config.data.<name>`, and returns an
+opened `Dataset`. Its `preview` takes the same and returns what can be said
+without opening anything: labels and image size, and no splits.
 """
 
 from mtl_kd_jax.datasets import nyuv2, scenes
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.errors import InputError
 
-DATASETS = {'scenes': scenes.make, 'nyuv2': nyuv2.make}
+DATASETS = {'scenes': scenes, 'nyuv2': nyuv2}
 
 
 def make_dataset(name: str, **options) -> Dataset:
   """Opens a dataset; raises InputError when the name is unknown."""
+  return _module(name).make(**options)
+
+
+def preview_dataset(name: str, **options) -> Dataset:
+  """What is known of a dataset unopened; InputError for an unknown name."""
+  return _module(name).preview(**options)
+
+
+def _module(name):
   if name not in DATASETS:
     raise InputError(
       expected=f'a known dataset: {", ".join(DATASETS)}',
@@ -20,4 +30,4 @@ def make_dataset(name: str, **options) -> Dataset:
       where='config.data.name',
       do='correct the name, or add the dataset (README, "Adding a dataset")',
     )
-  return DATASETS[name](**options)
+  return DATASETS[name]

@@ -80,6 +80,12 @@ def make(
   )
 
 
+def preview(*, image_size: tuple[int, int], **options) -> Dataset:
+  """The rooms as they are known before they are rendered."""
+  del options
+  return Dataset('scenes', tuple(image_size), _LABELS, sources={})
+
+
 def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
   """Renders one scene.
 

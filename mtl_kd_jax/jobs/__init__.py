@@ -1,5 +1,10 @@
 """What `--job=NAME` runs. To add one: a file with `run`, and a line here."""
 
-from mtl_kd_jax.jobs import evaluate, train
+from mtl_kd_jax.jobs import evaluate, import_weights, taps, train
 
-JOBS = {'train': train.run, 'evaluate': evaluate.run}
+JOBS = {
+  'train': train.run,
+  'evaluate': evaluate.run,
+  'import': import_weights.run,
+  'taps': taps.run,
+}

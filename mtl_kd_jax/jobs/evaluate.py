@@ -1,4 +1,4 @@
-"""Scores the networks of a finished run again, on any split."""
+"""Scores the finished networks of a run again, on any split."""
 
 import pathlib
 
@@ -9,12 +9,15 @@ from mtl_kd_jax.checkpointing import Checkpoints
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.experiment import build
 from mtl_kd_jax.jobs.results import Rows, checkpoint_dir, report_results
+from mtl_kd_jax.jobs.teachers import read_teacher
 from mtl_kd_jax.parallel import is_main_process
 from mtl_kd_jax.reporting import Reporter
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Prints the table of a finished run and writes it beside the first one.
+  """Prints the table of a run and writes it beside the first one.
+
+  Networks that are not finished are left out, and named.
 
   Args:
     config: of the run; `data.eval_split` names the split to score.
@@ -22,22 +25,44 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       results_<split>.json, results_<split>.md and predictions_<split>.png.
 
   Raises:
-    InputError: there is no such run, or it is not finished.
+    InputError: there is no such run, or none of its networks is finished.
   """
   workdirs.read_config(workdir)  # is one
   experiment = build(config)
   reporter = Reporter(workdir, enabled=is_main_process())
   rows = Rows(experiment)
+  unfinished = {}
+
+  def variables_of(stage):
+    try:
+      return _read(experiment, stage, workdir)
+    except InputError as error:
+      unfinished[stage.name] = error
+      return None
+
   for task in experiment.tasks:
     stage = experiment.teacher(task)
-    rows.add_teacher(task, _score(experiment, stage, workdir, rows.keep))
+    if config.teacher.workdir:
+      variables = read_teacher(experiment, stage)
+    else:
+      variables = variables_of(stage)
+    if variables is None:
+      rows.add_missing_teacher(task)
+    else:
+      rows.add_teacher(task, stage.evaluate(variables, keep=rows.keep))
   stages = [experiment.baseline()] if config.baseline else []
-  for stage in [*stages, experiment.student()]:
-    rows.add(stage.name, _score(experiment, stage, workdir, rows.keep))
+  stages += [experiment.student()]
+  for stage in stages:
+    if (variables := variables_of(stage)) is not None:
+      rows.add(stage.name, stage.evaluate(variables, keep=rows.keep))
+  if len(unfinished) == len(experiment.tasks) + len(stages):
+    raise next(iter(unfinished.values()))
   report_results(rows, workdir, reporter, suffix=f'_{config.data.eval_split}')
+  if unfinished:
+    reporter.print(f'not scored, since not finished: {", ".join(unfinished)}')
 
 
-def _score(experiment, stage, workdir, keep):
+def _read(experiment, stage, workdir):
   directory = checkpoint_dir(workdir, stage)
   if not directory.is_dir():
     raise _not_finished(stage, directory, 'no checkpoint')
@@ -45,14 +70,14 @@ def _score(experiment, stage, workdir, keep):
   try:
     state = stage.init()
     last = checkpoints.restore_last(state)
-    if last is None or int(last.step) < stage.total_steps:
+    if not checkpoints.finished:
       done = 'no checkpoint' if last is None else f'step {int(last.step)}'
       raise _not_finished(stage, directory, done)
     best = experiment.config.select == 'best'
     state = checkpoints.restore_best(state) if best else last
   finally:
     checkpoints.close()
-  return stage.evaluate(state.variables, keep=keep)
+  return state.variables
 
 
 def _not_finished(stage, directory, found):

@@ -1,6 +1,7 @@
 """The rows of the result, and what is made of them at the end of a job."""
 
 import itertools
+import math
 import pathlib
 
 import numpy as np
@@ -32,6 +33,19 @@ class Rows:
     """Adds one single-task network; they share a row."""
     self.metrics[SINGLE_TASK][task] = evaluation.metrics[task]
     self.predictions[SINGLE_TASK] |= evaluation.predictions
+
+  def add_missing_teacher(self, task: str) -> None:
+    """Leaves the place of a single-task network empty: dashes and grey."""
+    part = self.experiment.tasks[task]
+    dataset = self.experiment.dataset
+    blank = dataset.labels[task].missing(dataset.image_size)
+    self.add_teacher(
+      task,
+      Evaluation(
+        metrics={task: dict.fromkeys(part.columns, math.nan)},
+        predictions={task: np.repeat(blank[None], self.keep, axis=0)},
+      ),
+    )
 
   def add(self, name: str, evaluation: Evaluation) -> None:
     """Adds a multi-task network as a row."""

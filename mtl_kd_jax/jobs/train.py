@@ -15,6 +15,7 @@ from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.evaluation import Metrics, relative_gains
 from mtl_kd_jax.experiment import Experiment, build
 from mtl_kd_jax.jobs.results import Rows, checkpoint_dir, report_results
+from mtl_kd_jax.jobs.teachers import read_teacher
 from mtl_kd_jax.parallel import is_main_process
 from mtl_kd_jax.reporting import Reporter, parameter_table
 from mtl_kd_jax.stage import Stage, run_stage
@@ -53,7 +54,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   for task in experiment.tasks:
     stage = experiment.teacher(task)
     score = functools.partial(_headline, experiment.tasks[task])
-    teachers[task] = train(stage, {}, score=score)
+    if config.teacher.workdir:
+      teachers[task] = read_teacher(experiment, stage)
+    else:
+      teachers[task] = train(stage, {}, score=score)
     rows.add_teacher(task, stage.evaluate(teachers[task], keep=rows.keep))
 
   # --- Students: the uniform baseline, then the distilled network -------------

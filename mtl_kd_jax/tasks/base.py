@@ -87,13 +87,18 @@ def masked_mean(
       gradients their gradient.
 
   Returns:
-    float32 scalar.
+    Scalar, float32 (or float64 as `values`).
   """
-  total = jnp.sum(jnp.where(valid, values, 0), dtype=jnp.float32)
-  count = jnp.sum(valid, dtype=jnp.float32)
+  total = jnp.sum(jnp.where(valid, widened(values), 0))
+  count = jnp.sum(valid, dtype=total.dtype)
   if axis_name is not None:
     count = jax.lax.psum(count, axis_name)
   return total / jnp.maximum(count, 1)
+
+
+def widened(x: jax.Array) -> jax.Array:
+  """As float32, whose range and precision losses need; float64 stays."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def unit(x: jax.Array, *, eps: float) -> jax.Array:

@@ -46,7 +46,7 @@ def make(label: Label) -> base.Task:
 
 
 def _error(prediction, label):
-  return prediction[..., 0].astype(jnp.float32) - label[..., 0]
+  return base.widened(prediction[..., 0]) - label[..., 0]
 
 
 def _statistics(prediction, label, valid):

@@ -43,7 +43,7 @@ def make(label: Label) -> base.Task:
 
 
 def _unit(prediction):
-  return base.unit(prediction.astype(jnp.float32), eps=1e-12)
+  return base.unit(base.widened(prediction), eps=1e-12)
 
 
 def _angle(prediction, label):

@@ -1,0 +1,305 @@
+"""Times this project beside PyTorch at the same work, on the CPU.
+
+    pip install -e '.[torch]'
+    python benchmarks/versus_torch.py                     # all cases
+    python benchmarks/versus_torch.py --cases=segnet_96x128_step --rounds=9
+
+The work: the forward pass of the multi-task network (evaluation mode), and the
+full distilled step (a student of three tasks, three frozen single-task
+teachers, both Adams), batch 2, two threads. PyTorch's is tests/torch_twin.py,
+of which tests/test_parity.py shows that it computes the same; it runs with its
+default memory layout and with channels_last, and the faster is the rival.
+
+Every library and layout works in a process of its own, so that each has its own
+peak of memory. They take turns, one piece of work at a time, so that a machine
+whose speed drifts is fair to all; what is printed are medians.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app, flags
+from rich.console import Console
+from rich.table import Table
+
+_ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(_ROOT), str(_ROOT / 'tests')]
+
+NETWORKS = ('segnet', 'mtan')
+SIZES = ('96x128', '288x384')
+WORK = ('forward', 'step')
+CASES = [f'{n}_{s}_{w}' for n in NETWORKS for s in SIZES for w in WORK]
+RIVALS = ('jax', 'torch', 'torch channels_last')
+CHANNELS = {'semantic': 13, 'depth': 1, 'normals': 3}
+BATCH = 2
+THREADS = 2
+_WARM_UP = 2
+
+_CASES = flags.DEFINE_list('cases', CASES, 'Which cases.')
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed pieces of work of each.')
+_WIDTH = flags.DEFINE_float('width', 1.0, 'Of the networks.')
+_BATCH_NORM = flags.DEFINE_enum(
+  'batch_norm', 'running', ['running', 'batch'], 'How teachers are asked.'
+)
+_WORKER = flags.DEFINE_string('worker', None, 'Internal: what a child runs.')
+
+
+def main(argv):
+  del argv
+  if _WORKER.value:
+    return work(*json.loads(_WORKER.value))
+  console = Console(highlight=False)
+  folder = tempfile.TemporaryDirectory()
+  shapes = pathlib.Path(folder.name) / 'shapes.json'
+  write_shapes(shapes)
+  table = Table(show_edge=False)
+  table.add_column('case')
+  for column in (
+    *(f'{r} ms' for r in RIVALS),
+    'jax / torch',
+    'jax / best torch',
+    *(f'{r} MiB' for r in RIVALS),
+    'memory: jax / best torch',
+  ):
+    table.add_column(column, justify='right')
+  for case in _CASES.value:
+    table.add_row(case, *measure(case, shapes, console))
+  console.print(table)
+
+
+def measure(case, shapes, console):
+  """Runs one case in all rivals by turns; returns the cells of its row."""
+  workers = {rival: start(case, rival, shapes) for rival in RIVALS}
+  seconds = {rival: [] for rival in RIVALS}
+  for _ in range(_WARM_UP + _ROUNDS.value):
+    for rival, worker in workers.items():
+      seconds[rival].append(float(ask(worker, 'work')))
+  memory = {r: float(ask(w, 'memory')) for r, w in workers.items()}
+  for worker in workers.values():
+    worker.stdin.close()
+    worker.wait()
+  timed = {r: s[_WARM_UP:] for r, s in seconds.items()}
+  median = {r: statistics.median(s) for r, s in timed.items()}
+  best = min(RIVALS[1:], key=median.get)
+  ratios = [
+    statistics.median(
+      a / b for a, b in zip(timed['jax'], timed[r], strict=True)
+    )
+    for r in ('torch', best)
+  ]
+  console.print(
+    f'{case}: '
+    + ', '.join(
+      f'{r} {1e3 * min(s):.0f}..{1e3 * median[r]:.0f}..{1e3 * max(s):.0f} ms'
+      for r, s in timed.items()
+    )
+  )
+  return (
+    *(f'{1e3 * x:.0f}' for x in median.values()),
+    *(f'{x:.2f}' for x in ratios),
+    *(f'{x:.0f}' for x in memory.values()),
+    f'{memory["jax"] / min(memory[r] for r in RIVALS[1:]):.2f}',
+  )
+
+
+def start(case, rival, shapes):
+  arguments = [
+    sys.executable,
+    __file__,
+    f'--worker={json.dumps([case, rival, str(shapes)])}',
+    f'--width={_WIDTH.value}',
+    f'--batch_norm={_BATCH_NORM.value}',
+  ]
+  return subprocess.Popen(
+    arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+  )
+
+
+def ask(worker, what):
+  worker.stdin.write(what + '\n')
+  worker.stdin.flush()
+  while answer := worker.stdout.readline():
+    if answer.startswith('answer '):
+      return answer.split()[1]
+  raise RuntimeError('a worker has died; what it said stands above')
+
+
+# ---- A worker ----------------------------------------------------------------
+
+
+def work(case, rival, shapes):
+  """Does one piece of work per line of the input, and answers with seconds."""
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+  network, size, kind = case.split('_')
+  size = tuple(map(int, size.split('x')))
+  if rival == 'jax':
+    run = make_jax(network, size, kind)
+  else:
+    channels_last = rival.endswith('channels_last')
+    names = json.loads(pathlib.Path(shapes).read_text())
+    run = make_torch(network, size, kind, names, channels_last=channels_last)
+  for line in sys.stdin:
+    if line.strip() == 'memory':
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+      print('answer', peak, flush=True)
+      continue
+    begun = time.perf_counter()
+    run()
+    print('answer', time.perf_counter() - begun, flush=True)
+
+
+def make_batch(size):
+  """Random images and labels, [b h w c]; a tenth of the pixels unlabelled."""
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  shape = (BATCH, *size)
+  batch = {
+    'image': rng.random((*shape, 3), np.float32),
+    'semantic': rng.integers(-1, 13, shape).astype(np.int32),
+    'depth': rng.random((*shape, 1), np.float32) * 5,
+    'normals': rng.normal(size=(*shape, 3)).astype(np.float32),
+  }
+  batch['normals'] /= np.linalg.norm(batch['normals'], axis=-1, keepdims=True)
+  missing = rng.random(shape) < 0.1
+  batch['depth'][missing] = batch['normals'][missing] = 0
+  return batch
+
+
+def make_jax(backbone, size, kind):
+  """The work as launch.py sets it up."""
+  from mtl_kd_jax.allocator import keep_freed_memory
+
+  keep_freed_memory()
+  import jax
+  from ml_collections import ConfigDict
+
+  from configs import common
+  from mtl_kd_jax.experiment import build
+
+  jax.config.update('jax_enable_compilation_cache', False)
+  config = ConfigDict(common.get_config())
+  config.data.name = 'nyuv2'
+  config.batch_size = BATCH
+  config.model.backbone = backbone
+  config.model.width = _WIDTH.value
+  config.teacher.batch_norm = _BATCH_NORM.value
+  experiment = build(config, data=False)
+  dataset = dataclasses.replace(experiment.dataset, image_size=size)
+  experiment = dataclasses.replace(experiment, dataset=dataset)
+  parallel = experiment.parallel
+  batch = parallel.shard(make_batch(size))
+  stage = experiment.student()
+  state = stage.init()
+  if kind == 'forward':
+    variables = jax.device_get(state.variables)
+    variables = parallel.replicate(variables)
+    del state
+
+    @jax.jit
+    def forward(variables, image):
+      output = stage.network.apply(variables, image, train=False)
+      return output.predictions
+
+    return lambda: jax.block_until_ready(forward(variables, batch['image']))
+  teachers = {t: experiment.teacher(t).init().variables for t in CHANNELS}
+  holder = [state]
+  del state
+
+  def step():
+    holder[0], losses = stage.train_step(holder[0], teachers, batch)
+    jax.block_until_ready((holder[0], losses))
+
+  return step
+
+
+def make_torch(backbone, size, kind, shapes, *, channels_last):
+  """The same with PyTorch."""
+  import torch
+  import torch_twin as twin
+
+  torch.set_num_threads(THREADS)
+  form = {'memory_format': torch.channels_last} if channels_last else {}
+
+  def placed(weights):
+    return {
+      name: x.to(**form) if x.ndim == 4 else x for name, x in weights.items()
+    }
+
+  network = {'segnet': twin.segnet, 'mtan': twin.mtan}[backbone]
+  every = ' '.join(CHANNELS)
+  student = placed(twin.random_weights(shapes[f'{backbone} {every}'], 0))
+  batch = {
+    name: torch.from_numpy(x).movedim(-1, 1) if x.ndim == 4 else x
+    for name, x in make_batch(size).items()
+  }
+  batch = {
+    name: x.contiguous(**form)
+    if name != 'semantic'
+    else torch.from_numpy(x).long()
+    for name, x in batch.items()
+  }
+  if kind == 'forward':
+
+    @torch.no_grad()
+    def forward():
+      return network(student, batch['image'], False)
+
+    return forward
+  teachers = {
+    task: placed(twin.random_weights(shapes[f'{backbone} {task}'], i))
+    for i, task in enumerate(CHANNELS)
+  }
+  channels = [len(student[f'encoder_block.{i}.0.weight']) for i in (4, 0)]
+  adaptors = {
+    task: {
+      tap: (torch.randn(c, c, 1, 1) / c**0.5).to(**form)
+      for tap, c in zip(('bottleneck', 'decoder'), channels, strict=True)
+    }
+    for task in CHANNELS
+  }
+  step = twin.DistilledStep(
+    network,
+    student,
+    teachers,
+    adaptors,
+    learning_rate=1e-4,
+    adaptor_learning_rate=1e-1,
+    batch_norm=_BATCH_NORM.value,
+  )
+  return lambda: step.step(batch)
+
+
+def write_shapes(path):
+  """Writes what state dicts hold, so that PyTorch's processes have no JAX."""
+  from mtl_kd_jax.import_torch import torch_shapes
+  from mtl_kd_jax.models.network import make_network
+  from mtl_kd_jax.train_state import network_shapes
+
+  found = {}
+  for backbone in NETWORKS:
+    for tasks in (tuple(CHANNELS), *((task,) for task in CHANNELS)):
+      network = make_network(
+        backbone=backbone,
+        head='dense',
+        width=_WIDTH.value,
+        output_stride=8,
+        channels={task: CHANNELS[task] for task in tasks},
+        image_size=(32, 32),
+      )
+      _, like = network_shapes(network, (32, 32))
+      single = backbone == 'mtan' and len(tasks) == 1
+      found[f'{backbone} {" ".join(tasks)}'] = torch_shapes(like, single=single)
+  path.write_text(json.dumps(found))
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,69 @@
+"""Checks the values of a config that need nothing opened to be known wrong."""
+
+import functools
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mtl_kd_jax.errors import InputError
+
+_POSITIVE = (
+  'epochs',
+  'batch_size',
+  'optim.learning_rate',
+  'optim.step_epochs',
+  'optim.step_factor',
+  'distill.learning_rate',
+  'distill.epsilon',
+  'report.every_steps',
+)
+_NOT_NEGATIVE = (
+  'seed',
+  'optim.weight_decay',
+  'distill.weight_decay',
+  'data.workers',
+  'checkpoint.every_epochs',
+  'checkpoint.every_steps',
+  'report.eval_every_epochs',
+  'report.images',
+)
+
+
+def check_values(config: ConfigDict) -> None:
+  """Checks the numbers of a config, without opening anything.
+
+  Raises:
+    InputError: one of them is out of its range.
+  """
+  for key in _POSITIVE:
+    if not value(config, key) > 0:
+      raise _bad(config, key, 'a number above 0')
+  for key in _NOT_NEGATIVE:
+    if not value(config, key) >= 0:
+      raise _bad(config, key, '0 or more')
+  if config.select not in ('last', 'best'):
+    raise _bad(config, 'select', "'last' or 'best'")
+  if not config.distill.taps:
+    raise _bad(config, 'distill.taps', 'at least one feature')
+  scales = config.data.scales
+  if not scales or not all(s >= 1 and math.isfinite(s) for s in scales):
+    raise _bad(config, 'data.scales', 'zoom factors of 1 or more')
+  for task, weight in config.distill.weights.items():
+    if not weight >= 0:
+      key = f'distill.weights.{task}'
+      raise _bad(config, key, '0 or more')
+
+
+def value(config: ConfigDict, key: str) -> Any:
+  """What stands under a key with dots, e.g. 'optim.learning_rate'."""
+  return functools.reduce(lambda c, part: c[part], key.split('.'), config)
+
+
+def _bad(config, key, expected):
+  return InputError(
+    expected=expected,
+    found=repr(value(config, key)),
+    where=f'config.{key}',
+    do=f'correct it in the config file or with --config.{key}=...',
+  )

@@ -1,0 +1,93 @@
+"""Lists the features of a config's networks: what can be aligned with what."""
+
+from collections.abc import Mapping
+import pathlib
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from mtl_kd_jax.experiment import build
+from mtl_kd_jax.models.taps import taps_of
+from mtl_kd_jax.train_state import feature_shapes
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Prints the taps of the student and its teachers, and which are aligned.
+
+  Args:
+    config: see configs/common.py. The data are opened only when it says where
+      they are; the shapes are for the dataset's usual size otherwise.
+    workdir: nothing is read from it or written to it.
+
+  Raises:
+    InputError: the config names networks or pairs that cannot be.
+  """
+  del workdir
+  experiment = build(config, data=bool(config.data.data_dir))
+  size = experiment.dataset.image_size
+  stage = experiment.student()
+  distillation = stage.distillation
+  student = feature_shapes(stage.network, size)
+  teachers = {
+    task: feature_shapes(network, size)
+    for task, network in distillation.teachers.items()
+  }
+  console = Console(highlight=False)
+  height, width = size
+  console.print(f'images of {height} x {width} pixels (height x width)\n')
+  console.print(_taps(f'student: {_name(config.model)}', {'': student}))
+  console.print(_taps(f'teachers: {_name(config.teacher.model)}', teachers))
+  console.print(_pairs(distillation.adaptors.channels, student, teachers))
+
+
+def _name(model) -> str:
+  return f'{model.backbone} x {model.width:g}, {model.head} heads'
+
+
+def _taps(title: str, networks: Mapping[str, Shapes]) -> Table:
+  """The features of one network, or of one per task."""
+  rows = {}
+  for network, shapes in networks.items():
+    for name, shape in shapes.items():
+      tap, _, task = name.partition('/')
+      owners = rows.setdefault((tap, _shape(shape)), [])
+      owners.append(task or network or 'all tasks')
+  return _table(
+    ('tap', 'shape', 'of'),
+    [(*row, ', '.join(owners)) for row, owners in rows.items()],
+    title,
+  )
+
+
+def _pairs(channels, student: Shapes, teachers: Mapping[str, Shapes]) -> Table:
+  rows = {}
+  for task, pairs in channels.items():
+    for pair in pairs:
+      source = taps_of(student, task)[pair.student]
+      target = taps_of(teachers[task], task)[pair.teacher]
+      adaptor = f'{source[-1]} to {target[-1]} channels'
+      if source[1:3] != target[1:3]:
+        adaptor += f', resized to {target[1]} x {target[2]}'
+      rows.setdefault((pair.student, pair.teacher, adaptor), []).append(task)
+  return _table(
+    ('student tap', 'teacher tap', 'adaptor', 'of'),
+    [(*row, ', '.join(tasks)) for row, tasks in rows.items()],
+    'aligned (config.distill.taps)',
+  )
+
+
+def _table(columns, rows, title) -> Table:
+  table = Table(
+    *columns, title=title, title_justify='left', show_edge=False, min_width=60
+  )
+  for row in rows:
+    table.add_row(*row)
+  table.caption = ' '
+  return table
+
+
+def _shape(shape) -> str:
+  return rf'\[{" ".join(("b", *map(str, shape[1:])))}]'
