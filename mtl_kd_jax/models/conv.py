@@ -38,7 +38,7 @@ _PLAIN = {
 # few columns to pay for its shifted copies.
 _MIN_IN_CHANNELS = 32
 _MIN_OUT_CHANNELS = 64
-_MIN_MULTIPLICATIONS = 3e9
+_MIN_MULTIPLICATIONS = 8e8
 
 # Numbers in the two shifted operands of a block: 5 MiB in float32. Larger
 # blocks leave the cache, smaller ones make thin products.
