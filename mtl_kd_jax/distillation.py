@@ -12,7 +12,7 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.adaptors import Adaptors, Pair
 from mtl_kd_jax.models.resize import resize_bilinear
 from mtl_kd_jax.models.taps import taps_of
-from mtl_kd_jax.tasks.base import masked_mean, unit, widened
+from mtl_kd_jax.tasks.base import masked_mean, widened
 
 Features = Mapping[str, jax.Array]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -129,9 +129,12 @@ def alignment_loss(
   Returns:
     float32 scalar in [0, 4].
   """
-  a = unit(resize_bilinear(widened(a), b.shape[1:3]), eps=epsilon)
-  b = unit(widened(b), eps=epsilon)
-  distance = jnp.sum((a - b) ** 2, axis=-1)
+  a, b = resize_bilinear(widened(a), b.shape[1:3]), widened(b)
+  # Multiplied out: three sums over channels, and no unit vectors in memory.
+  aa, bb, ab = (jnp.sum(x * y, axis=-1) for x, y in ((a, a), (b, b), (a, b)))
+  a_norm, b_norm = aa + epsilon, bb + epsilon
+  cosine = ab * jax.lax.rsqrt(a_norm) * jax.lax.rsqrt(b_norm)
+  distance = aa / a_norm + bb / b_norm - 2 * cosine
   every_pixel = jnp.ones(distance.shape, bool)
   return masked_mean(distance, every_pixel, axis_name=axis_name)
 

@@ -1,4 +1,4 @@
-"""The blocked weight gradient against XLA's, alone and split over devices."""
+"""The CPU's forms against XLA's convolutions, alone and split over devices."""
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,7 @@ def blocked(monkeypatch):
   monkeypatch.setattr(conv, '_MIN_IN_CHANNELS', 1)
   monkeypatch.setattr(conv, '_MIN_OUT_CHANNELS', 1)
   monkeypatch.setattr(conv, '_MIN_MULTIPLICATIONS', 0)
+  monkeypatch.setattr(conv, '_MIN_NUMBERS', 0)
   monkeypatch.setattr(conv, '_BLOCK_SIZE', 8000)
 
 
@@ -72,6 +73,40 @@ def test_value_and_gradients_are_those_of_the_plain_form(blocked, shape):
   )
 
 
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_to_few_channels_is_the_plain_form_too(shape):
+  arrays = make_arrays(*shape)
+  assert_close(
+    jax.jit(value_and_gradients(conv.conv3x3_to_few))(*arrays),
+    jax.jit(value_and_gradients(plain))(*arrays),
+  )
+
+
+def dense(x, kernel):
+  return nn.Dense(
+    kernel.shape[1], use_bias=False, dot_general=conv.dot_general
+  ).apply({'params': {'kernel': kernel}}, x)
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_a_blocked_product_is_the_plain_one(blocked, shape):
+  x, kernel, g = make_arrays(*shape)
+  kernel = kernel[0, 0]
+  step = jax.jit(value_and_gradients(dense))
+  assert_close(
+    step(x, kernel, g), value_and_gradients(jnp.matmul)(x, kernel, g)
+  )
+  assert 'scan' in str(jax.make_jaxpr(step)(x, kernel, g))
+
+
+def test_small_maps_and_vectors_keep_the_plain_product():
+  for shape in ((2, 8, 8, 16), (4, 16)):
+    x, kernel = jnp.ones(shape), jnp.ones((16, 8))
+    step = value_and_gradients(dense)
+    program = str(jax.make_jaxpr(step)(x, kernel, dense(x, kernel)))
+    assert 'scan' not in program and 'custom_vjp' not in program
+
+
 def test_low_precision_is_summed_in_float32(blocked):
   arrays = make_arrays(2, 24, 32, 16, 16)
   low = [a.astype(jnp.bfloat16) for a in arrays]
@@ -86,14 +121,17 @@ def test_small_maps_keep_the_plain_form():
     step = value_and_gradients(conv.conv3x3)
     return 'scan' in str(jax.make_jaxpr(step)(*arrays))
 
-  assert not scans(2, 96, 128, 64, 64)  # too little work
+  assert not scans(2, 48, 64, 64, 64)  # too little work
   assert not scans(2, 288, 384, 16, 64)  # too few channels
   assert not scans(2, 288, 384, 64, 32)
   assert scans(2, 288, 384, 64, 64)
 
 
 @needs_4_devices
-def test_split_batch(blocked):
+@pytest.mark.parametrize(
+  'function', [conv.conv3x3, conv.conv3x3_to_few], ids=lambda f: f.__name__
+)
+def test_split_batch(blocked, function):
   arrays = make_arrays(8, 13, 9, 16, 64)
   expected = value_and_gradients(plain)(*arrays)
   mesh = Mesh(np.array(jax.devices()[:4]), ('batch',))
@@ -101,7 +139,7 @@ def test_split_batch(blocked):
   whole = NamedSharding(mesh, PartitionSpec())
   x, kernel, g = jax.device_put(arrays, (split, whole, split))
   step = jax.jit(
-    value_and_gradients(conv.conv3x3), out_shardings=(split, split, whole)
+    value_and_gradients(function), out_shardings=(split, split, whole)
   )
   program = step.lower(x, kernel, g).compile()
   assert_close(program(x, kernel, g), expected)

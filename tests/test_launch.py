@@ -303,7 +303,9 @@ def torch_file(tmp_path_factory):
   _, like = network_shapes(network, (32, 32))
   rng = np.random.default_rng(0)
   weights = {
-    name: np.float32(rng.uniform(0.5, 1.5, shape))
+    name: np.float32(
+      rng.normal(0, 0.3, shape) if len(shape) == 4 else rng.uniform(0, 1, shape)
+    )
     for name, shape in torch_shapes(like).items()
   }
   path = tmp_path_factory.mktemp('torch') / 'weights.safetensors'
@@ -351,6 +353,7 @@ def test_imported_networks_are_scored_and_teach(
   )
   assert code == 0, stderr
   assert 'not scored, since not finished: uniform, distilled' in stdout
+  assert not stderr
   scores = json.loads((workdir / 'results_val.json').read_text())['rows']
   assert scores.keys() == {'single-task'}
 
@@ -361,7 +364,7 @@ def test_imported_networks_are_scored_and_teach(
     f'--config.teacher.workdir={workdir}',
     '--config.baseline=False',
   )
-  assert code == 0, stderr
+  assert code == 0 and not stderr, stderr
   taught = json.loads((tmp_path / 'results.json').read_text())['rows']
   assert taught['single-task'] == scores['single-task']
   assert taught.keys() == {'single-task', 'distilled'}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
+from mtl_kd_jax.models.conv import dot_general
 from mtl_kd_jax.models.initializers import xavier_normal
 from mtl_kd_jax.models.taps import taps_of
 
@@ -50,6 +51,7 @@ class Adaptors(nn.Module):
           channels,
           use_bias=False,
           kernel_init=xavier_normal,
+          dot_general=dot_general,
           name=f'{task}_{pair}',
         )(taps_of(features, task)[pair.student])
         for pair, channels in pairs.items()

@@ -1,4 +1,6 @@
-"""3x3 convolution whose weight gradient is blocked by rows on the CPU.
+"""Convolutions in the forms that XLA's CPU backend is fast at.
+
+Above all, weight gradients by blocks of rows.
 
 XLA's CPU backend computes the weight gradient of a convolution by moving the
 batch axis to the end of both operands, and then convolves with a window as
@@ -38,7 +40,9 @@ _PLAIN = {
 # few columns to pay for its shifted copies.
 _MIN_IN_CHANNELS = 32
 _MIN_OUT_CHANNELS = 64
-_MIN_MULTIPLICATIONS = 8e8
+_MIN_MULTIPLICATIONS = 4e8
+# Of both maps of a 1x1 convolution: below, they stay in cache by themselves.
+_MIN_NUMBERS = 2**20
 
 # Numbers in the two shifted operands of a block: 5 MiB in float32. Larger
 # blocks leave the cache, smaller ones make thin products.
@@ -72,6 +76,56 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   if _is_blocked(x.shape, kernel.shape[-1]):
     return _blocked_conv(x, kernel)
   return _plain_conv(x, kernel)
+
+
+def conv3x3_to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves as `conv3x3` does, to so few channels that a product is faster.
+
+  On the CPU all nine taps are one matrix product, whose columns are then summed
+  with their shifts: for 1 to 13 outputs, forward and backward, three to ten
+  times as fast as XLA's convolution. On GPU and TPU it is the convolution.
+
+  Args:
+    x: Feature maps, floating point [b h w c].
+    kernel: Weights, [3 3 c d].
+
+  Returns:
+    Feature maps, [b h w d].
+  """
+  return _conv_to_few(x, kernel)
+
+
+def dot_general(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  dimension_numbers: lax.DotDimensionNumbers,
+  **kwargs,
+) -> jax.Array:
+  """Is `lax.dot_general`, with the gradient of a 1x1 convolution by blocks.
+
+  For `nn.Dense(..., dot_general=dot_general)` on maps. The weight gradient sums
+  over all pixels; XLA's CPU backend first transposes both maps for that, which
+  takes longer than the product. By blocks of rows it stays in cache. As in
+  `conv3x3`, small maps and other platforms keep the plain form.
+
+  Args:
+    lhs: Feature maps, floating point [b h w c] for the blocked gradient.
+    rhs: Weights, [c d].
+    dimension_numbers: Of `lax.dot_general`.
+    **kwargs: Further arguments of `lax.dot_general`.
+
+  Returns:
+    As `lax.dot_general`; feature maps [b h w d].
+  """
+  if (
+    lhs.ndim == 4
+    and dimension_numbers == (((3,), (0,)), ((), ()))
+    and not any(kwargs.values())
+    and lhs.dtype == rhs.dtype
+    and math.prod(lhs.shape[:3]) * sum(rhs.shape) >= _MIN_NUMBERS
+  ):
+    return _blocked_linear(lhs, rhs)
+  return lax.dot_general(lhs, rhs, dimension_numbers, **kwargs)
 
 
 def conv_general_dilated(
@@ -116,10 +170,99 @@ def _is_blocked(shape: tuple[int, ...], features: int) -> bool:
   )
 
 
+@jax.custom_vjp
+def _conv_to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return lax.platform_dependent(
+    x, kernel, cpu=_product_of_all_taps, default=_plain_conv
+  )
+
+
+def _conv_to_few_backward(residuals, g):
+  x, kernel = residuals
+  dx = lax.platform_dependent(
+    g, kernel, cpu=_gather_all_taps, default=_plain_input_gradient
+  )
+  return dx, _weight_gradient(x, g)
+
+
+def _product_of_all_taps(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """[b h w c] to [b h w d]: one product, then shifted sums of its columns."""
+  _, h, w, c = x.shape
+  d = kernel.shape[-1]
+  columns = kernel.transpose(2, 0, 1, 3).reshape(c, 9 * d)
+  y = _padded(jnp.einsum('bhwc,cd->bhwd', x, columns))
+  return sum(
+    y[:, i : i + h, j : j + w, (3 * i + j) * d : (3 * i + j + 1) * d]
+    for i, j in _TAPS
+  )
+
+
+def _gather_all_taps(g: jax.Array, kernel: jax.Array) -> jax.Array:
+  """The gradient of `_product_of_all_taps` by x, [b h w c]."""
+  _, h, w, d = g.shape
+  c = kernel.shape[2]
+  g = _padded(g)
+  shifted = [g[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i, j in _TAPS]
+  rows = kernel.transpose(0, 1, 3, 2).reshape(9 * d, c)
+  return jnp.einsum('bhwd,dc->bhwc', jnp.concatenate(shifted, -1), rows)
+
+
+_TAPS = [(i, j) for i in range(3) for j in range(3)]
+
+
+def _padded(x: jax.Array) -> jax.Array:
+  return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+@jax.custom_vjp
+def _blocked_linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return jnp.einsum('bhwc,cd->bhwd', x, kernel)
+
+
+def _blocked_linear_backward(residuals, g):
+  x, kernel = residuals
+  dkernel = lax.platform_dependent(
+    x, g, cpu=_blocked_outer_product, default=_outer_product
+  )
+  return jnp.einsum('bhwd,cd->bhwc', g, kernel), dkernel
+
+
+def _outer_product(x: jax.Array, g: jax.Array) -> jax.Array:
+  """Sums x[p] g[p] over batch and pixels p, [c d]."""
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  y = jnp.einsum('bhwc,bhwd->cd', x, g, preferred_element_type=dtype)
+  return y.astype(x.dtype)
+
+
+def _blocked_outer_product(x: jax.Array, g: jax.Array) -> jax.Array:
+  b, h, w, c = x.shape
+  limit = max(1, _BLOCK_SIZE // (b * w * (c + g.shape[-1])))
+  rows = max(r for r in range(1, min(h, limit) + 1) if h % r == 0)
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+
+  def add_block(total, start):
+    xs, gs = (lax.dynamic_slice_in_dim(y, start, rows, 1) for y in (x, g))
+    return total + jnp.einsum(
+      'bhwc,bhwd->cd', xs, gs, preferred_element_type=dtype
+    ), None
+
+  total, _ = lax.scan(
+    add_block,
+    jnp.zeros((c, g.shape[-1]), dtype),
+    rows * jnp.arange(h // rows),
+  )
+  return total.astype(x.dtype)
+
+
 def _plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return lax.conv_general_dilated(
     x, kernel, (1, 1), 'SAME', dimension_numbers=_DIMENSIONS
   )
+
+
+def _plain_input_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
+  x = jax.ShapeDtypeStruct((*g.shape[:3], kernel.shape[2]), g.dtype)
+  return jax.linear_transpose(lambda y: _plain_conv(y, kernel), x)(g)[0]
 
 
 def _plain_weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
@@ -176,20 +319,25 @@ def _blocked_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return _plain_conv(x, kernel)
 
 
-def _blocked_forward(x, kernel):
-  return _plain_conv(x, kernel), (x, kernel)
+def _forward(function):
+  """The forward rule of a function of map and kernel: both are kept."""
+  return lambda x, kernel: (function(x, kernel), (x, kernel))
 
 
 def _blocked_backward(residuals, g):
   x, kernel = residuals
-  dx = jax.linear_transpose(lambda y: _plain_conv(y, kernel), x)(g)[0]
+  return _plain_input_gradient(g, kernel), _weight_gradient(x, g)
+
+
+def _weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
   # Decided where the step is lowered, not by `jax.default_backend()`: a step
   # compiled for the CPU beside a GPU, or exported, gets its own form, and the
   # program holds only that one.
-  dkernel = lax.platform_dependent(
+  return lax.platform_dependent(
     x, g, cpu=_blocked_weight_gradient, default=_plain_weight_gradient
   )
-  return dx, dkernel
 
 
-_blocked_conv.defvjp(_blocked_forward, _blocked_backward)
+_blocked_conv.defvjp(_forward(_blocked_conv), _blocked_backward)
+_conv_to_few.defvjp(_forward(_conv_to_few), _conv_to_few_backward)
+_blocked_linear.defvjp(_forward(_blocked_linear), _blocked_linear_backward)

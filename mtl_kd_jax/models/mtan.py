@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.models import segnet
+from mtl_kd_jax.models.conv import dot_general
 from mtl_kd_jax.models.initializers import xavier_normal
 from mtl_kd_jax.models.norm import BatchNorm
 from mtl_kd_jax.models.pooling import max_pool
@@ -104,7 +105,12 @@ class Mask(nn.Module):
   @nn.compact
   def __call__(self, seen: jax.Array, x: jax.Array) -> jax.Array:
     """Masks `x` [b h w c] by what it makes of `seen` [b h w d]."""
-    conv = functools.partial(nn.Dense, x.shape[-1], kernel_init=xavier_normal)
+    conv = functools.partial(
+      nn.Dense,
+      x.shape[-1],
+      kernel_init=xavier_normal,
+      dot_general=dot_general,
+    )
     y = nn.relu(self.norm(name='norm_0')(conv(name='conv_0')(seen)))
     return nn.sigmoid(self.norm(name='norm_1')(conv(name='conv_1')(y))) * x
 

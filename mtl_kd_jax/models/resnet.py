@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.models.conv import conv_general_dilated
+from mtl_kd_jax.models.conv import conv_general_dilated, dot_general
 from mtl_kd_jax.models.initializers import kaiming_normal
 from mtl_kd_jax.models.norm import BatchNorm
 
@@ -195,5 +195,9 @@ def conv(
 def linear(features: int, *, name: str) -> nn.Module:
   """A 1x1 convolution without bias, as the matrix product that it is."""
   return nn.Dense(
-    features, use_bias=False, kernel_init=kaiming_normal, name=name
+    features,
+    use_bias=False,
+    kernel_init=kaiming_normal,
+    dot_general=dot_general,
+    name=name,
   )
