@@ -147,7 +147,8 @@ def read_variables(
 
   Args:
     directory: the stage's folder.
-    like: {'params', 'batch_stats'} of arrays, with the sharding of the result.
+    like: {'params', 'batch_stats'} of arrays or their shapes, with the sharding
+      of the result.
     best: whether to take the checkpoint with the highest score, if there is
       one, instead of the last.
 

@@ -57,9 +57,14 @@ class Parallel:
     """Number of devices over all processes."""
     return self.mesh.size
 
+  @property
+  def whole(self) -> NamedSharding:
+    """The placement of an array that every device has as a whole."""
+    return self._sharding()
+
   def replicate(self, tree: Any) -> Any:
     """Puts host or device arrays whole on every device."""
-    return jax.device_put(tree, self._sharding())
+    return jax.device_put(tree, self.whole)
 
   def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Puts a batch on the devices.
@@ -89,7 +94,7 @@ class Parallel:
       return jax.pmap(
         step, AXIS, in_axes=(None, None, 0), out_axes=(None, None)
       )
-    whole, split = self._sharding(), self._sharding(AXIS)
+    whole, split = self.whole, self._sharding(AXIS)
     return jax.jit(
       step,
       in_shardings=(whole, whole, split),
@@ -102,7 +107,7 @@ class Parallel:
     """Compiles (variables, batch) -> (statistics, predictions)."""
     if self.mode == 'pmap':
       return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
-    whole, split = self._sharding(), self._sharding(AXIS)
+    whole, split = self.whole, self._sharding(AXIS)
     return jax.jit(
       step,
       in_shardings=(whole, split),

@@ -85,6 +85,15 @@ class Stage:
       )
     )
 
+  def like(self) -> TrainState:
+    """Shapes and placement of the state, with nothing drawn or computed."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=self.parallel.whole
+      ),
+      jax.eval_shape(self.init),
+    )
+
   @functools.cached_property
   def train_step(self) -> Callable:
     """The compiled step, (state, teachers, batch) -> (state, losses)."""
@@ -167,8 +176,7 @@ def run_stage(
       computed since the last checkpoint is saved.
     Stopped: a signal asked for it; the state is saved.
   """
-  state = stage.init()
-  state = checkpoints.restore_last(state) or state
+  state = checkpoints.restore_last(stage.like()) or stage.init()
   start = int(state.step)
   if checkpoints.finished:
     return state

@@ -8,9 +8,14 @@ from conftest import REPOSITORY
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.experiment import build
+from mtl_kd_jax.import_torch import torch_shapes
+from mtl_kd_jax.models.resnet import ResNet
+from mtl_kd_jax.models.segnet import SegNet
+from mtl_kd_jax.train_state import network_shapes
 
 FILES = sorted(p.stem for p in (REPOSITORY / 'configs').glob('[!_]*.py'))
 
@@ -105,6 +110,14 @@ def test_common_comments_every_key():
     ('balancing.name', 'magic', 'a known balancer'),
     ('teacher.batch_norm', 'eval', 'running, batch'),
     ('distill.taps', ('neck',), 'a feature of the backbone'),
+    ('distill.taps', ('decoder:neck',), 'a feature of the backbone'),
+    ('distill.schedule', 'linear', 'a known schedule'),
+    ('distill.epsilon', 0.0, 'above 0'),
+    ('model.head', 'aspp', 'a head for the features of segnet'),
+    ('model.pretrained', '/nowhere.pth', 'a file of PyTorch weights'),
+    ('model.output_stride', 4, '8, 16, 32'),
+    ('teacher.model.backbone', 'resnet1', 'a known backbone'),
+    ('teacher.model.width', -1.0, 'above 0'),
     ('distill.taps', (), 'at least one'),
     ('distill.weights.depth', -1.0, '0 or more'),
     ('parallel.mode', 'xmap', 'jit, pmap'),
@@ -137,3 +150,89 @@ def test_a_task_without_a_distillation_weight_is_refused(tmp_path):
     del config.distill.weights['depth']
   with pytest.raises(InputError, match='none for depth'):
     build(config)
+
+
+# ---- Networks of teachers and students --------------------------------------
+
+
+def preview(name, **changes):
+  """The experiment of a config, without data."""
+  name, _, variant = name.partition(':')
+  config = module(name).get_config(*filter(None, [variant]))
+  config.batch_size = 4
+  config.update_from_flattened_dict(changes)
+  return build(config, data=False)
+
+
+@pytest.mark.parametrize(
+  'name, pairs, parameters',
+  [
+    ('nyuv2', {'bottleneck_to_bottleneck', 'decoder_to_decoder'}, 798_720),
+    ('nyuv2:mtan', {'bottleneck_to_bottleneck', 'decoder_to_decoder'}, 798_720),
+    ('nyuv2:url', {'bottleneck_to_decoder', 'decoder_to_decoder'}, 110_592),
+  ],
+)
+def test_the_adaptors_are_those_of_the_papers(name, pairs, parameters):
+  experiment = preview(name)
+  stage = experiment.student()
+  channels = stage.distillation.adaptors.channels
+  assert channels.keys() == {'semantic', 'depth', 'normals'}
+  assert all({str(p) for p in c} == pairs for c in channels.values())
+  adaptors = jax.eval_shape(stage.init).params['adaptors']
+  assert sum(x.size for x in jax.tree.leaves(adaptors)) == parameters
+
+
+def test_teachers_are_as_the_student_until_they_are_not():
+  same = preview('quickstart', **{'model.width': 0.125})
+  assert same.teacher('depth').network.backbone.width == 0.125
+  other = preview(
+    'quickstart',
+    **{
+      'teacher.model.backbone': 'resnet18',
+      'teacher.model.head': 'aspp',
+      'teacher.model.width': 0.0625,
+      'distill.taps': ('decoder', 'bottleneck:layer4'),
+    },
+  )
+  assert isinstance(other.student().network.backbone, SegNet)
+  assert isinstance(other.teacher('depth').network.backbone, ResNet)
+  assert other.config.model.width == 0.25
+  channels = other.student().distillation.adaptors.channels['depth']
+  assert {str(p): c for p, c in channels.items()} == {
+    'decoder_to_decoder': 16,
+    'bottleneck_to_layer4': 32,
+  }
+
+
+def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path):
+  changes = {
+    'model.backbone': 'resnet18',
+    'model.head': 'aspp',
+    'model.width': 0.0625,
+    'distill.taps': ('layer4',),
+  }
+  stage = preview('quickstart', **changes).student()
+  _, like = network_shapes(stage.network, stage.image_size)
+  backbone = {kind: {'backbone': like[kind]['backbone']} for kind in like}
+  rng = np.random.default_rng(0)
+  weights = {
+    name: np.float32(rng.random(shape))
+    for name, shape in torch_shapes(backbone).items()
+  }
+  path = tmp_path / 'resnet18.safetensors'
+  save_file(weights | {'fc.bias': np.zeros(1000, np.float32)}, path)
+  experiment = preview(
+    'quickstart', **changes, **{'model.pretrained': str(path)}
+  )
+  for stage in (experiment.student(), experiment.teacher('depth')):
+    state = stage.init()
+    conv = state.params['backbone']['layer2_0']['conv1']['kernel']
+    expected = weights['layer2.0.conv1.weight'].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(conv, expected)
+    norm = state.batch_stats['backbone']['bn1']
+    np.testing.assert_array_equal(norm['var'], weights['bn1.running_var'])
+    assert 'head_depth' in state.params
+  del weights['layer1.0.conv2.weight']
+  save_file(weights, path)
+  with pytest.raises(InputError, match=r'1 missing: layer1\.0\.conv2'):
+    preview('quickstart', **changes, **{'model.pretrained': str(path)})

@@ -375,10 +375,7 @@ def test_imported_networks_are_scored_and_teach(
   'arguments, message',
   [
     (('--network=mtan',), '--network'),
-    (('--config.model.width=0.0625',), 'in place of'),
     (('--stage=teacher_sky',), 'teacher_depth'),
-    (('--torch=/nowhere.pth',), 'no such file'),
-    (('--torch=',), 'a file of PyTorch weights'),
   ],
   ids=str,
 )

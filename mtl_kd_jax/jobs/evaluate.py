@@ -68,13 +68,13 @@ def _read(experiment, stage, workdir):
     raise _not_finished(stage, directory, 'no checkpoint')
   checkpoints = Checkpoints(directory)
   try:
-    state = stage.init()
-    last = checkpoints.restore_last(state)
+    like = stage.like()
+    last = checkpoints.restore_last(like)
     if not checkpoints.finished:
       done = 'no checkpoint' if last is None else f'step {int(last.step)}'
       raise _not_finished(stage, directory, done)
     best = experiment.config.select == 'best'
-    state = checkpoints.restore_best(state) if best else last
+    state = checkpoints.restore_best(like) if best else last
   finally:
     checkpoints.close()
   return state.variables

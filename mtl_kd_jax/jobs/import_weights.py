@@ -2,7 +2,9 @@
 
 import pathlib
 
+import jax
 from ml_collections import ConfigDict
+import numpy as np
 
 from mtl_kd_jax import workdir as workdirs
 from mtl_kd_jax.checkpointing import Checkpoints
@@ -14,7 +16,7 @@ from mtl_kd_jax.parallel import is_main_process
 from mtl_kd_jax.reporting import Reporter
 from mtl_kd_jax.stage import Stage
 from mtl_kd_jax.torch_names import SINGLE, describe
-from mtl_kd_jax.train_state import TrainState, network_shapes
+from mtl_kd_jax.train_state import TrainState
 
 
 def run(
@@ -59,7 +61,7 @@ def run(
         do='import into another folder: --workdir=FOLDER',
       )
     states[directory], ignored[target.name] = _imported(
-      target, weights, torch_file, experiment
+      target, weights, torch_file
     )
 
   # --- Write -----------------------------------------------------------------
@@ -102,20 +104,16 @@ def _stages(experiment: Experiment, name: str | None, heads) -> list[Stage]:
   return [students[name]()]
 
 
-def _imported(
-  stage, weights, torch_file, experiment
-) -> tuple[TrainState, list]:
-  _, like = network_shapes(stage.network, stage.image_size)
-  variables, ignored = import_variables(
-    weights,
-    like,
-    where=torch_file,
-  )
-  state = stage.init()
-  return state.replace(
+def _imported(stage, weights, where) -> tuple[TrainState, list[str]]:
+  """The state of a finished stage; nothing but its variables is ever read."""
+  shapes = jax.eval_shape(stage.init)
+  variables, ignored = import_variables(weights, shapes.variables, where=where)
+  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  state = state.replace(
     params=state.params | variables['params'],
     batch_stats=variables['batch_stats'],
-  ), ignored
+  )
+  return stage.parallel.replicate(state), ignored
 
 
 def _summary(names: list[str]) -> str:

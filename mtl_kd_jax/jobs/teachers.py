@@ -18,6 +18,6 @@ def read_teacher(experiment: Experiment, stage: Stage) -> dict[str, Any]:
   workdir = pathlib.Path(experiment.config.teacher.workdir)
   return read_variables(
     checkpoint_dir(workdir, stage),
-    stage.init().variables,
+    stage.like().variables,
     best=experiment.config.select == 'best',
   )
