@@ -94,7 +94,15 @@ def read_backbone(
     InputError: the file cannot be read, or is of another network.
   """
   backbone = {kind: {'backbone': like[kind]['backbone']} for kind in like}
-  weights = read_state_dict(path)
+  try:
+    weights = read_state_dict(path)
+  except InputError as error:
+    raise InputError(
+      expected=error.expected,
+      found=error.found,
+      where=f'{where} = {error.where}',
+      do=error.do,
+    ) from error
   variables, _ = import_variables(weights, backbone, where=f'{where} = {path}')
   return {kind: variables[kind]['backbone'] for kind in variables}
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
+from flax.linen.dtypes import promote_dtype
 import jax
 import jax.numpy as jnp
 
@@ -57,6 +58,7 @@ class DenseHead(nn.Module):
     outer, outer_bias = Affine((f, self.channels), name='out')()
     kernel = jnp.einsum('hwio,oc->hwic', inner, outer)
     bias = inner_bias @ outer + outer_bias
+    x, kernel, bias = promote_dtype(x, kernel, bias)
     return conv3x3_to_few(x, kernel) + bias[None, None, None], {}
 
 
@@ -73,6 +75,6 @@ class Affine(nn.Module):
   def __call__(self) -> tuple[jax.Array, jax.Array]:
     """Returns kernel and bias."""
     return (
-      self.param('kernel', xavier_normal, self.shape),
-      self.param('bias', nn.initializers.zeros, self.shape[-1:]),
+      self.param('kernel', xavier_normal, self.shape, jnp.float32),
+      self.param('bias', nn.initializers.zeros, self.shape[-1:], jnp.float32),
     )

@@ -39,10 +39,11 @@ class BatchNorm(nn.Module):
     raises; its variance is recorded as 0.
     """
     channels = x.shape[-1:]
-    scale = self.param('scale', nn.initializers.ones, channels)
-    bias = self.param('bias', nn.initializers.zeros, channels)
-    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels)
-    running_var = self.variable('batch_stats', 'var', jnp.ones, channels)
+    form = (channels, jnp.float32)
+    scale = self.param('scale', nn.initializers.ones, *form)
+    bias = self.param('bias', nn.initializers.zeros, *form)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, *form)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, *form)
     if self.use_running_average:
       mean, var = running_mean.value, running_var.value
     else:
