@@ -23,7 +23,7 @@ def keep_freed_memory() -> bool:
   mallopt = ctypes.CDLL(None).mallopt
   settings = (
     (_M_MMAP_MAX, 0),
-    (_M_TRIM_THRESHOLD, 2**31 - 1),
+    (_M_TRIM_THRESHOLD, -1),  # never; the largest int is but 2 GiB
     # Several arenas would each keep their own.
     (_M_ARENA_MAX, 1),
   )

@@ -16,6 +16,7 @@ def test_files_that_a_page_names_exist(page):
   )
   named += re.findall(r'\]\((?!https?:)([^)#]+)\)', text)
   for name in named:
+    name = name.partition(':')[0]  # configs/nyuv2.py:url is a variant
     base = page.parent if not (REPOSITORY / name).exists() else REPOSITORY
     assert (base / name).exists(), f'{page.name} names {name}'
 
