@@ -292,7 +292,7 @@ def test_gradients_are_those_of_the_masked_mean_over_the_global_batch():
   )
   valid = batch['depth'] > 0
   error = np.float64(output.predictions['depth'] - batch['depth'])[valid]
-  # 1829 equal terms, added one by one in float32, are 1.02e-5 off by themselves.
+  # 1829 equal terms, added one by one in float32, are 1.02e-5 off.
   np.testing.assert_allclose(before - bias, [np.sign(error).mean()], atol=3e-5)
   np.testing.assert_allclose(losses['loss'], np.abs(error).mean(), rtol=1e-5)
 
