@@ -70,7 +70,11 @@ class Distillation:
       output, _ = network.apply(
         frozen, image, train=train, mutable=['batch_stats'] if train else []
       )
-      features[task] = taps_of(output.features, task)
+      # On the CPU the sums of the loss would be fused with the convolutions
+      # that they sum, in a form of these that is slow.
+      features[task] = jax.lax.optimization_barrier(
+        taps_of(output.features, task)
+      )
     return features
 
   def losses(

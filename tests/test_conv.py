@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtl_kd_jax.models import conv
+from mtl_kd_jax.models.conv import blocks, direct, forms, taps, winograd
 
 SHAPES = [
   (2, 3, 4, 3, 16),
@@ -24,20 +25,32 @@ needs_4_devices = pytest.mark.skipif(
 )
 
 
+FORMS = {
+  'blocks': forms.DIRECT._replace(weight_gradient=blocks.weight_gradient),
+  'few': forms.TO_FEW,
+  'small': forms.DIRECT._replace(input_gradient=taps.input_gradient_of_small),
+  'winograd': forms.Forms(
+    winograd.convolve, winograd.input_gradient, winograd.weight_gradient
+  ),
+}
+
+
 @pytest.fixture
 def blocked(monkeypatch):
   """Small maps take the blocked rule, in blocks of a few rows."""
-  monkeypatch.setattr(conv, '_MIN_IN_CHANNELS', 1)
-  monkeypatch.setattr(conv, '_MIN_OUT_CHANNELS', 1)
-  monkeypatch.setattr(conv, '_MIN_MULTIPLICATIONS', 0)
+  monkeypatch.setattr(conv, 'choose', lambda *_: FORMS['blocks'])
   monkeypatch.setattr(conv, '_MIN_NUMBERS', 0)
-  monkeypatch.setattr(conv, '_BLOCK_SIZE', 8000)
+  monkeypatch.setattr(blocks, '_BLOCK_SIZE', 8000)
 
 
 def plain(x, kernel):
   return lax.conv_general_dilated(
     x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
+
+
+def chosen(*shape, dtype=jnp.float32):
+  return forms.choose(shape[:-1], shape[-1], dtype)
 
 
 def make_arrays(b, h, w, c, d, dtype=jnp.float32):
@@ -65,7 +78,13 @@ def assert_close(actual, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_value_and_gradients_are_those_of_the_plain_form(blocked, shape):
+@pytest.mark.parametrize('form', FORMS)
+def test_value_and_gradients_are_those_of_the_plain_form(
+  form, shape, blocked, monkeypatch
+):
+  if form == 'winograd' and (shape[1] % 2 or shape[2] % 2):
+    pytest.skip('is never chosen')
+  monkeypatch.setattr(conv, 'choose', lambda *_: FORMS[form])
   arrays = make_arrays(*shape)
   assert_close(
     jax.jit(value_and_gradients(conv.conv3x3))(*arrays),
@@ -73,9 +92,22 @@ def test_value_and_gradients_are_those_of_the_plain_form(blocked, shape):
   )
 
 
-@pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_to_few_channels_is_the_plain_form_too(shape):
-  arrays = make_arrays(*shape)
+@pytest.mark.parametrize('form', FORMS)
+def test_exact_in_float64(form):
+  with jax.enable_x64(True):
+    x, kernel, g = make_arrays(2, 6, 10, 5, 7, dtype=jnp.float64)
+    convolve, input_gradient, weight_gradient = FORMS[form]
+    actual = (
+      convolve(x, kernel),
+      input_gradient(g, kernel),
+      weight_gradient(x, g),
+    )
+    expected = value_and_gradients(plain)(x, kernel, g)
+    assert_close(actual, expected, tolerance=1e-14)
+
+
+def test_to_few_channels_is_the_plain_form_too():
+  arrays = make_arrays(2, 6, 8, 64, 3)
   assert_close(
     jax.jit(value_and_gradients(conv.conv3x3_to_few))(*arrays),
     jax.jit(value_and_gradients(plain))(*arrays),
@@ -115,31 +147,40 @@ def test_low_precision_is_summed_in_float32(blocked):
   assert_close([dkernel], [exact.astype(jnp.bfloat16)], tolerance=2**-7)
 
 
-def test_small_maps_keep_the_plain_form():
-  def scans(*shape):
-    arrays = jax.eval_shape(lambda: make_arrays(*shape))
-    step = value_and_gradients(conv.conv3x3)
-    return 'scan' in str(jax.make_jaxpr(step)(*arrays))
+def test_forms_follow_from_the_size():
+  assert chosen(2, 24, 32, 64, 64) == forms.DIRECT  # too little work
+  assert chosen(2, 288, 384, 16, 64) == forms.DIRECT  # too few channels
+  assert chosen(2, 288, 384, 64, 32) == forms.DIRECT
+  assert chosen(2, 288, 384, 64, 64) == FORMS['blocks']
+  assert chosen(2, 6, 8, 512, 512) == FORMS['small']._replace(
+    weight_gradient=blocks.weight_gradient
+  )
+  assert chosen(2, 12, 16, 512, 512) == FORMS['winograd']
+  assert chosen(2, 48, 64, 128, 64) == FORMS['winograd']._replace(
+    weight_gradient=blocks.weight_gradient
+  )
 
-  assert not scans(2, 48, 64, 64, 64)  # too little work
-  assert not scans(2, 288, 384, 16, 64)  # too few channels
-  assert not scans(2, 288, 384, 64, 32)
-  assert scans(2, 288, 384, 64, 64)
+
+def test_winograd_wants_even_sides_and_single_precision():
+  for shape in ((2, 13, 16, 512, 512), (2, 12, 17, 512, 512)):
+    assert chosen(*shape).convolve == direct.convolve
+  half = chosen(2, 12, 16, 512, 512, dtype=jnp.bfloat16)
+  assert half.convolve == direct.convolve
+  assert half.weight_gradient != winograd.weight_gradient
 
 
 @needs_4_devices
-@pytest.mark.parametrize(
-  'function', [conv.conv3x3, conv.conv3x3_to_few], ids=lambda f: f.__name__
-)
-def test_split_batch(blocked, function):
-  arrays = make_arrays(8, 13, 9, 16, 64)
+@pytest.mark.parametrize('form', FORMS)
+def test_split_batch(form, blocked, monkeypatch):
+  monkeypatch.setattr(conv, 'choose', lambda *_: FORMS[form])
+  arrays = make_arrays(8, 12, 10, 16, 64)
   expected = value_and_gradients(plain)(*arrays)
   mesh = Mesh(np.array(jax.devices()[:4]), ('batch',))
   split = NamedSharding(mesh, PartitionSpec('batch'))
   whole = NamedSharding(mesh, PartitionSpec())
   x, kernel, g = jax.device_put(arrays, (split, whole, split))
   step = jax.jit(
-    value_and_gradients(function), out_shardings=(split, split, whole)
+    value_and_gradients(conv.conv3x3), out_shardings=(split, split, whole)
   )
   program = step.lower(x, kernel, g).compile()
   assert_close(program(x, kernel, g), expected)

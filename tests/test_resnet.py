@@ -308,17 +308,14 @@ def test_a_batch_split_over_an_axis_has_the_statistics_of_the_whole(float64):
 @pytest.mark.parametrize(
   'layers, output_stride, plain', [(18, 32, 13), (18, 8, 9), (50, 32, 13)]
 )
-def test_plain_3x3_convolutions_have_the_blocked_gradient(
+def test_plain_3x3_convolutions_are_ours(
   layers, output_stride, plain, monkeypatch
 ):
-  for name in ('_MIN_IN_CHANNELS', '_MIN_OUT_CHANNELS', '_MIN_MULTIPLICATIONS'):
-    monkeypatch.setattr(conv_module, name, 0)
-  blocked = []
-  original = conv_module._blocked_conv
+  ours = []
   monkeypatch.setattr(
     conv_module,
-    '_blocked_conv',
-    lambda *operands: blocked.append(operands) or original(*operands),
+    'choose',
+    lambda *shape: ours.append(shape) or conv_module.DIRECT,
   )
   shapes_of(layers, output_stride)
-  assert len(blocked) == plain
+  assert len(ours) == plain

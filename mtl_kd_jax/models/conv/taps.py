@@ -1,0 +1,52 @@
+"""A 3x3 convolution as one matrix product of all its nine taps.
+
+No tile of a convolution is full where the outputs, or the pixels, are few; a
+matrix product with nine times as many columns is. Shifting is left to the side
+that is small: copies of it before the product, or sums after it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_TAPS = [(i, j) for i in range(3) for j in range(3)]
+
+
+def convolve_to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves [b h w c] with [3 3 c d] to [b h w d], d small."""
+  c, d = kernel.shape[2:]
+  columns = kernel.transpose(2, 0, 1, 3).reshape(c, 9 * d)
+  y = _padded(jnp.einsum('bhwc,cd->bhwd', x, columns))
+  return _sum_of_shifted(y, d, _TAPS)
+
+
+def input_gradient_of_few(g: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Takes the output's gradient [b h w d], d small, to [b h w c]."""
+  _, h, w, d = g.shape
+  g = _padded(g)
+  shifted = [g[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i, j in _TAPS]
+  rows = kernel.transpose(0, 1, 3, 2).reshape(9 * d, -1)
+  return jnp.einsum('bhwd,dc->bhwc', jnp.concatenate(shifted, -1), rows)
+
+
+def input_gradient_of_small(g: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Takes the output's gradient [b h w d], h w small, to [b h w c].
+
+  The kernel, then larger than the maps, is read once and as it lies: XLA's
+  form first writes a transposed copy of it.
+  """
+  c, d = kernel.shape[2:]
+  y = _padded(jnp.einsum('bhwd,cd->bhwc', g, kernel.reshape(9 * c, d)))
+  return _sum_of_shifted(y, c, [(2 - i, 2 - j) for i, j in _TAPS])
+
+
+def _sum_of_shifted(y, channels, shifts):
+  """Sums the nine parts of the channels of a padded map, each shifted."""
+  h, w = y.shape[1] - 2, y.shape[2] - 2
+  return sum(
+    y[:, i : i + h, j : j + w, k * channels : (k + 1) * channels]
+    for k, (i, j) in enumerate(shifts)
+  )
+
+
+def _padded(x):
+  return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
