@@ -140,8 +140,8 @@ class Preparation:
       seen.add(record, highest)
       if done == len(frames):
         seen.check()
-      yield record
       self.progress(done, len(frames))
+      yield record
 
 
 def make_preparation(
@@ -222,7 +222,7 @@ class _Seen:
 
 def _in_order(function, items):
   """Like map, but by several threads, a few items ahead."""
-  threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+  threads = min(_MAX_THREADS, _cores())
   pool = futures.ThreadPoolExecutor(threads)
   ahead = collections.deque()
   try:
@@ -234,3 +234,10 @@ def _in_order(function, items):
       yield ahead.popleft().result()
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+  """The processors that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # not on macOS
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
