@@ -1,11 +1,13 @@
 """Spoilt archives are named, and nothing half-prepared is left behind."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 
+from array_record.python import array_record_module
 import cityscapes_files
 from conftest import REPOSITORY
 import numpy as np
@@ -322,3 +324,13 @@ def test_a_bar_is_drawn_on_a_terminal():
   with show_progress('preparing', console) as progress:
     progress(7, 14)
   assert '7/14' in file.getvalue() and 'preparing' in file.getvalue()
+
+
+def test_a_full_disk_is_named_with_what_is_needed(tmp_path, monkeypatch):
+  cityscapes_files.write_zips(tmp_path, cityscapes_files.make_files(size=SIZE))
+
+  def full(self, record):
+    raise RuntimeError('write() failed: No space left on device')  # as it does
+
+  monkeypatch.setattr(array_record_module.ArrayRecordWriter, 'write', full)
+  refused(tmp_path, 'No space left', 'config.data.data_dir', '4 MB to spare')

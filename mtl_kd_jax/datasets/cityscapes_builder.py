@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import functools
+import math
 import os
 from typing import Any
 
@@ -28,6 +29,8 @@ from mtl_kd_jax.datasets.cityscapes_classes import VOID_IDS
 # Of the arrays in one file: TFDS keeps those in memory until it is written.
 _SHARD_BYTES = 128 * 2**20
 _MAX_THREADS = 32
+# Of image, ids and disparity, before compression.
+BYTES_PER_PIXEL = 3 + 1 + 4
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -107,19 +110,10 @@ class Preparation:
   factors: reduce.Factors
   progress: Callable[[int, int], None]
 
-  @property
-  def bytes(self) -> int:
-    """Of all records, before compression."""
-    return sum(map(len, self.frames.values())) * self._frame_bytes
-
-  @property
-  def _frame_bytes(self):
-    fy, fx = self.factors
-    return (self.source.height // fy) * (self.source.width // fx) * (3 + 1 + 4)
-
   def shards(self) -> dict[str, list[Callable[[], Iterator]]]:
     """Split -> functions that iterate over the (key, record) of one file."""
-    size = max(1, _SHARD_BYTES // self._frame_bytes)
+    pixels = self.source.height * self.source.width // math.prod(self.factors)
+    size = max(1, _SHARD_BYTES // (pixels * BYTES_PER_PIXEL))
     stream = self._records()
     return {
       split: [

@@ -133,6 +133,10 @@ def write_files(builder: tfds.core.DatasetBuilder) -> None:
     # dataset at once all but the first end up here.
     if not builder.is_prepared():
       raise
+  except RuntimeError as error:
+    if 'write() failed' in str(error):  # ArrayRecord's, when the disk is full
+      raise OSError(f'{error}') from error
+    raise
 
 
 @contextlib.contextmanager
