@@ -120,33 +120,33 @@ def _report_data(console, folder, archives, contents):
   frames, cores = _FRAMES.value, len(os.sched_getaffinity(0))
   size = sum(path.stat().st_size for path in archives)
   _drop_cached(archives)
-  disk = frames / _seconds(lambda: [_read_through(p) for p in archives])
+  disk = _time(lambda: [_read_through(p) for p in archives], frames)
 
   some = [contents[i % _DIFFERENT] for i in range(4 * _DIFFERENT)]
-  one = len(some) / _seconds(lambda: [_decode(frame) for frame in some])
+  one = _time(lambda: [_decode(frame) for frame in some], len(some))
   with futures.ThreadPoolExecutor(cores) as pool:
-    all_cores = len(some) / _seconds(lambda: list(pool.map(_decode, some)))
+    all_cores = _time(lambda: list(pool.map(_decode, some)), len(some))
 
   _drop_cached(archives)
-  prepare = frames / _seconds(lambda: _open(folder))
+  prepare = _time(lambda: _open(folder), frames)
   prepared = [p for p in (folder / 'prepared').rglob('*') if p.is_file()]
   kept = sum(path.stat().st_size for path in prepared)
   dataset = _open(folder)
   _drop_cached(prepared)
-  back = frames / _seconds(lambda: _read_back(dataset))
-  raw = {path.name: path.stat().st_size for path in prepared}
+  back = _time(lambda: _read_back(dataset), frames)
   _drop_cached(prepared)
-  raw_back = frames / _seconds(lambda: [_read_through(p) for p in prepared])
+  raw_back = _time(lambda: [_read_through(p) for p in prepared], frames)
 
   console.print(
     f'{frames} frames of 1024x2048, {size / frames / 1e6:.2f} MB each in the '
-    f'archives; {kept / frames / 1e3:.0f} kB each as prepared at 128x256, in '
-    f'{len(raw)} files; {cores} cores'
+    f'archives; {kept / frames / 1e3:.0f} kB each as prepared at 128x256; '
+    f'{cores} cores'
   )
   table = Table(show_edge=False)
   table.add_column('')
   table.add_column('frames/s', justify='right')
-  for title, speed in (
+  table.add_column('CPU ms/frame', justify='right')
+  for title, (speed, work) in (
     ('archives: disk alone', disk),
     ('archives: decoding PNG alone, one thread', one),
     (f'archives: decoding PNG alone, {cores} threads', all_cores),
@@ -154,15 +154,23 @@ def _report_data(console, folder, archives, contents):
     ('prepared: disk alone', raw_back),
     ('prepared: samples in random order, one thread', back),
   ):
-    table.add_row(title, f'{speed:.1f}')
+    table.add_row(title, f'{speed:.1f}', f'{work:.2f}')
   console.print(table)
-  console.print(f'preparing / decoding alone: {prepare / all_cores:.2f}')
+  console.print(
+    f'preparing takes {prepare[1] / all_cores[1]:.2f} times the CPU time of '
+    'decoding alone'
+  )
 
 
-def _seconds(function) -> float:
-  begun = time.perf_counter()
+def _time(function, frames):
+  """Frames/s, and milliseconds that the processors worked for a frame.
+
+  The latter hardly depends on what else the machine does.
+  """
+  begun, worked = time.perf_counter(), time.process_time()
   function()
-  return time.perf_counter() - begun
+  seconds, worked = time.perf_counter() - begun, time.process_time() - worked
+  return frames / seconds, 1e3 * worked / frames
 
 
 def _read_through(path):

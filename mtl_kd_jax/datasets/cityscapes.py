@@ -38,7 +38,7 @@ from mtl_kd_jax.errors import InputError
 # What a prepared copy can hold beside pictures and label ids.
 _PARTS = (('disparity', 'camera'), ('disparity',), ())
 _REGISTER = (
-  'register at www.cityscapes-dataset.com (free for research), download '
+  'register at www.cityscapes-dataset.com (non-commercial use), download '
 )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
 from mtl_kd_jax.datasets import cityscapes_files as files
 from mtl_kd_jax.datasets import reduce
@@ -46,7 +47,7 @@ class FramesConfig(tfds.core.BuilderConfig):
   parts: tuple[str, ...]
 
 
-class CityscapesFrames(tfds.core.ShardBasedBuilder):
+class CityscapesFrames(ShardBasedBuilder):
   """Writes the records to disk; a folder for every FramesConfig.
 
   `preparation` must be set before.
@@ -74,7 +75,7 @@ class CityscapesFrames(tfds.core.ShardBasedBuilder):
     if 'camera' in config.parts:
       features['camera'] = tensor((), np.float32)
     return self.dataset_info_from_configs(
-      description='Cityscapes, reduced; see mtl_kd_jax/docs/data.md.',
+      description='Cityscapes, reduced; see docs/data.md of mtl_kd_jax.',
       features=tfds.features.FeaturesDict(features),
       disable_shuffling=True,
     )
