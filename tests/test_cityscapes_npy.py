@@ -76,6 +76,8 @@ def test_a_spoilt_file_is_named(folder, name, value, expected):
   with pytest.raises(InputError) as error:
     source[1]
   assert error.value.where == str(path)
+  task = 'depth' if name == 'depth' else 'semantic'
+  np.testing.assert_array_equal(source.unchecked(1)[task], array)
   assert expected in error.value.expected
 
 

@@ -59,11 +59,12 @@ def _parts(classes):
     )
   return {
     'semantic': npy_folder.Part(
-      f'label_{classes}', LABELS[classes], npy_folder.classes_reader(classes)
+      f'label_{classes}', LABELS[classes], 0, npy_folder.classes_reader(classes)
     ),
     'depth': npy_folder.Part(
       'depth',
       cityscapes_depth.INVERSE_DEPTH,
+      1,
       npy_folder.depth_reader(most=1, unit='inverse depth'),
     ),
   }

@@ -38,11 +38,13 @@ class Part:
   Attributes:
     folder: its name.
     label: what its numbers mean.
+    channels: last axis of its arrays, 0 for none.
     read: how one file of it is read and checked.
   """
 
   folder: str
   label: Label
+  channels: int
   read: Reader
 
 
@@ -58,7 +60,7 @@ def open_folder(
 
   Raises:
     InputError: the folders of a split hold different frames, or the first image
-      cannot be used.
+      cannot be read.
   """
   parts = {
     task: part
@@ -67,7 +69,7 @@ def open_folder(
   }
   frames = {split: _frames(root / split, parts) for split in SPLITS}
   first = root / 'train' / 'image' / frames['train'][0]
-  height, width = read_image(first, None).shape[:2]
+  height, width = _read(first, None, channels=3).shape[:2]
   return Dataset(
     name=name,
     image_size=(height, width),
@@ -104,6 +106,15 @@ class _Folder:
     sample = {'image': read_image(self.root / 'image' / name, self.size)}
     for task, part in self.parts.items():
       sample[task] = part.read(self.root / part.folder / name, self.size)
+    return sample
+
+  def unchecked(self, index: int) -> Sample:
+    """What the files of a frame hold, in any dtype, size and range."""
+    name = self.frames[index]
+    sample = {'image': _read(self.root / 'image' / name, None, channels=3)}
+    for task, part in self.parts.items():
+      path = self.root / part.folder / name
+      sample[task] = _read(path, None, channels=part.channels)
     return sample
 
 
@@ -143,6 +154,15 @@ def _number(name: str):
 
 def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
   """Reads [h w] (channels 0) or [h w channels] and checks shape and numbers."""
+  array = _read(path, size, channels=channels)
+  if array.dtype.kind == 'f' and not np.isfinite(array).all():
+    broken = int((~np.isfinite(array)).sum())
+    raise _bad(path, 'finite numbers', f'{broken} NaN or infinite values')
+  return array
+
+
+def _read(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
+  """Reads an array and checks its shape, of any size when `size` is None."""
   try:
     with _PARSING:
       mapped = np.lib.format.open_memmap(path, mode='r')
@@ -166,9 +186,6 @@ def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
     raise _bad(path, f'an array {wanted}', f'{list(array.shape)}')
   if array.dtype.kind not in 'fiu':
     raise _bad(path, 'floats or integers', f'dtype {array.dtype}')
-  if array.dtype.kind == 'f' and not np.isfinite(array).all():
-    broken = int((~np.isfinite(array)).sum())
-    raise _bad(path, 'finite numbers', f'{broken} NaN or infinite values')
   return array
 
 

@@ -39,15 +39,17 @@ _PARTS = {
   'semantic': npy_folder.Part(
     'label',
     Label('class', classes=CLASSES),
+    0,
     npy_folder.classes_reader(len(CLASSES)),
   ),
   'depth': npy_folder.Part(
     'depth',
     Label('depth', unit='m'),
+    1,
     npy_folder.depth_reader(most=np.inf, unit='metres'),
   ),
   'normals': npy_folder.Part(
-    'normal', Label('normal'), npy_folder.read_normals
+    'normal', Label('normal'), 3, npy_folder.read_normals
   ),
 }
 
@@ -60,7 +62,7 @@ def make(*, data_dir: str) -> Dataset:
 
   Raises:
     InputError: the folder or a part of it is missing, the folders of a split
-      hold different frames, or the first image cannot be used. The contents of
+      hold different frames, or the first image cannot be read. The contents of
       every file are checked when it is read.
   """
   root = pathlib.Path(data_dir).expanduser()
