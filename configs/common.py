@@ -28,11 +28,15 @@ def get_config() -> ConfigDict:
   config.select = 'last'
 
   config.data = data = ConfigDict()
-  # 'scenes' (rendered, no download) or 'nyuv2' (folder of .npy files).
+  # 'scenes' (rendered, no download), 'nyuv2' (folder of .npy files),
+  # 'cityscapes' (the official archives) or 'cityscapes_npy' (folder).
   data.name = 'scenes'
-  # scenes: where to prepare, '' for TFDS's usual directory.
-  # nyuv2: the folder that holds train/ and val/.
+  # scenes, cityscapes: where to prepare, '' for TFDS's usual directory.
+  # nyuv2, cityscapes_npy: the folder that holds train/ and val/.
   data.data_dir = ''
+  # The folder with archives that you downloaded yourself; '' for TFDS's,
+  # downloads/manual in its directory.
+  data.manual_dir = ''
   data.train_split = 'train'
   data.eval_split = 'val'
   # Zoom into random crops by one of these factors; (1.0,) for none.
@@ -55,6 +59,23 @@ def get_config() -> ConfigDict:
   scenes.seed = 0
   # Options of data.name = 'nyuv2': none, the files say it all.
   data.nyuv2 = ConfigDict()
+  # Options of data.name = 'cityscapes'.
+  data.cityscapes = cityscapes = ConfigDict()
+  # Height and width in pixels: (128, 256), (256, 512) or the full (1024, 2048).
+  cityscapes.image_size = (128, 256)
+  # 7 (the categories) or 19.
+  cityscapes.classes = 7
+  # What the task 'depth' is: 'inverse_depth', the raw numbers of the disparity
+  # files / 65535 as in the literature; 'disparity' in pixels of the full size;
+  # or 'depth' in metres.
+  cityscapes.depth = 'inverse_depth'
+  # Labels that are needed, and archives read: as above until they are set.
+  cityscapes.tasks = config.get_oneway_ref('tasks')
+  cityscapes.manual_dir = data.get_oneway_ref('manual_dir')
+  # Options of data.name = 'cityscapes_npy'.
+  data.cityscapes_npy = ConfigDict()
+  # 7 (its folders label_7) or 19 (label_19).
+  data.cityscapes_npy.classes = 7
 
   config.model = model = ConfigDict()
   # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import pathlib
 
+import cityscapes_files
 from conftest import REPOSITORY
 import jax
 import numpy as np
@@ -42,6 +43,18 @@ def tiny(name, tmp_path):
   scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 4, 4
   if config.data.name == 'nyuv2':
     write_nyuv2(tmp_path)
+  elif config.data.name == 'cityscapes':
+    config.data.cityscapes.image_size = (32, 64)
+    config.data.manual_dir = str(tmp_path)
+    frames = [f'{s}/ulm/ulm_{i}' for s in ('train', 'val') for i in range(4)]
+    cityscapes_files.write_zips(tmp_path, cityscapes_files.make_files(frames))
+  elif config.data.name == 'cityscapes_npy':
+    write_nyuv2(tmp_path)
+    for split in ('train', 'val'):
+      label = tmp_path / split / 'label'
+      for path in label.iterdir():
+        np.save(path, np.minimum(np.load(path), 6))
+      label.rename(tmp_path / split / 'label_7')
   return config
 
 

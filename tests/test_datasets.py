@@ -5,6 +5,7 @@ To add a dataset to these tests: a way to open a tiny one in `OPTIONS`.
 
 import pickle
 
+import cityscapes_files
 from conftest import random_sample
 import numpy as np
 import pytest
@@ -38,8 +39,35 @@ def nyuv2_options(folder):
   return {'data_dir': str(folder)}
 
 
+def cityscapes_options(folder):
+  files = cityscapes_files.make_files(size=(64, 96))
+  cityscapes_files.write_zips(folder, files)
+  return {
+    'image_size': SIZE,
+    'classes': 7,
+    'depth': 'inverse_depth',
+    'tasks': ('semantic', 'depth'),
+    'manual_dir': str(folder),
+    'data_dir': str(folder / 'prepared'),
+  }
+
+
+def cityscapes_npy_options(folder):
+  nyuv2_options(folder)
+  for split in ('train', 'val'):
+    (folder / split / 'label').rename(folder / split / 'label_7')
+    for path in (folder / split / 'depth').iterdir():
+      np.save(path, np.load(path) / 5)
+  return {'data_dir': str(folder), 'classes': 7}
+
+
 # name -> a function of an empty folder; the keyword arguments of `make`.
-OPTIONS = {'scenes': scenes_options, 'nyuv2': nyuv2_options}
+OPTIONS = {
+  'scenes': scenes_options,
+  'nyuv2': nyuv2_options,
+  'cityscapes': cityscapes_options,
+  'cityscapes_npy': cityscapes_npy_options,
+}
 
 
 @pytest.fixture(scope='module', params=DATASETS)

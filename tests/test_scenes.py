@@ -361,19 +361,22 @@ def test_an_interrupted_preparation_is_taken_up_again(tmp_path, monkeypatch):
   assert left, 'the interruption left nothing behind; the test is void'
   dataset = scenes.make(**options)
   assert digest(dataset.source('val')[2])
+  assert not list((tmp_path / 'scenes').rglob('*incomplete*'))
 
 
-def test_two_processes_may_prepare_the_same_scenes(tmp_path):
+def test_who_comes_second_waits_and_renders_nothing(tmp_path):
   options = {**OPTIONS, 'data_dir': str(tmp_path)}
-  faster = []
-
-  def overtake(done, total):
-    if done == total:
-      faster.append(scenes.make(**options))
-
-  slower = scenes.make(**options, progress=overtake)
-  for dataset in (slower, *faster):
-    assert len(dataset.source('train')) == 5
+  calls = []
+  with ThreadPoolExecutor(2) as pool:
+    both = [
+      pool.submit(
+        scenes.make, **options, progress=lambda *call: calls.append(call)
+      )
+      for _ in range(2)
+    ]
+  for future in both:
+    assert len(future.result().source('train')) == 5
+  assert calls == [(done, 8) for done in range(1, 9)]
 
 
 @pytest.mark.parametrize(

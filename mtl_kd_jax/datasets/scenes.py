@@ -12,16 +12,13 @@ A few percent of every label are missing, each in its own places (gaps.py).
 """
 
 from collections.abc import Callable, Iterator
-import contextlib
 import dataclasses
 import functools
-import logging
-import pickle
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mtl_kd_jax.datasets import gaps, raycast, rooms, shading
+from mtl_kd_jax.datasets import gaps, prepared, raycast, rooms, shading
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -67,14 +64,16 @@ def make(
     InputError: a number cannot be used, or the folder cannot be.
   """
   config = _make_config(image_size, num_train, num_val, seed)
-  with _quiet():
+  with prepared.quiet():
     builder = _prepare(config, data_dir or None, progress)
   return Dataset(
     name='scenes',
     image_size=config.image_size,
     labels=_LABELS,
     sources={
-      split: functools.partial(_Source, builder.as_data_source(split))
+      split: functools.partial(
+        prepared.Records, builder.as_data_source(split), _decode
+      )
       for split in _SPLITS
     },
   )
@@ -190,27 +189,6 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     pass
 
 
-class _Source:
-  """One split; picklable, and safe to read from threads and processes."""
-
-  def __init__(self, records):
-    self._records = records
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> Sample:
-    return _decode(self._records[index])
-
-  # TFDS makes its builder anew in the process that receives the source.
-  def __getstate__(self):
-    return pickle.dumps(self._records)
-
-  def __setstate__(self, state):
-    with _quiet():
-      self._records = pickle.loads(state)
-
-
 def _encode(sample: Sample) -> dict[str, np.ndarray]:
   classes = sample['semantic']
   normals = np.rint(sample['normals'] * _NORMAL_STEPS).astype(np.int16)
@@ -280,75 +258,20 @@ def _make_config(image_size, num_train, num_val, seed) -> ScenesConfig:
 
 def _prepare(config, data_dir, progress) -> Scenes:
   """The builder of `config`, with its files on disk and complete."""
-  where = f'config.data.data_dir = {data_dir!r}'
-  try:
-    builder = _open(config, data_dir)
-    if not builder.data_path.exists():
-      builder.progress = progress
-      _write(builder)
-      builder = _open(config, data_dir)
-    elif not builder.is_prepared():
-      raise _damaged(builder.data_dir, 'some of the files that TFDS writes')
-  except OSError as error:
-    raise InputError(
-      expected='a folder to keep the rendered scenes in',
-      found=f'{type(error).__name__}: {error}',
-      where=where,
-      do='name a folder that you may read and write, on a disk with '
-      f'{_size_in_mb(config)} MB to spare',
-    ) from error
-  for split, count in (('train', config.num_train), ('val', config.num_val)):
-    try:
-      source = _Source(builder.as_data_source(split))
-      found, _ = len(source), source[count - 1]
-    except Exception as error:  # TFDS and array_record raise many kinds
-      raise _damaged(builder.data_dir, f'{error}') from error
-    if found != count:
-      raise _damaged(builder.data_dir, f'{found} scenes in the split {split}')
-  return builder
 
+  def write(builder):
+    builder.progress = progress
+    prepared.write_files(builder)
 
-def _open(config, data_dir) -> Scenes:
-  try:
-    return Scenes(config=config, data_dir=data_dir)
-  except OSError:
-    raise
-  except Exception as error:  # what stands in TFDS's files cannot be read
-    folder = f'scenes/{config.name} in config.data.data_dir = {data_dir!r}'
-    raise _damaged(folder, f'{error}') from error
-
-
-def _damaged(folder, found) -> InputError:
-  return InputError(
-    expected='the rendered scenes, complete and as they were written',
-    found=found,
-    where=folder,
-    do='delete that folder; the next run renders the scenes again',
+  return prepared.prepare(
+    lambda: Scenes(config=config, data_dir=data_dir),
+    write,
+    what='the rendered scenes',
+    again='the next run renders the scenes again',
+    folder=f'scenes/{config.name}',
+    data_dir=data_dir,
+    megabytes=_size_in_mb(config),
   )
-
-
-def _write(builder: Scenes):
-  tfds.disable_progress_bar()  # it draws several that tear up a terminal
-  try:
-    builder.download_and_prepare(file_format='array_record')
-  except OSError:
-    # TFDS writes beside the folder, and moves it there in one step at the end:
-    # a run that is killed leaves nothing half done, and of several processes
-    # that prepare the same scenes at once, all but the first end up here.
-    if not builder.is_prepared():
-      raise
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Keeps back TFDS's warnings that this dataset is not one of its own."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)
 
 
 def _size_in_mb(config: ScenesConfig) -> int:

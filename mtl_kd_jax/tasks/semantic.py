@@ -22,7 +22,7 @@ def make(label: Label) -> base.Task:
   label nor in prediction does not count; and pixel accuracy.
   """
   classes = len(label.classes)
-  palette = _palette(classes)
+  palette = np.array(label.colours or _palette(classes), np.uint8)
 
   def statistics(prediction, label, valid):
     predicted = jnp.argmax(prediction, axis=-1)

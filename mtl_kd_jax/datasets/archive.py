@@ -1,0 +1,104 @@
+"""Files in a zip archive, or in the same tree unpacked, read alike.
+
+Nothing is ever unpacked to disk. Reading is safe from several threads.
+"""
+
+import pathlib
+from typing import Protocol
+import zipfile
+
+from mtl_kd_jax.errors import InputError
+
+
+class Archive(Protocol):
+  """Files by their names inside, with slashes."""
+
+  def names(self) -> list[str]:
+    """Of all files."""
+
+  def read(self, name: str) -> bytes:
+    """The content of a file; raises InputError when it cannot be read."""
+
+  def where(self, name: str) -> str:
+    """Names a file of this archive, for messages."""
+
+
+def find_archive(
+  folder: pathlib.Path, zip_name: str, tree: str
+) -> Archive | None:
+  """Opens `<folder>/<zip_name>`, else `<folder>/<tree>/`; None without both.
+
+  Args:
+    folder: that holds one of them.
+    zip_name: name of the zip archive. All names in it begin with `tree`.
+    tree: name of the folder that unpacking makes.
+
+  Raises:
+    InputError: the zip archive is there but cannot be read.
+  """
+  path = folder / zip_name
+  if path.is_file():
+    return _Zip(path)
+  return _Tree(folder, tree) if (folder / tree).is_dir() else None
+
+
+class _Zip:
+  """A zip archive."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    try:
+      self._zip = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+      raise InputError(
+        expected='a whole zip archive',
+        found=f'{path.stat().st_size:,} bytes and this: {error}',
+        where=f'{path}',
+        do='download it again: as a rule the end is missing',
+      ) from error
+
+  def names(self) -> list[str]:
+    return [name for name in self._zip.namelist() if not name.endswith('/')]
+
+  def read(self, name: str) -> bytes:
+    try:
+      return self._zip.read(name)
+    except Exception as error:  # zipfile and zlib raise many kinds
+      raise InputError(
+        expected='a file that can be unpacked',
+        found=f'{type(error).__name__}: {error}',
+        where=self.where(name),
+        do=f'download {self._path.name} again, for it is damaged',
+      ) from error
+
+  def where(self, name: str) -> str:
+    return f'{name} in {self._path}'
+
+
+class _Tree:
+  """A folder."""
+
+  def __init__(self, parent: pathlib.Path, tree: str):
+    self._parent, self._tree = parent, tree
+
+  def names(self) -> list[str]:
+    files = (self._parent / self._tree).rglob('*')
+    return [
+      path.relative_to(self._parent).as_posix()
+      for path in files
+      if path.is_file()
+    ]
+
+  def read(self, name: str) -> bytes:
+    try:
+      return (self._parent / name).read_bytes()
+    except OSError as error:
+      raise InputError(
+        expected='a file that can be read',
+        found=f'{type(error).__name__}: {error}',
+        where=self.where(name),
+        do='unpack the archive again',
+      ) from error
+
+  def where(self, name: str) -> str:
+    return f'{self._parent / name}'

@@ -1,0 +1,54 @@
+"""What Cityscapes's disparity files say of depth, in three forms.
+
+A file holds p, 16 bit: 0 where nothing was measured, else 256 d + 1, with the
+disparity d in pixels of the original pictures, which are 2048 wide. Reducing
+the pictures changes neither d nor what follows from it:
+
+  inverse_depth  p / 65535: the number that the literature calls depth
+  disparity      d = (p - 1) / 256 pixels
+  depth          baseline * focal length / d, metres along the optical axis; the
+                 focal length is that of the original pictures, too
+
+p = 1, a disparity of 0, is infinitely far: it counts as an inverse depth of
+1.5e-5, where it makes relative errors explode, and has no label in the others.
+"""
+
+import numpy as np
+
+from mtl_kd_jax.labels import Label
+
+INVERSE_DEPTH = Label('disparity', unit='raw/65535')
+KINDS = ('inverse_depth', 'disparity', 'depth')
+
+
+def depth_label(kind: str, width: int) -> Label:
+  """The label of a kind; pictures are `width` pixels wide."""
+  at = '' if width == 2048 else ' at 2048'
+  return {
+    'inverse_depth': INVERSE_DEPTH,
+    'disparity': Label('disparity', unit=f'px{at}'),
+    'depth': Label('depth', unit='m'),
+  }[kind]
+
+
+def from_raw(raw: np.ndarray, kind: str, camera: float) -> np.ndarray:
+  """The label.
+
+  Args:
+    raw: p, any number type [h w]; means of several pixels may have fractions.
+    kind: one of KINDS.
+    camera: baseline in metres times focal length in pixels ('depth' only).
+
+  Returns:
+    float32 [h w 1], 0 where missing.
+  """
+  raw = raw.astype(np.float32)
+  if kind == 'inverse_depth':
+    values = raw / np.float32(65535)
+  else:
+    values = np.maximum(raw - 1, 0) / np.float32(256)
+    if kind == 'depth':
+      known = values > 0
+      depth = np.float32(camera) / np.where(known, values, 1)
+      values = np.where(known, depth, np.float32(0))
+  return values[..., None]

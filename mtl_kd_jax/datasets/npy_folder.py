@@ -1,0 +1,261 @@
+"""Frames as .npy files, in the folders of the literature's dumps.
+
+    <dir>/<split>/<folder>/<i>.npy
+
+One folder holds the images and one each kind of label; the files of a frame
+have the same name. What the folders are called is the dataset's choice. Every
+array is checked when it is read.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import pathlib
+import threading
+
+import numpy as np
+
+from mtl_kd_jax.datasets.base import Dataset, Sample
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
+
+SPLITS = ('train', 'val')
+# How far from 1 the length of a stored normal may be: float16 files pass, and
+# vectors that were blended or are stored as colours do not.
+_LENGTH_TOLERANCE = 0.01
+# NumPy parses a file's header with `ast`, which in Python 3.11 fails now and
+# then when several threads are in it.
+_PARSING = threading.Lock()
+
+# (file, (height, width) or None for any) -> array in the form of labels.py
+Reader = Callable[[pathlib.Path, tuple[int, int] | None], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One kind of label in a dump.
+
+  Attributes:
+    folder: its name.
+    label: what its numbers mean.
+    channels: last axis of its arrays, 0 for none.
+    read: how one file of it is read and checked.
+  """
+
+  folder: str
+  label: Label
+  channels: int
+  read: Reader
+
+
+def open_folder(
+  name: str, root: pathlib.Path, parts: Mapping[str, Part]
+) -> Dataset:
+  """Opens a dump whose splits all have images.
+
+  Args:
+    name: of the dataset.
+    root: the folder that holds train/ and val/.
+    parts: task -> its folder. One that is absent in train/ is left out.
+
+  Raises:
+    InputError: the folders of a split hold different frames, or the first image
+      cannot be read.
+  """
+  parts = {
+    task: part
+    for task, part in parts.items()
+    if (root / 'train' / part.folder).is_dir()
+  }
+  frames = {split: _frames(root / split, parts) for split in SPLITS}
+  first = root / 'train' / 'image' / frames['train'][0]
+  height, width = _read(first, None, channels=3).shape[:2]
+  return Dataset(
+    name=name,
+    image_size=(height, width),
+    labels={task: part.label for task, part in parts.items()},
+    sources={
+      split: _Folder(root / split, names, parts, (height, width)).open
+      for split, names in frames.items()
+    },
+  )
+
+
+def has_images(root: pathlib.Path) -> bool:
+  """Whether there are folders of images where a dump has them."""
+  return all((root / split / 'image').is_dir() for split in SPLITS)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+  """The frames of one split; picklable, so that worker processes can read."""
+
+  root: pathlib.Path
+  frames: tuple[str, ...]
+  parts: Mapping[str, Part]
+  size: tuple[int, int]
+
+  def open(self) -> '_Folder':
+    return self
+
+  def __len__(self) -> int:
+    return len(self.frames)
+
+  def __getitem__(self, index: int) -> Sample:
+    name = self.frames[index]
+    sample = {'image': read_image(self.root / 'image' / name, self.size)}
+    for task, part in self.parts.items():
+      sample[task] = part.read(self.root / part.folder / name, self.size)
+    return sample
+
+  def unchecked(self, index: int) -> Sample:
+    """What the files of a frame hold, in any dtype, size and range."""
+    name = self.frames[index]
+    sample = {'image': _read(self.root / 'image' / name, None, channels=3)}
+    for task, part in self.parts.items():
+      path = self.root / part.folder / name
+      sample[task] = _read(path, None, channels=part.channels)
+    return sample
+
+
+def _frames(split: pathlib.Path, parts) -> tuple[str, ...]:
+  """The file names of a split, in the order of their numbers."""
+
+  def names(folder):
+    return {p.name for p in (split / folder).glob('*.npy')}
+
+  images = names('image')
+  if not images:
+    raise InputError(
+      expected='frames named 0.npy, 1.npy, ...',
+      found='no .npy file',
+      where=f'{split / "image"}',
+      do='unpack the dump again; config.data.data_dir names its folder',
+    )
+  for part in parts.values():
+    others = names(part.folder)
+    if others != images:
+      odd = sorted(images ^ others, key=_number)
+      raise InputError(
+        expected=f'the same frames in image/ and {part.folder}/',
+        found=f'{len(images)} and {len(others)} files; only in one of them: '
+        + ', '.join(odd[:3])
+        + (' ...' if len(odd) > 3 else ''),
+        where=f'{split}',
+        do='complete the folder, or take the odd files away',
+      )
+  return tuple(sorted(images, key=_number))
+
+
+def _number(name: str):
+  stem = name.removesuffix('.npy')
+  return (0, int(stem), '') if stem.isdigit() else (1, 0, stem)
+
+
+def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
+  """Reads [h w] (channels 0) or [h w channels] and checks shape and numbers."""
+  array = _read(path, size, channels=channels)
+  if array.dtype.kind == 'f' and not np.isfinite(array).all():
+    broken = int((~np.isfinite(array)).sum())
+    raise _bad(path, 'finite numbers', f'{broken} NaN or infinite values')
+  return array
+
+
+def _read(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
+  """Reads an array and checks its shape, of any size when `size` is None."""
+  try:
+    with _PARSING:
+      mapped = np.lib.format.open_memmap(path, mode='r')
+    array = np.array(mapped)
+  except Exception as error:
+    # A damaged header makes NumPy raise almost anything.
+    raise _bad(path, 'a readable .npy file', str(error)) from error
+  if channels == 1 and array.ndim == 2:
+    array = array[..., None]
+  elif channels == 0 and array.ndim == 3 and array.shape[-1] == 1:
+    array = array[..., 0]
+  tail = (channels,) if channels else ()
+  if size is None:
+    size = array.shape[:2]
+  if (
+    not array.size
+    or array.ndim != 2 + len(tail)
+    or array.shape != (*size, *tail)
+  ):
+    wanted = [*size, *tail] if len(size) == 2 else ['h', 'w', *tail]
+    raise _bad(path, f'an array {wanted}', f'{list(array.shape)}')
+  if array.dtype.kind not in 'fiu':
+    raise _bad(path, 'floats or integers', f'dtype {array.dtype}')
+  return array
+
+
+def read_image(path: pathlib.Path, size) -> np.ndarray:
+  """Colours in [0, 1], float32 [h w 3]."""
+  image = _load(path, size, channels=3)
+  if image.dtype.kind != 'f':
+    raise _bad(path, 'floats in [0, 1]', f'dtype {image.dtype}')
+  _check_range(path, image, 0, 1, 'colours in [0, 1]')
+  return image.astype(np.float32)
+
+
+def classes_reader(count: int) -> Reader:
+  """A reader of class ids 0 to count - 1, -1 for none: int32 [h w]."""
+  return functools.partial(_read_classes, count=count)
+
+
+def _read_classes(path, size, *, count):
+  label = _load(path, size, channels=0)
+  top = count - 1
+  _check_range(path, label, -1, top, f'classes 0..{top}, or -1 for none')
+  whole = label.astype(np.int32)
+  if not np.array_equal(whole, label):
+    raise _bad(path, 'whole numbers as classes', 'fractions')
+  return whole
+
+
+def depth_reader(*, most: float, unit: str) -> Reader:
+  """A reader of depth or inverse depth, 0 for none: float32 [h w 1].
+
+  Args:
+    most: the largest number that may stand there.
+    unit: what the numbers are, for messages: 'metres'.
+  """
+  return functools.partial(_read_depth, most=most, unit=unit)
+
+
+def _read_depth(path, size, *, most, unit):
+  depth = _load(path, size, channels=1)
+  top = '' if most == np.inf else f' and <= {most:g}'
+  expected = f'{unit} >= 0{top}, with 0 for missing'
+  _check_range(path, depth, 0, most, expected)
+  return depth.astype(np.float32)
+
+
+def read_normals(path: pathlib.Path, size) -> np.ndarray:
+  """Unit vectors, 0, 0, 0 for none: float32 [h w 3]."""
+  normal = _load(path, size, channels=3).astype(np.float32)
+  length = np.linalg.norm(normal, axis=-1)
+  odd = (length > 0) & (np.abs(length - 1) > _LENGTH_TOLERANCE)
+  if odd.any():
+    raise _bad(
+      path,
+      'unit vectors, or 0, 0, 0 where missing',
+      f'{int(odd.sum())} vectors of another length, e.g. {length[odd][0]:.3f}',
+    )
+  return normal
+
+
+def _check_range(path, array, low, high, expected):
+  if array.size and (array.min() < low or array.max() > high):
+    raise _bad(
+      path, expected, f'values from {array.min():g} to {array.max():g}'
+    )
+
+
+def _bad(path, expected, found):
+  return InputError(
+    expected=expected,
+    found=found,
+    where=f'{path}',
+    do='restore this file from the dump (docs/data.md has the format)',
+  )
