@@ -28,10 +28,12 @@ def get_config() -> ConfigDict:
   config.select = 'last'
 
   config.data = data = ConfigDict()
-  # 'scenes' (rendered, no download) or 'nyuv2' (folder of .npy files).
+  # 'scenes' (rendered, no download), 'nyuv2' (folder of .npy files) or
+  # 'nyuv2_mat' (the official archive of NYU-v2).
   data.name = 'scenes'
   # scenes: where to prepare, '' for TFDS's usual directory.
   # nyuv2: the folder that holds train/ and val/.
+  # nyuv2_mat: the folder that holds nyu_depth_v2_labeled.mat.
   data.data_dir = ''
   data.train_split = 'train'
   data.eval_split = 'val'
@@ -55,6 +57,22 @@ def get_config() -> ConfigDict:
   scenes.seed = 0
   # Options of data.name = 'nyuv2': none, the files say it all.
   data.nyuv2 = ConfigDict()
+  # Options of data.name = 'nyuv2_mat'.
+  data.nyuv2_mat = nyuv2_mat = ConfigDict()
+  # Height and width in pixels that the frames are reduced to.
+  nyuv2_mat.image_size = (288, 384)
+  # First row, end row, first column and end column of 480x640 that are kept.
+  # The default cuts the white border off; (0, 480, 0, 640) keeps all.
+  nyuv2_mat.crop = (45, 471, 41, 601)
+  # 13 or 40.
+  nyuv2_mat.classes = 13
+  # What the archive's labels are: 'raw', the official 894 ids, or 'nyu40', for
+  # copies that hold 1 to 40.
+  nyuv2_mat.label_ids = 'raw'
+  # 'filled', with depth made up where the sensor saw none, or 'raw'.
+  nyuv2_mat.depth = 'filled'
+  # A folder of normals; '' to compute them from the raw depth.
+  nyuv2_mat.normals_dir = ''
 
   config.model = model = ConfigDict()
   # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or

@@ -7,6 +7,7 @@ import pickle
 
 from conftest import random_sample
 import numpy as np
+from nyu_layout import make_frames, write_archive
 import pytest
 
 from mtl_kd_jax.datasets import DATASETS, make_dataset
@@ -38,8 +39,25 @@ def nyuv2_options(folder):
   return {'data_dir': str(folder)}
 
 
+def nyuv2_mat_options(folder):
+  write_archive(folder, make_frames(3))
+  return {
+    'data_dir': str(folder),
+    'image_size': SIZE,
+    'crop': (45, 471, 41, 601),
+    'classes': 40,
+    'label_ids': 'raw',
+    'depth': 'raw',
+    'normals_dir': '',
+  }
+
+
 # name -> a function of an empty folder; the keyword arguments of `make`.
-OPTIONS = {'scenes': scenes_options, 'nyuv2': nyuv2_options}
+OPTIONS = {
+  'scenes': scenes_options,
+  'nyuv2': nyuv2_options,
+  'nyuv2_mat': nyuv2_mat_options,
+}
 
 
 @pytest.fixture(scope='module', params=DATASETS)
