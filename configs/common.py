@@ -28,12 +28,13 @@ def get_config() -> ConfigDict:
   config.select = 'last'
 
   config.data = data = ConfigDict()
-  # 'scenes' (rendered, no download), 'nyuv2' (folder of .npy files) or
-  # 'nyuv2_mat' (the official archive of NYU-v2).
+  # 'scenes' (rendered, no download), 'nyuv2' (folder of .npy files),
+  # 'nyuv2_mat' (the official archive of NYU-v2) or 'folder' (your own data).
   data.name = 'scenes'
   # scenes: where to prepare, '' for TFDS's usual directory.
   # nyuv2: the folder that holds train/ and val/.
   # nyuv2_mat: the folder that holds nyu_depth_v2_labeled.mat.
+  # folder: the folder.
   data.data_dir = ''
   data.train_split = 'train'
   data.eval_split = 'val'
@@ -73,6 +74,48 @@ def get_config() -> ConfigDict:
   nyuv2_mat.depth = 'filled'
   # A folder of normals; '' to compute them from the raw depth.
   nyuv2_mat.normals_dir = ''
+  # Options of data.name = 'folder', your own data (docs/data.md). Files are
+  # given as patterns of paths in the folder, in which {frame} stands for the
+  # name of a frame and {split} for what is named here for the split.
+  data.folder = folder = ConfigDict()
+  # Height and width in pixels that all files are brought to; () if they all
+  # have the same, which is kept.
+  folder.image_size = ()
+  # What stands for {split}; or a file .txt that lists frames, one in a line.
+  folder.train = 'train'
+  folder.val = 'val'
+  # '' for none.
+  folder.test = ''
+  # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
+  folder.image = '{split}/image/{frame}.png'
+  # Whether frames may lack maps: they are unlabelled for that task.
+  folder.partial = False
+  folder.semantic = ConfigDict()
+  # Maps of class ids, .png or .npy; '' for none.
+  folder.semantic.files = ''
+  # Names of the classes.
+  folder.semantic.classes = ()
+  # The id of each class in the files; () for 0, 1, 2 ...
+  folder.semantic.ids = ()
+  # Ids that mean unlabelled. Any other id is an error.
+  folder.semantic.ignore = (-1, 255)
+  folder.depth = ConfigDict()
+  # Maps of depth, .png or .npy; '' for none.
+  folder.depth.files = ''
+  # 'depth', along the optical axis, or 'disparity', also for inverse depth.
+  folder.depth.quantity = 'depth'
+  # The unit after scaling, for the tables.
+  folder.depth.unit = 'm'
+  # What a stored number is multiplied with: 0.001 for millimetres.
+  folder.depth.scale = 1.0
+  # Stored numbers that mean unlabelled, as NaN and infinity always do.
+  folder.depth.invalid = (0,)
+  folder.normals = ConfigDict()
+  # Unit vectors in .npy, or as colours, v = max / 2 * (n + 1), in .png; '' for
+  # none.
+  folder.normals.files = ''
+  # The stored vector or colour that means unlabelled.
+  folder.normals.invalid = (0, 0, 0)
 
   config.model = model = ConfigDict()
   # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or

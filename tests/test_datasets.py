@@ -52,11 +52,42 @@ def nyuv2_mat_options(folder):
   }
 
 
+def folder_options(folder):
+  nyuv2_options(folder)
+  return {
+    'data_dir': str(folder),
+    'image_size': (),
+    'train': 'train',
+    'val': 'val',
+    'test': '',
+    'image': '{split}/image/{frame}.npy',
+    'partial': False,
+    'semantic': {
+      'files': '{split}/label/{frame}.npy',
+      'classes': ('a', 'b', 'c', 'd'),
+      'ids': (),
+      'ignore': (-1,),
+    },
+    'depth': {
+      'files': '{split}/depth/{frame}.npy',
+      'quantity': 'depth',
+      'unit': 'm',
+      'scale': 1.0,
+      'invalid': (0,),
+    },
+    'normals': {
+      'files': '{split}/normal/{frame}.npy',
+      'invalid': (0, 0, 0),
+    },
+  }
+
+
 # name -> a function of an empty folder; the keyword arguments of `make`.
 OPTIONS = {
   'scenes': scenes_options,
   'nyuv2': nyuv2_options,
   'nyuv2_mat': nyuv2_mat_options,
+  'folder': folder_options,
 }
 
 

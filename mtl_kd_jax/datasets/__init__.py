@@ -5,11 +5,16 @@ opened `Dataset`. Its `preview` takes the same and returns what can be said
 without opening anything: labels and image size, and no splits.
 """
 
-from mtl_kd_jax.datasets import nyuv2, nyuv2_mat, scenes
+from mtl_kd_jax.datasets import folder, nyuv2, nyuv2_mat, scenes
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.errors import InputError
 
-DATASETS = {'scenes': scenes, 'nyuv2': nyuv2, 'nyuv2_mat': nyuv2_mat}
+DATASETS = {
+  'scenes': scenes,
+  'nyuv2': nyuv2,
+  'nyuv2_mat': nyuv2_mat,
+  'folder': folder,
+}
 
 
 def make_dataset(name: str, **options) -> Dataset:

@@ -18,15 +18,21 @@ _PARSING = threading.Lock()
 _LENGTH_TOLERANCE = {'f': 0.01, 'u': 0.03}
 
 
-def read_array(path: pathlib.Path) -> np.ndarray:
-  """Reads a file as it is: [h w] or [h w c] of its own dtype.
+def read_array(
+  path: pathlib.Path, *, finite: bool = True, colours: bool = False
+) -> np.ndarray:
+  """Reads a file: [h w] or [h w c] of its own dtype.
 
-  A palette PNG gives the numbers of its colours, which are what it is used for
-  in label maps. Grey is [h w]; 16-bit grey is uint16.
+  Args:
+    path: the file. Grey pictures are [h w], of 16 bits uint16.
+    finite: whether NaN and infinity are refused.
+    colours: whether pictures are meant as such: always [h w 3]. Otherwise a
+      palette PNG gives the numbers of its colours, which is what it is used for
+      in label maps.
 
   Raises:
     InputError: the file is missing, damaged or of another format; or holds no
-      picture of finite numbers.
+      array of numbers.
   """
   if not path.is_file():
     raise bad(path, 'a file', 'no such file')
@@ -34,7 +40,9 @@ def read_array(path: pathlib.Path) -> np.ndarray:
   if suffix not in SUFFIXES:
     raise bad(path, f'one of {", ".join(SUFFIXES)}', repr(suffix))
   try:
-    array = _load_npy(path) if suffix == '.npy' else _load_picture(path)
+    array = (
+      _load_npy(path) if suffix == '.npy' else _load_picture(path, colours)
+    )
   except Exception as error:
     # A damaged file makes the parsers raise almost anything.
     reason = str(error) or type(error).__name__
@@ -45,7 +53,7 @@ def read_array(path: pathlib.Path) -> np.ndarray:
     raise bad(path, 'an array [h w] or [h w c]', f'{list(array.shape)}')
   if array.dtype.kind not in 'fiu':
     raise bad(path, 'floats or integers', f'dtype {array.dtype}')
-  if array.dtype.kind == 'f' and not np.isfinite(array).all():
+  if finite and array.dtype.kind == 'f' and not np.isfinite(array).all():
     broken = int((~np.isfinite(array)).sum())
     raise bad(path, 'finite numbers', f'{broken} NaN or infinite values')
   return array
@@ -57,8 +65,11 @@ def _load_npy(path):
   return np.array(mapped)
 
 
-def _load_picture(path):
+def _load_picture(path, colours):
   with Image.open(path) as picture:
+    # Of 16 bits, Pillow's conversion would keep the lowest 8.
+    if colours and not picture.mode.startswith(('I', 'F')):
+      picture = picture.convert('RGB')
     array = np.array(picture)
   return array.astype(np.uint8) if array.dtype == bool else array
 
@@ -78,8 +89,13 @@ def check_shape(
     raise bad(path, f'an array [{wanted}]', f'{list(array.shape)}')
 
 
-def as_colours(path: pathlib.Path, array: np.ndarray) -> np.ndarray:
-  """Bytes, or floats in [0, 1], of [h w 3]: float32 in [0, 1]."""
+def read_colours(path: pathlib.Path) -> np.ndarray:
+  """Bytes, or floats in [0, 1], of [h w 3]: float32 in [0, 1].
+
+  Raises:
+    InputError: the file cannot be read, or holds something else.
+  """
+  array = read_array(path, colours=True)
   check_shape(path, array, (None, None, 3))
   if array.dtype == np.uint8:
     return array.astype(np.float32) / np.float32(255)
