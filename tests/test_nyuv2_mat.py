@@ -384,6 +384,15 @@ def test_a_missing_or_misshapen_field_is_named(copy, field, spoil):
   assert_helpful(error.value, copy / NAME)
 
 
+def test_images_of_16_bits_are_refused(copy):
+  with h5py.File(copy / NAME, 'r+') as file:
+    images = file['images'][()]
+    del file['images']
+    file['images'] = images * np.uint16(257)
+  with pytest.raises(InputError, match='images of uint8'):
+    open_mat(copy)
+
+
 def test_raw_depth_may_be_absent_when_nothing_needs_it(copy, tmp_path):
   write_normals(tmp_path / 'n', 'npy')
   with h5py.File(copy / NAME, 'r+') as file:

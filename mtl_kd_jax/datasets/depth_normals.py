@@ -130,7 +130,11 @@ def _box_sum(values, window, pixels):
   """
   reach = window // 2
   for axis, at in enumerate(pixels):
-    pad = [(reach + 1, reach) if a == axis else (0, 0) for a in (0, 1)]
-    running = np.cumsum(np.pad(values, pad), axis=axis)
-    values = running.take(at + window, axis) - running.take(at, axis)
+    size = values.shape[axis]
+    shape = [n + (a == axis) for a, n in enumerate(values.shape)]
+    running = np.zeros(shape)
+    inner = np.s_[1:] if axis == 0 else np.s_[:, 1:]
+    np.cumsum(values, axis=axis, out=running[inner])
+    upper = running.take(np.minimum(at + reach + 1, size), axis)
+    values = upper - running.take(np.maximum(at - reach, 0), axis)
   return values

@@ -50,19 +50,18 @@ class Archive:
     content = self._open()
     return content[field].size if field in content else 0
 
-  def check(self, field: str, shape: tuple[int, ...], kind: str) -> None:
-    """Raises InputError unless the field has this shape and kind of number.
+  def check(self, field: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Raises InputError unless the field has this shape and type of number.
 
     Args:
       field: its name.
       shape: what it should be.
-      kind: NumPy's letter, 'f' or 'u'.
+      dtype: how the name of its type begins: 'uint8', or 'uint' for any width.
     """
     dataset = self._dataset(field)
-    if dataset.shape != shape or dataset.dtype.kind != kind:
-      words = {'f': 'floats', 'u': 'unsigned integers'}
+    if dataset.shape != shape or not dataset.dtype.name.startswith(dtype):
       raise self.bad(
-        f'{field} of {words[kind]} {list(shape)}',
+        f'{field} of {dtype} {list(shape)}',
         f'{dataset.dtype} {list(dataset.shape)}',
       )
 

@@ -231,15 +231,15 @@ def _check_fields(archive, options, *, computed) -> int:
   """Checks what is used of the archive; returns the number of frames."""
   h, w = FRAME_SIZE
   fields = {
-    'images': ((3, w, h), 'u'),
-    'labels': ((w, h), 'u'),
-    options.depth: ((w, h), 'f'),
+    'images': ((3, w, h), 'uint8'),
+    'labels': ((w, h), 'uint'),
+    options.depth: ((w, h), 'float'),
   }
   if computed:
-    fields['rawDepths'] = (w, h), 'f'
+    fields['rawDepths'] = (w, h), 'float'
   frames = (archive.shape('images') or (0,))[0]
-  for field, (shape, kind) in fields.items():
-    archive.check(field, (frames, *shape), kind)
+  for field, (shape, dtype) in fields.items():
+    archive.check(field, (frames, *shape), dtype)
   return frames
 
 
