@@ -28,11 +28,14 @@ def get_config() -> ConfigDict:
   config.select = 'last'
 
   config.data = data = ConfigDict()
-  # 'scenes' (rendered, no download), 'nyuv2' (folder of .npy files),
-  # 'cityscapes' (the official archives) or 'cityscapes_npy' (folder).
+  # 'scenes' (rendered, no download); 'nyuv2_mat' or 'cityscapes' (the official
+  # archives); 'nyuv2' or 'cityscapes_npy' (the literature's .npy files); or
+  # 'folder' (your own data).
   data.name = 'scenes'
   # scenes, cityscapes: where to prepare, '' for TFDS's usual directory.
   # nyuv2, cityscapes_npy: the folder that holds train/ and val/.
+  # nyuv2_mat: the folder that holds nyu_depth_v2_labeled.mat.
+  # folder: the folder.
   data.data_dir = ''
   # The folder with archives that you downloaded yourself; '' for TFDS's,
   # downloads/manual in its directory.
@@ -76,6 +79,64 @@ def get_config() -> ConfigDict:
   data.cityscapes_npy = ConfigDict()
   # 7 (its folders label_7) or 19 (label_19).
   data.cityscapes_npy.classes = 7
+  # Options of data.name = 'nyuv2_mat'.
+  data.nyuv2_mat = nyuv2_mat = ConfigDict()
+  # Height and width in pixels that the frames are reduced to.
+  nyuv2_mat.image_size = (288, 384)
+  # First row, end row, first column and end column of 480x640 that are kept.
+  # The default cuts the white border off; (0, 480, 0, 640) keeps all.
+  nyuv2_mat.crop = (45, 471, 41, 601)
+  # 13 or 40.
+  nyuv2_mat.classes = 13
+  # What the archive's labels are: 'raw', the official 894 ids, or 'nyu40', for
+  # copies that hold 1 to 40.
+  nyuv2_mat.label_ids = 'raw'
+  # 'filled', with depth made up where the sensor saw none, or 'raw'.
+  nyuv2_mat.depth = 'filled'
+  # A folder of normals; '' to compute them from the raw depth.
+  nyuv2_mat.normals_dir = ''
+  # Options of data.name = 'folder', your own data (docs/data.md). Files are
+  # given as patterns of paths in the folder, in which {frame} stands for the
+  # name of a frame and {split} for what is named here for the split.
+  data.folder = folder = ConfigDict()
+  # Height and width in pixels that all files are brought to; () if they all
+  # have the same, which is kept.
+  folder.image_size = ()
+  # What stands for {split}; or a file .txt that lists frames, one in a line.
+  folder.train = 'train'
+  folder.val = 'val'
+  # '' for none.
+  folder.test = ''
+  # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
+  folder.image = '{split}/image/{frame}.png'
+  # Whether frames may lack maps: they are unlabelled for that task.
+  folder.partial = False
+  folder.semantic = ConfigDict()
+  # Maps of class ids, .png or .npy; '' for none.
+  folder.semantic.files = ''
+  # Names of the classes.
+  folder.semantic.classes = ()
+  # The id of each class in the files; () for 0, 1, 2 ...
+  folder.semantic.ids = ()
+  # Ids that mean unlabelled. Any other id is an error.
+  folder.semantic.ignore = (-1, 255)
+  folder.depth = ConfigDict()
+  # Maps of depth, .png or .npy; '' for none.
+  folder.depth.files = ''
+  # 'depth', along the optical axis, or 'disparity', also for inverse depth.
+  folder.depth.quantity = 'depth'
+  # The unit after scaling, for the tables.
+  folder.depth.unit = 'm'
+  # What a stored number is multiplied with: 0.001 for millimetres.
+  folder.depth.scale = 1.0
+  # Stored numbers that mean unlabelled, as NaN and infinity always do.
+  folder.depth.invalid = (0,)
+  folder.normals = ConfigDict()
+  # Unit vectors in .npy, or as colours, v = max / 2 * (n + 1), in .png; '' for
+  # none.
+  folder.normals.files = ''
+  # The stored vector or colour that means unlabelled.
+  folder.normals.invalid = (0, 0, 0)
 
   config.model = model = ConfigDict()
   # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or

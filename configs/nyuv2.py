@@ -3,6 +3,9 @@
     python launch.py --config=configs/nyuv2.py --config.data.data_dir=FOLDER
     python launch.py --config=configs/nyuv2.py:url --config.data.data_dir=FOLDER
 
+Each reads the .npy dump of the literature, or with --config.data.name=nyuv2_mat
+the official archive (docs/data.md has the differences).
+
 kd4mtl  Li & Bilen 2020, the default: SegNet, bottleneck aligned with bottleneck
         and decoder with decoder, no augmentation.
 mtan    the same with MTAN, whose tasks have features of their own.

@@ -39,6 +39,8 @@ ONLY_IN = {
   'ml_collections': {'jobs', 'experiment.py', 'config_values.py'},
   'tensorflow_datasets': {'datasets'},
   'grain': {'datasets'},
+  'h5py': {'datasets'},
+  'scipy': {'datasets'},
   'tensorflow': set(),
   'torch': {'import_torch.py'},
   'safetensors': {'import_torch.py'},

@@ -5,6 +5,7 @@ from PIL import Image
 import pytest
 
 from mtl_kd_jax.datasets.augment import augment, flip_horizontally, zoom
+from mtl_kd_jax.datasets.depth_normals import Camera, normals_from_depth
 from mtl_kd_jax.labels import Label
 
 H, W = 24, 32
@@ -118,6 +119,104 @@ def test_zoom_is_the_smaller_scene_seen_through_a_longer_lens(scale, corner):
   # The bounds are narrow enough to tell a wrong factor.
   assert (high < low * 1.15).all()
   np.testing.assert_array_equal(zoomed['normals'], expected['normals'])
+
+
+def random_plane(seed):
+  """A slanted plane in front of the camera, facing it: normal, offset."""
+  rng = np.random.default_rng((7, seed))
+  normal = np.append(rng.uniform(-0.4, 0.4, 2), -1)
+  return normal / np.linalg.norm(normal), -rng.uniform(0.5, 8)
+
+
+@pytest.mark.parametrize('seed', range(8))
+@pytest.mark.parametrize('scale', [3, 5])
+def test_an_odd_zoom_has_the_exact_plane_where_centres_stay_centres(
+  seed, scale
+):
+  # Of `scale` pixels the middle one has its centre where the source pixel has.
+  normal, offset = random_plane(seed)
+  rng = np.random.default_rng(seed)
+  corner = rng.integers(0, (H - H // scale, W - W // scale))
+  zoomed = zoom(
+    render_plane(normal=normal, offset=offset), scale, corner, labels=LABELS
+  )
+  expected = render_plane(
+    normal=normal,
+    offset=offset / scale,
+    focal=scale * FOCAL,
+    centre=scale * (np.array(CENTRE) + 0.5 - corner) - 0.5,
+  )
+  middle = np.s_[scale // 2 :: scale, scale // 2 :: scale]
+  for task in ('depth', 'disparity', 'normals'):
+    np.testing.assert_allclose(
+      zoomed[task][middle], expected[task][middle], rtol=1e-5, err_msg=task
+    )
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_augment_gives_the_exact_plane_of_the_pixel_that_it_took(seed):
+  normal, offset = random_plane(seed)
+  sample = render_plane(normal=normal, offset=offset)
+  # Bilinear resampling gives a ramp of coordinates back exactly.
+  y, x = np.mgrid[:H, :W].astype(np.float32)
+  sample['image'] = np.stack([y, x, x], axis=-1)
+  changed = run(sample, seed, scales=(1.0, 1.2, 1.37, 1.5, 2.0))
+  y, x = changed['image'][..., 0], changed['image'][..., 1]
+  scale = 1 / float(y[H // 2 + 1, 0] - y[H // 2, 0])
+  mirrored = x[0, W // 2] > x[0, W // 2 + 1]
+  # A border between two pixels may be rounded either way.
+  sure = (np.abs(y % 1 - 0.5) > 1e-3) & (np.abs(x % 1 - 0.5) > 1e-3)
+  assert sure.mean() > 0.4
+  depth = plane_depth(
+    np.round(y),
+    np.round(x),
+    normal=normal,
+    offset=offset,
+    focal=FOCAL,
+    centre=CENTRE,
+  )
+  for task, values in (
+    ('depth', depth / scale),
+    ('disparity', scale / depth),
+  ):
+    actual = changed[task][..., 0][sure]
+    np.testing.assert_allclose(actual, values[sure], rtol=1e-4, err_msg=task)
+  facing = normal * [-1 if mirrored else 1, 1, 1]
+  np.testing.assert_allclose(
+    changed['normals'], np.broadcast_to(facing, (H, W, 3)), atol=1e-6
+  )
+
+
+@all_zooms
+@pytest.mark.parametrize('mirror', [False, True])
+def test_normals_are_still_those_of_the_depth(scale, corner, mirror):
+  changed = zoom(render_plane(), scale, corner, labels=LABELS)
+  cy, cx = scale * (np.array(CENTRE) + 0.5 - corner) - 0.5
+  if mirror:
+    changed, cx = flip_horizontally(changed, labels=LABELS), W - 1 - cx
+  camera = Camera(scale * FOCAL, scale * FOCAL, cx, cy)
+  # A wide window, for the depth of the nearest pixel goes in small steps.
+  fitted = normals_from_depth(changed['depth'][..., 0], camera, window=15)
+  given = fitted.any(axis=-1)
+  assert given.mean() > 0.5
+  cosine = (fitted * changed['normals'])[given].sum(-1)
+  assert np.degrees(np.arccos(cosine.min())) < 6
+  # And not those of the other side, which a forgotten sign would give.
+  other = (fitted * changed['normals'] * np.float32([-1, 1, 1]))[given].sum(-1)
+  assert np.degrees(np.arccos(other.max())) > 30
+
+
+def test_depth_and_disparity_stay_each_others_inverse():
+  sample, _ = with_holes(render_plane())
+  sample['disparity'] = np.divide(
+    1, sample['depth'], out=0 * sample['depth'], where=sample['depth'] > 0
+  )
+  for seed in range(12):
+    changed = run(sample, seed)
+    depth, disparity = changed['depth'], changed['disparity']
+    np.testing.assert_array_equal(depth > 0, disparity > 0)
+    known = depth > 0
+    np.testing.assert_allclose(depth[known] * disparity[known], 1, rtol=1e-6)
 
 
 def test_mirroring_is_the_mirrored_scene():

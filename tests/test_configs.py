@@ -8,6 +8,7 @@ import cityscapes_files
 from conftest import REPOSITORY
 import jax
 import numpy as np
+from nyu_layout import make_frames, write_archive
 import pytest
 from safetensors.numpy import save_file
 
@@ -147,6 +148,26 @@ def test_a_bad_value_is_named_with_its_key(key, value, message, tmp_path):
   with pytest.raises(InputError, match=message) as error:
     build(config)
   assert last in str(error.value) or groups[-1] in error.value.where
+
+
+def test_nyuv2_reads_the_official_archive_by_its_name(tmp_path):
+  config = module('nyuv2').get_config()
+  config.batch_size = 4
+  config.model.width = 0.0625
+  config.data.name = 'nyuv2_mat'
+  config.data.data_dir = str(tmp_path)
+  config.data.nyuv2_mat.image_size = (32, 64)
+  write_archive(tmp_path, make_frames(5), train=(1, 2, 3, 4), test=(5,))
+  experiment = build(config)
+  assert experiment.steps_per_epoch == 1
+  assert experiment.tasks['semantic'].channels == 13
+  batch = next(experiment.student().train_batches(0))
+  assert {k: x.shape for k, x in batch.items()} == {
+    'image': (4, 32, 64, 3),
+    'semantic': (4, 32, 64),
+    'depth': (4, 32, 64, 1),
+    'normals': (4, 32, 64, 3),
+  }
 
 
 def test_a_task_without_labels_is_refused(tmp_path):

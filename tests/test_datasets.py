@@ -8,6 +8,7 @@ import pickle
 import cityscapes_files
 from conftest import random_sample
 import numpy as np
+from nyu_layout import make_frames, write_archive
 import pytest
 
 from mtl_kd_jax.datasets import DATASETS, make_dataset
@@ -61,12 +62,57 @@ def cityscapes_npy_options(folder):
   return {'data_dir': str(folder), 'classes': 7}
 
 
+def nyuv2_mat_options(folder):
+  write_archive(folder, make_frames(3))
+  return {
+    'data_dir': str(folder),
+    'image_size': SIZE,
+    'crop': (45, 471, 41, 601),
+    'classes': 40,
+    'label_ids': 'raw',
+    'depth': 'raw',
+    'normals_dir': '',
+  }
+
+
+def folder_options(folder):
+  nyuv2_options(folder)
+  return {
+    'data_dir': str(folder),
+    'image_size': (),
+    'train': 'train',
+    'val': 'val',
+    'test': '',
+    'image': '{split}/image/{frame}.npy',
+    'partial': False,
+    'semantic': {
+      'files': '{split}/label/{frame}.npy',
+      'classes': ('a', 'b', 'c', 'd'),
+      'ids': (),
+      'ignore': (-1,),
+    },
+    'depth': {
+      'files': '{split}/depth/{frame}.npy',
+      'quantity': 'depth',
+      'unit': 'm',
+      'scale': 1.0,
+      'invalid': (0,),
+    },
+    'normals': {
+      'files': '{split}/normal/{frame}.npy',
+      'invalid': (0, 0, 0),
+    },
+  }
+
+
 # name -> a function of an empty folder; the keyword arguments of `make`.
 OPTIONS = {
   'scenes': scenes_options,
   'nyuv2': nyuv2_options,
   'cityscapes': cityscapes_options,
   'cityscapes_npy': cityscapes_npy_options,
+  'nyuv2_mat': nyuv2_mat_options,
+  'folder': folder_options,
 }
 
 

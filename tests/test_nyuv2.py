@@ -184,6 +184,15 @@ def test_a_missing_folder_is_answered_with_how_to_get_it(tmp_path, data_dir):
   assert (repository / 'configs/quickstart.py').is_file()
 
 
+def test_the_official_archive_is_answered_with_its_dataset(tmp_path):
+  with pytest.raises(InputError) as error:
+    nyuv2.make(data_dir=str(tmp_path))
+  assert 'nyuv2_mat' not in error.value.do
+  (tmp_path / 'nyu_depth_v2_labeled.mat').touch()
+  with pytest.raises(InputError, match=r'config\.data\.name=nyuv2_mat;'):
+    nyuv2.make(data_dir=str(tmp_path))
+
+
 def test_an_empty_image_folder_is_named(folder):
   (folder / 'val/image/0.npy').unlink()
   with pytest.raises(InputError) as error:

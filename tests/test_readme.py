@@ -26,7 +26,9 @@ def test_config_keys_that_a_page_names_exist(page):
   from configs.common import get_config
 
   config = get_config()
-  for key in re.findall(r'config\.([a-z_][a-z_.]*[a-z_])', page.read_text()):
+  for key in re.findall(
+    r'config\.([a-z_][a-z0-9_.]*[a-z0-9_])', page.read_text()
+  ):
     if key in ('data.scenes', 'json', 'name'):
       continue
     node = config

@@ -243,6 +243,14 @@ def test_a_right_prediction_looks_like_its_label(task):
   )
 
 
+def test_what_is_near_is_dark_whether_depth_or_disparity_is_drawn():
+  ramp = np.linspace(1, 3, 48, dtype=np.float32).reshape(*SIZE, 1)
+  depth = TASKS['depth'](Label('depth', unit='m')).render(ramp, ramp)
+  disparity = TASKS['depth'](Label('disparity', unit='px')).render(ramp, ramp)
+  assert depth[0, 0].sum() < depth[-1, -1].sum()
+  np.testing.assert_allclose(disparity, depth[::-1, ::-1], atol=1)
+
+
 # ---- Semantic segmentation --------------------------------------------------
 
 

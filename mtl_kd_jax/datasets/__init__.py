@@ -5,7 +5,14 @@ opened `Dataset`. Its `preview` takes the same and returns what can be said
 without opening anything: labels and image size, and no splits.
 """
 
-from mtl_kd_jax.datasets import cityscapes, cityscapes_npy, nyuv2, scenes
+from mtl_kd_jax.datasets import (
+  cityscapes,
+  cityscapes_npy,
+  folder,
+  nyuv2,
+  nyuv2_mat,
+  scenes,
+)
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.errors import InputError
 
@@ -14,6 +21,8 @@ DATASETS = {
   'nyuv2': nyuv2,
   'cityscapes': cityscapes,
   'cityscapes_npy': cityscapes_npy,
+  'nyuv2_mat': nyuv2_mat,
+  'folder': folder,
 }
 
 

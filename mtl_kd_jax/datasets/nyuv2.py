@@ -71,12 +71,19 @@ def make(*, data_dir: str) -> Dataset:
       expected='the NYU-v2 .npy dump: train/image/0.npy, val/image/0.npy ...',
       found='no such folder' if data_dir else 'no folder was named',
       where=f'config.data.data_dir = {data_dir!r}',
-      do='download the 288x384 dump (8.4 GB) that the README of '
+      do=_hint(root) + 'download the 288x384 dump (8.4 GB) that the README of '
       'github.com/lorenmt/mtan links to, unpack it, and name the folder that '
       'holds train/ and val/ with --config.data.data_dir=FOLDER. To try '
       'without any download: --config=configs/quickstart.py',
     )
   return npy_folder.open_folder('nyuv2', root, _PARTS)
+
+
+def _hint(root):
+  # The two forms of NYU-v2 are easily taken for each other.
+  official = (root / 'nyu_depth_v2_labeled.mat').is_file()
+  name = '--config.data.name=nyuv2_mat'
+  return f'for the official archive, which is there: {name}; else ' * official
 
 
 def preview(*, data_dir: str) -> Dataset:

@@ -1,5 +1,7 @@
 """Depth, or inverse depth: L1; absolute and relative error, RMSE."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -41,7 +43,7 @@ def make(label: Label) -> base.Task:
       'rmse': base.Metric('RMSE', label.unit, False, in_gain=False),
     },
     headline='abs_error',
-    render=_render,
+    render=functools.partial(_render, far_is_large=label.quantity == 'depth'),
   )
 
 
@@ -69,11 +71,13 @@ def _metrics(statistics):
   }
 
 
-def _render(x, label):
+def _render(x, label, *, far_is_large):
   depth = x[..., 0].astype(np.float64)
   known = label[label > 0]
-  near, far = np.quantile(known, (0.02, 0.98)) if known.size else (0.0, 1.0)
-  shade = np.clip((depth - near) / max(far - near, 1e-6), 0, 1)
+  low, high = np.quantile(known, (0.02, 0.98)) if known.size else (0.0, 1.0)
+  shade = np.clip((depth - low) / max(high - low, 1e-6), 0, 1)
+  if not far_is_large:
+    shade = 1 - shade
   knots = np.linspace(0, 1, len(_COLOURS))
   rgb = np.stack([np.interp(shade, knots, c) for c in _COLOURS.T], axis=-1)
   # A prediction may be negative; only an exact 0 is a missing label.
