@@ -154,6 +154,7 @@ def test_nyuv2_reads_the_official_archive_by_its_name(tmp_path):
   config = module('nyuv2').get_config()
   config.batch_size = 4
   config.model.width = 0.0625
+  config.data.workers = 0  # processes would take longer than all the rest
   config.data.name = 'nyuv2_mat'
   config.data.data_dir = str(tmp_path)
   config.data.nyuv2_mat.image_size = (32, 64)
@@ -168,6 +169,29 @@ def test_nyuv2_reads_the_official_archive_by_its_name(tmp_path):
     'depth': (4, 32, 64, 1),
     'normals': (4, 32, 64, 3),
   }
+
+
+def test_a_folder_is_read_as_a_config_describes_it(tmp_path):
+  config = tiny('nyuv2', tmp_path)
+  config.model.width = 0.0625
+  config.tasks = ('semantic', 'depth')
+  config.data.workers = 0
+  config.data.name = 'folder'
+  folder = config.data.folder
+  folder.image_size = (32, 32)
+  folder.image = '{split}/image/{frame}.npy'
+  folder.semantic.files = '{split}/label/{frame}.npy'
+  folder.semantic.classes = tuple('abcdefghijklm')
+  folder.depth.files = '{split}/depth/{frame}.npy'
+  folder.depth.quantity = 'disparity'
+  folder.depth.unit = 'px'
+  experiment = build(config)
+  assert experiment.tasks['semantic'].channels == 13
+  assert experiment.tasks['depth'].columns['abs_error'].unit == 'px'
+  batch = next(experiment.student().train_batches(0))
+  assert batch['semantic'].shape == (4, 32, 32)
+  assert batch['depth'].shape == (4, 32, 32, 1)
+  assert 'normals' not in batch
 
 
 def test_a_task_without_labels_is_refused(tmp_path):
