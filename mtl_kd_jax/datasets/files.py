@@ -53,9 +53,8 @@ def read_array(
     raise bad(path, 'an array [h w] or [h w c]', f'{list(array.shape)}')
   if array.dtype.kind not in 'fiu':
     raise bad(path, 'floats or integers', f'dtype {array.dtype}')
-  if finite and array.dtype.kind == 'f' and not np.isfinite(array).all():
-    broken = int((~np.isfinite(array)).sum())
-    raise bad(path, 'finite numbers', f'{broken} NaN or infinite values')
+  if finite:
+    check_finite(path, array)
   return array
 
 
@@ -72,6 +71,13 @@ def _load_picture(path, colours):
       picture = picture.convert('RGB')
     array = np.array(picture)
   return array.astype(np.uint8) if array.dtype == bool else array
+
+
+def check_finite(path: pathlib.Path, array: np.ndarray) -> None:
+  """Raises InputError for NaN and infinity."""
+  if array.dtype.kind == 'f' and not np.isfinite(array).all():
+    broken = int((~np.isfinite(array)).sum())
+    raise bad(path, 'finite numbers', f'{broken} NaN or infinite values')
 
 
 def check_shape(
@@ -157,5 +163,5 @@ def bad(path, expected: str, found: str, do: str = '') -> InputError:
     expected=expected,
     found=found,
     where=f'{path}',
-    do=do or 'replace this file, or describe it as it is (docs/data.md)',
+    do=do or 'replace this file; docs/data.md says what it may hold',
   )

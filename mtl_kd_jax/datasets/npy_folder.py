@@ -11,21 +11,15 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import pathlib
-import threading
 
 import numpy as np
 
+from mtl_kd_jax.datasets import files
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
 SPLITS = ('train', 'val')
-# How far from 1 the length of a stored normal may be: float16 files pass, and
-# vectors that were blended or are stored as colours do not.
-_LENGTH_TOLERANCE = 0.01
-# NumPy parses a file's header with `ast`, which in Python 3.11 fails now and
-# then when several threads are in it.
-_PARSING = threading.Lock()
 
 # (file, (height, width) or None for any) -> array in the form of labels.py
 Reader = Callable[[pathlib.Path, tuple[int, int] | None], np.ndarray]
@@ -155,37 +149,17 @@ def _number(name: str):
 def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
   """Reads [h w] (channels 0) or [h w channels] and checks shape and numbers."""
   array = _read(path, size, channels=channels)
-  if array.dtype.kind == 'f' and not np.isfinite(array).all():
-    broken = int((~np.isfinite(array)).sum())
-    raise _bad(path, 'finite numbers', f'{broken} NaN or infinite values')
+  files.check_finite(path, array)
   return array
 
 
 def _read(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
   """Reads an array and checks its shape, of any size when `size` is None."""
-  try:
-    with _PARSING:
-      mapped = np.lib.format.open_memmap(path, mode='r')
-    array = np.array(mapped)
-  except Exception as error:
-    # A damaged header makes NumPy raise almost anything.
-    raise _bad(path, 'a readable .npy file', str(error)) from error
+  array = files.read_array(path, finite=False)
   if channels == 1 and array.ndim == 2:
     array = array[..., None]
-  elif channels == 0 and array.ndim == 3 and array.shape[-1] == 1:
-    array = array[..., 0]
   tail = (channels,) if channels else ()
-  if size is None:
-    size = array.shape[:2]
-  if (
-    not array.size
-    or array.ndim != 2 + len(tail)
-    or array.shape != (*size, *tail)
-  ):
-    wanted = [*size, *tail] if len(size) == 2 else ['h', 'w', *tail]
-    raise _bad(path, f'an array {wanted}', f'{list(array.shape)}')
-  if array.dtype.kind not in 'fiu':
-    raise _bad(path, 'floats or integers', f'dtype {array.dtype}')
+  files.check_shape(path, array, (*(size or (None, None)), *tail))
   return array
 
 
@@ -193,8 +167,8 @@ def read_image(path: pathlib.Path, size) -> np.ndarray:
   """Colours in [0, 1], float32 [h w 3]."""
   image = _load(path, size, channels=3)
   if image.dtype.kind != 'f':
-    raise _bad(path, 'floats in [0, 1]', f'dtype {image.dtype}')
-  _check_range(path, image, 0, 1, 'colours in [0, 1]')
+    raise files.bad(path, 'floats in [0, 1]', f'dtype {image.dtype}')
+  files.check_range(path, image, 0, 1, 'colours in [0, 1]')
   return image.astype(np.float32)
 
 
@@ -206,10 +180,10 @@ def classes_reader(count: int) -> Reader:
 def _read_classes(path, size, *, count):
   label = _load(path, size, channels=0)
   top = count - 1
-  _check_range(path, label, -1, top, f'classes 0..{top}, or -1 for none')
+  files.check_range(path, label, -1, top, f'classes 0..{top}, or -1 for none')
   whole = label.astype(np.int32)
   if not np.array_equal(whole, label):
-    raise _bad(path, 'whole numbers as classes', 'fractions')
+    raise files.bad(path, 'whole numbers as classes', 'fractions')
   return whole
 
 
@@ -227,35 +201,10 @@ def _read_depth(path, size, *, most, unit):
   depth = _load(path, size, channels=1)
   top = '' if most == np.inf else f' and <= {most:g}'
   expected = f'{unit} >= 0{top}, with 0 for missing'
-  _check_range(path, depth, 0, most, expected)
+  files.check_range(path, depth, 0, most, expected)
   return depth.astype(np.float32)
 
 
 def read_normals(path: pathlib.Path, size) -> np.ndarray:
   """Unit vectors, 0, 0, 0 for none: float32 [h w 3]."""
-  normal = _load(path, size, channels=3).astype(np.float32)
-  length = np.linalg.norm(normal, axis=-1)
-  odd = (length > 0) & (np.abs(length - 1) > _LENGTH_TOLERANCE)
-  if odd.any():
-    raise _bad(
-      path,
-      'unit vectors, or 0, 0, 0 where missing',
-      f'{int(odd.sum())} vectors of another length, e.g. {length[odd][0]:.3f}',
-    )
-  return normal
-
-
-def _check_range(path, array, low, high, expected):
-  if array.size and (array.min() < low or array.max() > high):
-    raise _bad(
-      path, expected, f'values from {array.min():g} to {array.max():g}'
-    )
-
-
-def _bad(path, expected, found):
-  return InputError(
-    expected=expected,
-    found=found,
-    where=f'{path}',
-    do='restore this file from the dump (docs/data.md has the format)',
-  )
+  return files.as_vectors(path, _load(path, size, channels=3))
