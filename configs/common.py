@@ -5,7 +5,7 @@ printed config is the whole experiment: nothing is defaulted anywhere else.
 Any key can be changed on the command line: --config.epochs=3
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -35,6 +35,10 @@ def get_config() -> ConfigDict:
   data.data_dir = ''
   data.train_split = 'train'
   data.eval_split = 'val'
+  # Which training samples keep their labels, drawn by the seed: a share above 0
+  # and up to 1, for all tasks or as {'task': share}; or 'one', for one random
+  # label per image. What is hidden is hidden in every epoch and every stage.
+  data.keep_labels = FieldReference(1.0, field_type=object)
   # Zoom into random crops by one of these factors; (1.0,) for none.
   data.scales = (1.0,)
   # Mirror every second sample.

@@ -18,6 +18,8 @@ from mtl_kd_jax.datasets import (
   make_dataset,
   preview_dataset,
 )
+from mtl_kd_jax.datasets.base import Source
+from mtl_kd_jax.datasets.partial import hide_labels
 from mtl_kd_jax.distillation import Distillation, make_adaptors
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.import_torch import read_backbone
@@ -83,6 +85,21 @@ class Experiment:
       evaluate=config.report.eval_every_epochs * self.steps_per_epoch,
     )
 
+  def train_source(self) -> Source:
+    """The training samples, with the labels that they keep.
+
+    Raises:
+      InputError: config.data.keep_labels cannot be used.
+    """
+    data = self.config.data
+    keep = data.keep_labels
+    return hide_labels(
+      self.dataset.source(data.train_split),
+      labels={task: self.dataset.labels[task] for task in self.tasks},
+      keep=keep.to_dict() if isinstance(keep, ConfigDict) else keep,
+      seed=self.config.seed,
+    )
+
   def eval_batches(self):
     """Iterates over this process's share of the evaluation split."""
     data = self.config.data
@@ -139,7 +156,7 @@ class Experiment:
     config = self.config
     return loader.train_batches(
       self.dataset,
-      self.dataset.source(config.data.train_split),
+      self.train_source(),
       batch_size=config.batch_size,
       epochs=config.epochs,
       start_step=start_step,
@@ -231,5 +248,7 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
     balancer=balancer,
     steps_per_epoch=steps_per_epoch,
   )
+  if data:
+    experiment.train_source()  # checks which labels are to be kept
   experiment.student()  # checks networks, taps, schedule, teacher mode
   return experiment

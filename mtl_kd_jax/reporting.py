@@ -111,14 +111,12 @@ class StageReport:
 
     Args:
       steps: (step, losses by name), in order, since the last call. One line is
-        logged, with the mean over them.
+        logged, with the mean over them; of a task's loss over those steps
+        whose batch had a label of it, 'labelled/<task>', if that is given.
     """
     self._resume_clock()
-    self._step, latest = steps[-1]
-    mean = {
-      name: sum(losses[name] for _, losses in steps) / len(steps)
-      for name in latest
-    }
+    self._step = steps[-1][0]
+    mean = _mean([losses for _, losses in steps])
     speed = self._steps_per_second()
     if self._reporter.enabled:
       self._write('train', mean)
@@ -178,7 +176,8 @@ class StageReport:
     self._log.write(json.dumps(line) + '\n')
     self._log.flush()
     for name, x in values.items():
-      self._tensorboard.add_scalar(f'{kind}/{name}', x, self._step)
+      if math.isfinite(x):
+        self._tensorboard.add_scalar(f'{kind}/{name}', x, self._step)
 
   def _say(self, text):
     self._said = time.time() + _PLAIN_SECONDS
@@ -247,6 +246,23 @@ def _forget_after(path, stage, step):
   write_atomically(path, ''.join(raw + '\n' for raw in kept))
 
 
+def _mean(steps: list[Mapping[str, float]]) -> dict[str, float]:
+  """The mean of every loss; NaN for a task without a label in all the steps."""
+  mean = {}
+  for name in steps[0]:
+    kind, _, task = name.partition('/')
+    if kind == 'labelled':
+      continue
+    weights = [1.0] * len(steps)
+    if kind == 'loss' and task:
+      weights = [losses.get(f'labelled/{task}', 1.0) for losses in steps]
+    total = sum(
+      w * losses[name] for w, losses in zip(weights, steps, strict=True)
+    )
+    mean[name] = total / sum(weights) if sum(weights) else math.nan
+  return mean
+
+
 def _show(losses):
   """E.g. 'loss 4.871: depth 0.912 (aligned 0.604), semantic 1.310 (...)'."""
   parts = []
@@ -255,7 +271,8 @@ def _show(losses):
     if kind == 'loss' and task:
       aligned = losses.get(f'alignment/{task}')
       note = '' if aligned is None else f' (aligned {aligned:.3f})'
-      parts.append(f'{task} {x:.3f}{note}')
+      shown = f'{x:.3f}' if math.isfinite(x) else 'no label'
+      parts.append(f'{task} {shown}{note}')
   return f'loss {losses["loss"]:.3f}: {", ".join(parts)}'
 
 

@@ -128,6 +128,8 @@ def _introduce(experiment, workdir, reporter):
     f'{experiment.steps_per_epoch} steps of {config.batch_size} images on '
     f'{len(devices)} {devices[0].platform} device(s)\nworkdir: {workdir}'
   )
+  if config.data.keep_labels != 1:
+    reporter.print(f'labels kept in training: {config.data.keep_labels}')
   stages = [experiment.teacher(task) for task in experiment.tasks]
   stages += [experiment.baseline()] if config.baseline else []
   stages += [experiment.student()]
