@@ -28,6 +28,8 @@ def draw_curves(
   log: Sequence[Mapping[str, Any]],
   tasks: Mapping[str, Task],
   path: pathlib.Path,
+  *,
+  split: str,
 ) -> None:
   """Draws curves.png: per task the training loss, alignment and headline.
 
@@ -35,6 +37,7 @@ def draw_curves(
     log: the lines of metrics.jsonl.
     tasks: the tasks, one row of plots each.
     path: the file to write.
+    split: the split that was scored during training.
   """
   with matplotlib.rc_context(_STYLE):
     columns = 3
@@ -49,7 +52,7 @@ def draw_curves(
       _curve(row[2], log, 'eval', f'{name}/{task.headline}', name)
       row[0].set_title(f'{name}: training loss')
       row[1].set_title(f'{name}: alignment with its teacher')
-      row[2].set_title(f'{name}: {_label(metric)}, evaluation split')
+      row[2].set_title(f'{name}: {_label(metric)}, split {split!r}')
     for axis in axes[-1]:
       axis.set_xlabel('epoch')
     handles = {}

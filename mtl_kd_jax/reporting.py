@@ -27,6 +27,10 @@ from rich.progress import (
 from rich.table import Table
 from tensorboardX import SummaryWriter
 
+# Kinds of lines with metrics: of the split that checkpoints are chosen on, and
+# of the one that is reported, in the last epochs.
+SELECTION = 'eval'
+REPORTED = 'test'
 _LOG = 'metrics.jsonl'
 _PLAIN_SECONDS = 10.0  # between two plain lines
 
@@ -134,6 +138,7 @@ class StageReport:
         self._say(f'step {self._step}/{self._steps}{pace}: {shown}')
     if self._begun is None:
       self._begun, self._first = time.time(), self._step
+      self._paused = 0.0
 
   def pause(self, reason: str) -> None:
     """Stops the clock until the next step; shows why."""
@@ -141,15 +146,29 @@ class StageReport:
     if self._progress:
       self._progress.update(self._bar, speed=reason)
 
+  def scored(self, step: int) -> set[str]:
+    """The kinds of evaluation of a step that an earlier run has logged."""
+    if not self._reporter.enabled:
+      return {SELECTION, REPORTED}  # the main process knows
+    return {
+      e['kind']
+      for e in read_log(self._reporter.workdir)
+      if (e['stage'], e['step']) == (self._name, step)
+    }
+
   def evaluation(
-    self, step: int, metrics: Mapping[str, Mapping[str, float]]
+    self,
+    step: int,
+    metrics: Mapping[str, Mapping[str, float]],
+    *,
+    kind: str = SELECTION,
   ) -> None:
-    """Logs the metrics of the evaluation split, and ends a pause."""
+    """Logs the metrics of a split, SELECTION or REPORTED, and ends a pause."""
     self._resume_clock()
     self._step = step
     if self._reporter.enabled:
       self._write(
-        'eval',
+        kind,
         {f'{t}/{m}': x for t, ms in metrics.items() for m, x in ms.items()},
       )
 

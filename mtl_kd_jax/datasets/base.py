@@ -52,7 +52,7 @@ class Dataset:
       raise InputError(
         expected=f'a split of {self.name}: {", ".join(self.sources)}',
         found=repr(split),
-        where='config.data.train_split, config.data.eval_split or --split',
+        where='config.data.{train_split,eval_split,select_split} or --split',
         do='name one of those splits',
       )
     return self.sources[split]()
