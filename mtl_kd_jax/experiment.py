@@ -229,6 +229,18 @@ def select_split(config: ConfigDict) -> str:
   return data.select_split or own
 
 
+def open_dataset(config: ConfigDict, *, data: bool = True) -> Dataset:
+  """The dataset that the config names, or what is known of it unopened.
+
+  Raises:
+    InputError: the name is unknown, or the data cannot be opened.
+  """
+  name = config.data.name
+  options = config.data[name] if name in DATASETS else {}
+  make = make_dataset if data else preview_dataset
+  return make(name, data_dir=config.data.data_dir, **options)
+
+
 def build(config: ConfigDict, *, data: bool = True) -> Experiment:
   """Makes and checks everything that the config names.
 
@@ -243,10 +255,7 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
   check_values(config)
   parallel = make_parallel(config.parallel.mode, batch_size=config.batch_size)
   balancer = make_balancer(config.balancing.name)
-  name = config.data.name
-  options = config.data[name] if name in DATASETS else {}
-  open_dataset = make_dataset if data else preview_dataset
-  dataset = open_dataset(name, data_dir=config.data.data_dir, **options)
+  dataset = open_dataset(config, data=data)
   tasks = make_tasks(config.tasks, dataset.labels, dataset=dataset.name)
   missing = [t for t in tasks if t not in config.distill.weights]
   if missing:

@@ -56,10 +56,9 @@ class Results:
   @property
   def average_title(self) -> str:
     """The same of the second protocol."""
-    return (
-      f'{self.name}: mean of the last {self.average_epochs} epochs on split '
-      f'{self.split!r}'
-    )
+    count = self.average_epochs
+    epochs = 'epoch' if count == 1 else f'{count} epochs'
+    return f'{self.name}: mean of the last {epochs} on split {self.split!r}'
 
   @property
   def protocols(self) -> dict[str, Mapping[str, Metrics]]:

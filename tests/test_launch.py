@@ -94,7 +94,7 @@ def test_the_main_job_ends_with_the_table_and_its_files(finished):
   results = json.loads((workdir / 'results.json').read_text())
   assert results['chosen_on'] == 'held_out'
   assert "chosen on split 'held_out'" in stdout
-  assert 'mean of the last 1 epochs' in stdout
+  assert 'mean of the last epoch on' in stdout
   assert list(results['rows']) == ['single-task', 'uniform', 'distilled']
   markdown = (workdir / 'results.md').read_text()
   for row in results['rows'].values():

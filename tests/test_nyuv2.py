@@ -316,8 +316,8 @@ def test_an_npz_under_the_name_of_an_npy_is_named(folder, length):
 
 @pytest.mark.parametrize(
   'spoilt',
-  [np.zeros(3), np.float64(0), np.zeros((0, 0, 3)), np.full((4, 4, 3), np.nan)],
-  ids=['row', 'number', 'empty', 'NaN'],
+  [np.zeros(3), np.float64(0), np.zeros((0, 0, 3))],
+  ids=['row', 'number', 'empty'],
 )
 def test_a_spoilt_first_image_is_named_when_the_folder_is_opened(
   folder, spoilt

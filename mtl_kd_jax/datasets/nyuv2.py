@@ -43,6 +43,7 @@ _LABELS = {
   'normals': Label('normal'),
 }
 _FOLDERS = {'semantic': 'label', 'depth': 'depth', 'normals': 'normal'}
+_CHANNELS = {'semantic': 0, 'depth': 1, 'normals': 3}
 _SPLITS = ('train', 'val')
 # How far from 1 the length of a stored normal may be: float16 files pass, and
 # vectors that were blended or are stored as colours do not.
@@ -60,7 +61,7 @@ def make(*, data_dir: str) -> Dataset:
 
   Raises:
     InputError: the folder or a part of it is missing, the folders of a split
-      hold different frames, or the first image cannot be used. The contents of
+      hold different frames, or the first image cannot be read. The contents of
       every file are checked when it is read.
   """
   root = pathlib.Path(data_dir).expanduser()
@@ -81,7 +82,7 @@ def make(*, data_dir: str) -> Dataset:
   }
   frames = {split: _frames(root / split, labels) for split in _SPLITS}
   first = root / 'train' / 'image' / frames['train'][0]
-  height, width = _read_image(first, None).shape[:2]
+  height, width = _open(first, None, channels=3).shape[:2]
   return Dataset(
     name='nyuv2',
     image_size=(height, width),
@@ -122,6 +123,15 @@ class _Folder:
       sample[task] = _READERS[task](path, self.size)
     return sample
 
+  def unchecked(self, index: int) -> Sample:
+    """What the files of a frame hold, in any dtype, size and range."""
+    name = self.frames[index]
+    sample = {'image': _open(self.root / 'image' / name, None, channels=3)}
+    for task in self.labels:
+      path = self.root / _FOLDERS[task] / name
+      sample[task] = _open(path, None, channels=_CHANNELS[task])
+    return sample
+
 
 def _frames(split: pathlib.Path, labels) -> tuple[str, ...]:
   """The file names of a split, in the order of their numbers."""
@@ -159,6 +169,15 @@ def _number(name: str):
 
 def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
   """Reads [h w] (channels 0) or [h w channels] and checks shape and numbers."""
+  array = _open(path, size, channels=channels)
+  if array.dtype.kind == 'f' and not np.isfinite(array).all():
+    broken = int((~np.isfinite(array)).sum())
+    raise _bad(path, 'finite numbers', f'{broken} NaN or infinite values')
+  return array
+
+
+def _open(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
+  """Reads an array and checks its shape, of any size when `size` is None."""
   try:
     with _PARSING:
       mapped = np.lib.format.open_memmap(path, mode='r')
@@ -182,9 +201,6 @@ def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
     raise _bad(path, f'an array {wanted}', f'{list(array.shape)}')
   if array.dtype.kind not in 'fiu':
     raise _bad(path, 'floats or integers', f'dtype {array.dtype}')
-  if array.dtype.kind == 'f' and not np.isfinite(array).all():
-    broken = int((~np.isfinite(array)).sum())
-    raise _bad(path, 'finite numbers', f'{broken} NaN or infinite values')
   return array
 
 
