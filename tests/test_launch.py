@@ -294,6 +294,16 @@ def test_taps_are_listed_without_data_or_traces(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_the_doctor_is_started_and_reads_so_many_samples(data_dir, tmp_path):
+  code, stdout, stderr = launch(
+    *TINY, data_dir, '--job=data', '--samples=2', f'--workdir={tmp_path}/run'
+  )
+  assert code == 0, stderr
+  assert 'train: 12 samples, 2 read' in stdout
+  assert 'without' in stdout and 'cone' in stdout
+  assert (tmp_path / 'run' / 'data.png').exists()
+
+
 # ---- Weights from elsewhere --------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -105,7 +106,11 @@ def _contents(dataset: Dataset, split: str, found: SplitSurvey) -> Table:
 
 
 def _ends(lows, highs):
-  return [f'{min(lows):.3g}', '', '', '', f'{max(highs):.3g}']
+  return [_number(min(lows)), '', '', '', _number(max(highs))]
+
+
+def _number(x: float) -> str:
+  return f'{x:.3g}' if abs(x) < 1000 else f'{x:.0f}'
 
 
 def _spread_of(facts, label) -> list[str]:
@@ -116,7 +121,7 @@ def _spread_of(facts, label) -> list[str]:
   if label.quantity in ('depth', 'disparity'):
     values = np.concatenate([f.values for f in known])
     inner = np.quantile(values, (0.02, 0.5, 0.98))
-    ends[1:4] = [f'{x:.3g}' for x in inner]
+    ends[1:4] = map(_number, inner)
   return ends
 
 
@@ -172,13 +177,11 @@ def _print_findings(console: Console, findings: list[Finding]) -> None:
   if not findings:
     console.print('[green]nothing looks wrong[/]\n')
     return
-  count = len(findings)
-  console.print(f'[bold yellow]{count} thing(s) look wrong[/]\n')
+  console.print(f'[bold yellow]what looks wrong: {len(findings)}[/]\n')
   for finding in findings:
     line = Text('! ', style='yellow').append(finding.where, style='bold')
     console.print(line.append(f': {finding.what}', style='not bold'))
-    console.print(Text(f'  {finding.do}'))
-  console.print()
+    console.print(Padding(Text(finding.do), (0, 0, 1, 2)))
 
 
 # ---- The contact sheet -------------------------------------------------------
