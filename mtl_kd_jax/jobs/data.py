@@ -51,7 +51,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, *, most: int) -> None:
   console = Console(highlight=False)
   surveys = {}
   for split in dataset.sources:
-    with Progress(console=console, transient=True) as bar:
+    with Progress(
+      console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
       count = len(dataset.source(split))
       task = bar.add_task(f'reading {split}', total=min(count, most or count))
       surveys[split] = survey(
