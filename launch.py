@@ -7,6 +7,7 @@ train     (default) goes on where an earlier run ended
 evaluate  scores the finished networks of a run again, on --split
 import    makes networks of a run from PyTorch weights: --torch, --network
 taps      lists the features of the networks, and which are aligned
+data      says what is in the data, draws some, and warns of what looks wrong
 
 Any config key can be changed: --config.epochs=3
 """
@@ -42,6 +43,12 @@ _TORCH = flags.DEFINE_string(
 )
 _NETWORK = flags.DEFINE_string(
   'network', None, "Another name for --config.model.backbone, e.g. 'mtan'."
+)
+_SAMPLES = flags.DEFINE_integer(
+  'samples',
+  200,
+  "Job 'data': how many samples to read of each split; 0 for all.",
+  lower_bound=0,
 )
 _STAGE = flags.DEFINE_string(
   'stage',
@@ -81,6 +88,8 @@ def _run(argv):
   job = JOBS[_JOB.value]
   if _JOB.value == 'import':
     job = functools.partial(job, torch_file=_TORCH.value, stage=_STAGE.value)
+  if _JOB.value == 'data':
+    job = functools.partial(job, most=_SAMPLES.value)
   job(config, workdir)
 
 

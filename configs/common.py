@@ -5,7 +5,7 @@ printed config is the whole experiment: nothing is defaulted anywhere else.
 Any key can be changed on the command line: --config.epochs=3
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
   # Whether to train the uniformly weighted multi-task network, for comparison.
   config.baseline = True
   # Which checkpoint of a stage teaches and is reported: 'last', or 'best' on
-  # the evaluation split (which flatters when that is the test split).
+  # the split that data.select_split and data.val_fraction say.
   config.select = 'last'
 
   config.data = data = ConfigDict()
@@ -41,7 +41,19 @@ def get_config() -> ConfigDict:
   # downloads/manual in its directory.
   data.manual_dir = ''
   data.train_split = 'train'
+  # The split that is reported.
   data.eval_split = 'val'
+  # The share of the training split, below 1, that is held out of training by
+  # the seed, as the split 'held_out'; 0 for none. For data whose evaluation
+  # split is the test split: checkpoints are then chosen on the held-out share.
+  data.val_fraction = 0.0
+  # The split that checkpoints are chosen on. '': the held-out share, if there
+  # is one, else eval_split (which flatters what is chosen by it).
+  data.select_split = ''
+  # Which training samples keep their labels, drawn by the seed: a share above 0
+  # and up to 1, for all tasks or as {'task': share}; or 'one', for one random
+  # label per image. What is hidden is hidden in every epoch and every stage.
+  data.keep_labels = FieldReference(1.0, field_type=object)
   # Zoom into random crops by one of these factors; (1.0,) for none.
   data.scales = (1.0,)
   # Mirror every second sample.
@@ -216,8 +228,12 @@ def get_config() -> ConfigDict:
   config.report = report = ConfigDict()
   # Log losses every so many steps.
   report.every_steps = 10
-  # Score the evaluation split every so many epochs; 0 for only at the end.
+  # Score the split that checkpoints are chosen on every so many epochs; 0 for
+  # only at the end.
   report.eval_every_epochs = 1
+  # Score eval_split after each of so many last epochs, and report the mean
+  # beside the chosen checkpoints, as the literature does; 0 for not.
+  report.average_epochs = 10
   # Images in predictions.png.
   report.images = 4
   # A misspelled key in a file that starts from here is an error, not a new key.

@@ -17,7 +17,9 @@ deeplab the setting of LibMTL's tables: ResNet-50 of output stride 8 and
 
 795 training and 654 test frames of 288x384, 200 epochs, Adam 1e-4 halved after
 100 epochs, lambda 1, 1, 2. There is no validation split: 'val' is the test
-split, so the last checkpoint is reported and not the best. Expected numbers and
+split, so the last checkpoint is reported and not the best, and beside it the
+mean over the last 10 epochs. To choose checkpoints on a share of training:
+--config.data.val_fraction=0.1 --config.select=best. Expected numbers and
 what they can be compared with stand in docs/method.md. Shortened, for a look:
 --config.epochs=10 --config.model.width=0.25
 """

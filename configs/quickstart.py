@@ -30,4 +30,6 @@ def get_config():
   config.optim.learning_rate = 5e-3
   config.optim.schedule = 'cosine'
   config.distill.learning_rate = 1e-2
+
+  config.report.average_epochs = 0
   return config

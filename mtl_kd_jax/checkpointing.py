@@ -72,8 +72,12 @@ class Checkpoints:
     self._last.save(step, args=_save_args(state, finished=finished))
 
   def save_if_best(self, step: int, state: Any, score: float) -> None:
-    """Keeps `state` as the best when `score` is the highest so far."""
-    if np.isnan(score):
+    """Keeps `state` as the best when `score` is the highest so far.
+
+    A step that is the best already is not written again: a run that goes on
+    may score it once more.
+    """
+    if np.isnan(score) or step in self._best.all_steps():
       return
     if self._best_score is None or score > self._best_score:
       self._best.save(step, args=_save_args(state, score=score), force=True)

@@ -26,6 +26,7 @@ _NOT_NEGATIVE = (
   'checkpoint.every_epochs',
   'checkpoint.every_steps',
   'report.eval_every_epochs',
+  'report.average_epochs',
   'report.images',
 )
 
@@ -44,6 +45,14 @@ def check_values(config: ConfigDict) -> None:
       raise _bad(config, key, '0 or more')
   if config.select not in ('last', 'best'):
     raise _bad(config, 'select', "'last' or 'best'")
+  if not 0 <= config.data.val_fraction < 1:
+    raise _bad(config, 'data.val_fraction', 'a share from 0 to below 1')
+  if config.data.val_fraction and config.data.select_split:
+    raise _bad(
+      config,
+      'data.select_split',
+      "'', for with data.val_fraction the held-out share chooses",
+    )
   if not config.distill.taps:
     raise _bad(config, 'distill.taps', 'at least one feature')
   scales = config.data.scales

@@ -18,6 +18,9 @@ from mtl_kd_jax.datasets import (
   make_dataset,
   preview_dataset,
 )
+from mtl_kd_jax.datasets.base import Source
+from mtl_kd_jax.datasets.holdout import HELD_OUT, hold_out
+from mtl_kd_jax.datasets.partial import hide_labels
 from mtl_kd_jax.distillation import Distillation, make_adaptors
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.import_torch import read_backbone
@@ -73,30 +76,55 @@ class Experiment:
   @property
   def rhythm(self) -> Rhythm:
     """How often a stage logs, saves and evaluates."""
-    config = self.config
+    config, epoch = self.config, self.steps_per_epoch
     return Rhythm(
       report=config.report.every_steps,
       checkpoint=(
         config.checkpoint.every_steps,
-        config.checkpoint.every_epochs * self.steps_per_epoch,
+        config.checkpoint.every_epochs * epoch,
       ),
-      evaluate=config.report.eval_every_epochs * self.steps_per_epoch,
+      evaluate=config.report.eval_every_epochs * epoch,
+      average=range(
+        (config.epochs - self.average_epochs + 1) * epoch,
+        config.epochs * epoch + 1,
+        epoch,
+      ),
     )
 
-  def eval_batches(self):
-    """Iterates over this process's share of the evaluation split."""
+  @property
+  def average_epochs(self) -> int:
+    """Over how many last epochs metrics are averaged; 0 for none."""
+    return min(self.config.report.average_epochs, self.config.epochs)
+
+  def train_source(self) -> Source:
+    """The training samples, with the labels that they keep.
+
+    Raises:
+      InputError: config.data.keep_labels cannot be used.
+    """
     data = self.config.data
+    keep = data.keep_labels
+    return hide_labels(
+      self.dataset.source(data.train_split),
+      labels={task: self.dataset.labels[task] for task in self.tasks},
+      keep=keep.to_dict() if isinstance(keep, ConfigDict) else keep,
+      seed=self.config.seed,
+    )
+
+  def eval_batches(self, split: str):
+    """Iterates over this process's share of a split, unchanged."""
     return loader.eval_batches(
       self.dataset,
-      self.dataset.source(data.eval_split),
+      self.dataset.source(split),
       batch_size=self.config.batch_size,
-      workers=data.workers,
+      workers=self.config.data.workers,
     )
 
   def _stage(self, name, tasks, part, *, balancer=None, distillation=None):
     config = self.config
     network = self._network(tasks, part)
     optim, adaptors = config.optim, config.distill
+    reported, chosen_on = config.data.eval_split, select_split(config)
     make = functools.partial(
       make_schedule,
       steps_per_epoch=self.steps_per_epoch,
@@ -132,14 +160,17 @@ class Experiment:
       steps_per_epoch=self.steps_per_epoch,
       parallel=self.parallel,
       train_batches=self._train_batches,
-      eval_batches=self.eval_batches,
+      eval_batches=functools.partial(self.eval_batches, reported),
+      select_batches=None
+      if chosen_on == reported
+      else functools.partial(self.eval_batches, chosen_on),
     )
 
   def _train_batches(self, start_step):
     config = self.config
     return loader.train_batches(
       self.dataset,
-      self.dataset.source(config.data.train_split),
+      self.train_source(),
       batch_size=config.batch_size,
       epochs=config.epochs,
       start_step=start_step,
@@ -191,6 +222,25 @@ class Experiment:
     )
 
 
+def select_split(config: ConfigDict) -> str:
+  """The split that checkpoints are chosen on."""
+  data = config.data
+  own = HELD_OUT if data.val_fraction else data.eval_split
+  return data.select_split or own
+
+
+def open_dataset(config: ConfigDict, *, data: bool = True) -> Dataset:
+  """The dataset that the config names, or what is known of it unopened.
+
+  Raises:
+    InputError: the name is unknown, or the data cannot be opened.
+  """
+  name = config.data.name
+  options = config.data[name] if name in DATASETS else {}
+  make = make_dataset if data else preview_dataset
+  return make(name, data_dir=config.data.data_dir, **options)
+
+
 def build(config: ConfigDict, *, data: bool = True) -> Experiment:
   """Makes and checks everything that the config names.
 
@@ -205,10 +255,7 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
   check_values(config)
   parallel = make_parallel(config.parallel.mode, batch_size=config.batch_size)
   balancer = make_balancer(config.balancing.name)
-  name = config.data.name
-  options = config.data[name] if name in DATASETS else {}
-  open_dataset = make_dataset if data else preview_dataset
-  dataset = open_dataset(name, data_dir=config.data.data_dir, **options)
+  dataset = open_dataset(config, data=data)
   tasks = make_tasks(config.tasks, dataset.labels, dataset=dataset.name)
   missing = [t for t in tasks if t not in config.distill.weights]
   if missing:
@@ -220,7 +267,15 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
     )
   steps_per_epoch = 1
   if data:
-    dataset.source(config.data.eval_split)  # exists
+    if config.data.val_fraction:
+      dataset = hold_out(
+        dataset,
+        config.data.train_split,
+        fraction=config.data.val_fraction,
+        seed=config.seed,
+      )
+    for split in (config.data.eval_split, select_split(config)):
+      dataset.source(split)  # exists
     train = dataset.source(config.data.train_split)
     steps_per_epoch = loader.steps_per_epoch(len(train), config.batch_size)
   experiment = Experiment(
@@ -231,5 +286,7 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
     balancer=balancer,
     steps_per_epoch=steps_per_epoch,
   )
+  if data:
+    experiment.train_source()  # checks which labels are to be kept
   experiment.student()  # checks networks, taps, schedule, teacher mode
   return experiment

@@ -49,3 +49,9 @@ class Label:
     dtype, channels, value = _FORMS[self.quantity]
     shape = (*size, channels) if channels else size
     return np.full(shape, value, dtype)
+
+  def known(self, array: np.ndarray) -> np.ndarray:
+    """Where an array [h w] or [h w c] has a label, bool [h w]."""
+    _, channels, value = _FORMS[self.quantity]
+    differs = array != value
+    return differs.any(axis=-1) if channels else differs

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 import numpy as np
 
 from mtl_kd_jax.tasks import Task
@@ -28,6 +29,8 @@ def draw_curves(
   log: Sequence[Mapping[str, Any]],
   tasks: Mapping[str, Task],
   path: pathlib.Path,
+  *,
+  split: str,
 ) -> None:
   """Draws curves.png: per task the training loss, alignment and headline.
 
@@ -35,6 +38,7 @@ def draw_curves(
     log: the lines of metrics.jsonl.
     tasks: the tasks, one row of plots each.
     path: the file to write.
+    split: the split that was scored during training.
   """
   with matplotlib.rc_context(_STYLE):
     columns = 3
@@ -49,7 +53,7 @@ def draw_curves(
       _curve(row[2], log, 'eval', f'{name}/{task.headline}', name)
       row[0].set_title(f'{name}: training loss')
       row[1].set_title(f'{name}: alignment with its teacher')
-      row[2].set_title(f'{name}: {_label(metric)}, evaluation split')
+      row[2].set_title(f'{name}: {_label(metric)}, split {split!r}')
     for axis in axes[-1]:
       axis.set_xlabel('epoch')
     handles = {}
@@ -121,6 +125,70 @@ def draw_predictions(
         xycoords='axes fraction',
         textcoords='offset points',
         weight='bold',
+      )
+    figure.savefig(path, dpi=150)
+
+
+def draw_samples(
+  samples: Mapping[str, Mapping[str, np.ndarray]],
+  tasks: Mapping[str, Task],
+  path: pathlib.Path,
+  *,
+  notes: Mapping[str, Mapping[str, str]],
+  legend: Mapping[str, Sequence[int]],
+) -> None:
+  """Draws a contact sheet: a row for each sample, image and labels aligned.
+
+  Args:
+    samples: name -> 'image' float [h w 3] in [0, 1], and a label for each task;
+      'outlines' bool [h w], drawn over the image in a column of its own.
+    tasks: the tasks, for their colours.
+    path: the file to write.
+    notes: name -> task -> what is written under its label.
+    legend: name of a class -> its colour, uint8 RGB.
+  """
+  columns = ['image', *tasks, 'outlines']
+  h, w = max(s['image'].shape[:2] for s in samples.values())
+  width, note = 2.2, 0.22  # inches: of one picture, of the line under it
+  row = width * h / w + note
+  # About six names of classes stand in a line.
+  foot = 0.2 * -(-len(legend) // 6) + 0.1
+  height = row * len(samples) + 0.3 + foot
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(width * len(columns), height))
+    grid = figure.add_gridspec(
+      len(samples),
+      len(columns),
+      left=0.02,
+      right=0.995,
+      bottom=(foot + note) / height,
+      top=1 - 0.3 / height,
+      wspace=0.03,
+      hspace=note / (row - note),
+    )
+    axes = grid.subplots(squeeze=False)
+    for line, (name, sample) in zip(axes, samples.items(), strict=True):
+      image = np.clip(255 * sample['image'], 0, 255).astype(np.uint8)
+      pictures = [image]
+      pictures += [t.render(sample[k], sample[k]) for k, t in tasks.items()]
+      pictures += [np.where(sample['outlines'][..., None], 255, image // 2)]
+      for axis, picture, column in zip(line, pictures, columns, strict=True):
+        axis.imshow(picture, interpolation='nearest', aspect='auto')
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_xlabel(notes[name].get(column, ''), labelpad=2, fontsize=7)
+      line[0].set_ylabel(name)
+    titles = [*columns[:-1], 'classes over image']
+    for axis, title in zip(axes[0], titles, strict=True):
+      axis.set_title(title, weight='bold')
+    if legend:
+      figure.legend(
+        [Patch(color=np.divide(c, 255)) for c in legend.values()],
+        list(legend),
+        loc='lower center',
+        ncols=min(6, len(legend)),
+        frameon=False,
+        handlelength=1,
       )
     figure.savefig(path, dpi=150)
 

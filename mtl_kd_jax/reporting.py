@@ -27,6 +27,10 @@ from rich.progress import (
 from rich.table import Table
 from tensorboardX import SummaryWriter
 
+# Kinds of lines with metrics: of the split that checkpoints are chosen on, and
+# of the one that is reported, in the last epochs.
+SELECTION = 'eval'
+REPORTED = 'test'
 _LOG = 'metrics.jsonl'
 _PLAIN_SECONDS = 10.0  # between two plain lines
 
@@ -111,14 +115,12 @@ class StageReport:
 
     Args:
       steps: (step, losses by name), in order, since the last call. One line is
-        logged, with the mean over them.
+        logged, with the mean over them; of a task's loss over those steps
+        whose batch had a label of it, 'labelled/<task>', if that is given.
     """
     self._resume_clock()
-    self._step, latest = steps[-1]
-    mean = {
-      name: sum(losses[name] for _, losses in steps) / len(steps)
-      for name in latest
-    }
+    self._step = steps[-1][0]
+    mean = _mean([losses for _, losses in steps])
     speed = self._steps_per_second()
     if self._reporter.enabled:
       self._write('train', mean)
@@ -136,6 +138,7 @@ class StageReport:
         self._say(f'step {self._step}/{self._steps}{pace}: {shown}')
     if self._begun is None:
       self._begun, self._first = time.time(), self._step
+      self._paused = 0.0
 
   def pause(self, reason: str) -> None:
     """Stops the clock until the next step; shows why."""
@@ -143,15 +146,29 @@ class StageReport:
     if self._progress:
       self._progress.update(self._bar, speed=reason)
 
+  def scored(self, step: int) -> set[str]:
+    """The kinds of evaluation of a step that an earlier run has logged."""
+    if not self._reporter.enabled:
+      return {SELECTION, REPORTED}  # the main process knows
+    return {
+      e['kind']
+      for e in read_log(self._reporter.workdir)
+      if (e['stage'], e['step']) == (self._name, step)
+    }
+
   def evaluation(
-    self, step: int, metrics: Mapping[str, Mapping[str, float]]
+    self,
+    step: int,
+    metrics: Mapping[str, Mapping[str, float]],
+    *,
+    kind: str = SELECTION,
   ) -> None:
-    """Logs the metrics of the evaluation split, and ends a pause."""
+    """Logs the metrics of a split, SELECTION or REPORTED, and ends a pause."""
     self._resume_clock()
     self._step = step
     if self._reporter.enabled:
       self._write(
-        'eval',
+        kind,
         {f'{t}/{m}': x for t, ms in metrics.items() for m, x in ms.items()},
       )
 
@@ -178,7 +195,8 @@ class StageReport:
     self._log.write(json.dumps(line) + '\n')
     self._log.flush()
     for name, x in values.items():
-      self._tensorboard.add_scalar(f'{kind}/{name}', x, self._step)
+      if math.isfinite(x):
+        self._tensorboard.add_scalar(f'{kind}/{name}', x, self._step)
 
   def _say(self, text):
     self._said = time.time() + _PLAIN_SECONDS
@@ -247,6 +265,23 @@ def _forget_after(path, stage, step):
   write_atomically(path, ''.join(raw + '\n' for raw in kept))
 
 
+def _mean(steps: list[Mapping[str, float]]) -> dict[str, float]:
+  """The mean of every loss; NaN for a task without a label in all the steps."""
+  mean = {}
+  for name in steps[0]:
+    kind, _, task = name.partition('/')
+    if kind == 'labelled':
+      continue
+    weights = [1.0] * len(steps)
+    if kind == 'loss' and task:
+      weights = [losses.get(f'labelled/{task}', 1.0) for losses in steps]
+    total = sum(
+      w * losses[name] for w, losses in zip(weights, steps, strict=True)
+    )
+    mean[name] = total / sum(weights) if sum(weights) else math.nan
+  return mean
+
+
 def _show(losses):
   """E.g. 'loss 4.871: depth 0.912 (aligned 0.604), semantic 1.310 (...)'."""
   parts = []
@@ -255,7 +290,8 @@ def _show(losses):
     if kind == 'loss' and task:
       aligned = losses.get(f'alignment/{task}')
       note = '' if aligned is None else f' (aligned {aligned:.3f})'
-      parts.append(f'{task} {x:.3f}{note}')
+      shown = f'{x:.3f}' if math.isfinite(x) else 'no label'
+      parts.append(f'{task} {shown}{note}')
   return f'loss {losses["loss"]:.3f}: {", ".join(parts)}'
 
 

@@ -4,7 +4,7 @@ The one training loop: teachers, baselines and the distilled network differ in
 what they are given.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import signal
@@ -22,7 +22,7 @@ from mtl_kd_jax.errors import NotFiniteError
 from mtl_kd_jax.evaluation import Evaluation, Metrics, evaluate
 from mtl_kd_jax.interrupts import Stopped, StopSignals
 from mtl_kd_jax.parallel import Parallel, any_process
-from mtl_kd_jax.reporting import StageReport
+from mtl_kd_jax.reporting import REPORTED, SELECTION, StageReport
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.train_state import TrainState, init_state
 from mtl_kd_jax.train_step import eval_step, train_step
@@ -46,7 +46,9 @@ class Stage:
     steps_per_epoch: optimiser steps in one.
     parallel: places arrays and compiles.
     train_batches: (first step) -> iterator over the remaining batches.
-    eval_batches: () -> iterator over the evaluation split.
+    eval_batches: () -> iterator over the split that is reported.
+    select_batches: the same over the split that checkpoints are chosen on, if
+      that is another one.
   """
 
   name: str
@@ -63,6 +65,7 @@ class Stage:
   parallel: Parallel
   train_batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]]
   eval_batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]
+  select_batches: Callable[[], Iterator[Mapping[str, np.ndarray]]] | None = None
 
   @property
   def total_steps(self) -> int:
@@ -122,12 +125,22 @@ class Stage:
       )
     )
 
-  def evaluate(self, variables: Any, *, keep: int = 0) -> Evaluation:
-    """Scores the network on the evaluation split."""
+  def evaluate(
+    self, variables: Any, *, select: bool = False, keep: int = 0
+  ) -> Evaluation:
+    """Scores the network.
+
+    Args:
+      variables: of the network.
+      select: on the split that checkpoints are chosen on, instead of the one
+        that is reported.
+      keep: how many predictions to keep, of the first samples.
+    """
+    chosen_on = self.select_batches or self.eval_batches
     return evaluate(
       self.eval_step,
       variables,
-      self.eval_batches(),
+      chosen_on() if select else self.eval_batches(),
       self.tasks,
       parallel=self.parallel,
       keep=keep,
@@ -141,12 +154,15 @@ class Rhythm:
   Attributes:
     report: log losses.
     checkpoint: save (two periods, in steps).
-    evaluate: score the evaluation split.
+    evaluate: score the split that checkpoints are chosen on.
+    average: the steps after which the split that is reported is scored, for
+      the mean over the last epochs.
   """
 
   report: int
   checkpoint: tuple[int, int]
   evaluate: int
+  average: range = range(0)
 
 
 def run_stage(
@@ -177,11 +193,23 @@ def run_stage(
     Stopped: a signal asked for it; the state is saved.
   """
   state = checkpoints.restore_last(stage.like()) or stage.init()
-  start = int(state.step)
-  if checkpoints.finished:
+  start = step = int(state.step)
+  progress = report(start)
+  finished = checkpoints.finished
+  # What an earlier run, killed after saving, has not scored.
+  missed = [
+    kind
+    for kind in (_scores_due(stage, rhythm, start) if start else ())
+    if any_process(kind not in progress.scored(start))
+  ]
+  if finished and not missed:
     return state
-  batches = stage.train_batches(start)
-  with StopSignals() as stop, report(start) as progress:
+  batches = stage.train_batches(start) if not finished else iter(())
+  score_stage = functools.partial(
+    _score, stage, progress=progress, checkpoints=checkpoints, score=score
+  )
+  with StopSignals() as stop, progress:
+    score_stage(state, missed)
     unchecked = []
     for step in range(start + 1, stage.total_steps + 1):
       batch = stage.parallel.shard(next(batches))
@@ -200,11 +228,7 @@ def run_stage(
       if saves or stops:
         checkpoints.save(step, state, finished=last)
       # After saving: who is killed while it evaluates has lost nothing.
-      if last or _due(step, rhythm.evaluate):
-        progress.pause('evaluating')
-        metrics = stage.evaluate(state.variables).metrics
-        progress.evaluation(step, metrics)
-        checkpoints.save_if_best(step, state, score(metrics))
+      score_stage(state, _scores_due(stage, rhythm, step))
       if stops:
         break
     # Asked again: the wish may have come during the last evaluation.
@@ -217,6 +241,44 @@ def run_stage(
       stop.received or signal.SIGTERM,
     )
   return state
+
+
+def _scores_due(stage: Stage, rhythm: Rhythm, step: int) -> list[str]:
+  """What is scored after a step: SELECTION, REPORTED, both or nothing."""
+  last = step == stage.total_steps
+  due = {
+    SELECTION: last or _due(step, rhythm.evaluate),
+    REPORTED: step in rhythm.average,
+  }
+  return [kind for kind, is_due in due.items() if is_due]
+
+
+def _score(
+  stage: Stage,
+  state: TrainState,
+  kinds: Sequence[str],
+  *,
+  progress: StageReport,
+  checkpoints: Checkpoints,
+  score: Callable[[Metrics], float],
+) -> None:
+  """Scores a state on the splits that are due, and keeps it if it is best."""
+  if not kinds:
+    return
+  progress.pause('evaluating')
+  step, metrics = int(state.step), {}
+  for kind in kinds:
+    if metrics and stage.select_batches is None:  # one split for both
+      metrics[kind] = metrics[SELECTION]
+      continue
+    select = kind == SELECTION
+    metrics[kind] = stage.evaluate(state.variables, select=select).metrics
+  if SELECTION in kinds:
+    checkpoints.save_if_best(step, state, score(metrics[SELECTION]))
+    # What is in the log is not done again by a run that goes on.
+    checkpoints.wait()
+  for kind in kinds:
+    progress.evaluation(step, metrics[kind], kind=kind)
 
 
 def _due(step: int, period: int) -> bool:

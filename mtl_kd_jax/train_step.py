@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from mtl_kd_jax.balancing import Balancer
@@ -55,6 +56,7 @@ def train_step(
 
   Returns:
     The next state, and float32 scalars by name: 'loss/<task>',
+    'labelled/<task>' (1 if the batch has any label of the task, else 0),
     'alignment/<task>', 'loss' (the sum L) and 'gradient_norm'.
   """
   asked = distillation.ask(teachers, batch['image']) if teachers else None
@@ -101,6 +103,7 @@ def train_step(
     opt_state=opt_state,
     balancer_state=balancer_state,
   )
+  losses |= labelled(batch, tasks, axis_name=axis_name)
   return next_state, losses | {'gradient_norm': optax.tree.norm(gradients)}
 
 
@@ -157,6 +160,20 @@ def task_losses(
     )
     for name, task in tasks.items()
   }
+
+
+def labelled(
+  batch: Batch, tasks: Mapping[str, Task], *, axis_name: str | None = None
+) -> dict[str, jax.Array]:
+  """Whether the global batch has any label of a task, as 'labelled/<task>'.
+
+  A mean loss of 0 is no news of a task without labels. Float32, 0 or 1.
+  """
+  known = {
+    f'labelled/{name}': jnp.any(task.valid(batch[name])).astype(jnp.float32)
+    for name, task in tasks.items()
+  }
+  return jax.tree.map(lambda x: jnp.minimum(x, 1.0), _total(known, axis_name))
 
 
 def _total(tree, axis_name):

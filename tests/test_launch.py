@@ -24,7 +24,10 @@ TINY = (
   '--config.epochs=1',
   '--config.batch_size=4',
   '--config.data.scenes.image_size=(32, 32)',
-  '--config.data.scenes.num_train=8',
+  '--config.data.scenes.num_train=12',
+  '--config.data.val_fraction=0.33',  # of which eight are trained on
+  '--config.select=best',
+  '--config.report.average_epochs=1',
   '--config.data.scenes.num_val=5',
   '--config.model.width=0.03125',
   '--config.report.images=2',
@@ -89,6 +92,9 @@ def parameters(workdir):
 def test_the_main_job_ends_with_the_table_and_its_files(finished):
   workdir, stdout = finished
   results = json.loads((workdir / 'results.json').read_text())
+  assert results['chosen_on'] == 'held_out'
+  assert "chosen on split 'held_out'" in stdout
+  assert 'mean of the last epoch on' in stdout
   assert list(results['rows']) == ['single-task', 'uniform', 'distilled']
   markdown = (workdir / 'results.md').read_text()
   for row in results['rows'].values():
@@ -139,7 +145,9 @@ def test_evaluate_scores_a_finished_run_on_any_split(finished):
     assert code == 0, stderr
     assert 'distilled' in stdout and repr(split) in stdout
   again = json.loads((workdir / 'results_val.json').read_text())
-  assert again == json.loads(original)
+  expected = json.loads(original)
+  assert expected.pop('mean_of_last_epochs')['rows'] == again['rows']
+  assert again == expected
   other = json.loads((workdir / 'results_train.json').read_text())
   assert other['rows'] != again['rows']
   assert (workdir / 'results.json').read_text() == original
@@ -187,6 +195,8 @@ def test_a_stopped_or_killed_run_goes_on_to_identical_parameters(
   assert expected.keys() == resumed.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+  tables = [w / 'results.md' for w in (finished[0], tmp_path)]
+  assert tables[0].read_text() == tables[1].read_text()
 
 
 @pytest.mark.parametrize(
@@ -282,6 +292,16 @@ def test_taps_are_listed_without_data_or_traces(tmp_path):
   ):
     assert part in stdout
   assert not (tmp_path / 'run').exists()
+
+
+def test_the_doctor_is_started_and_reads_so_many_samples(data_dir, tmp_path):
+  code, stdout, stderr = launch(
+    *TINY, data_dir, '--job=data', '--samples=2', f'--workdir={tmp_path}/run'
+  )
+  assert code == 0, stderr
+  assert 'train: 12 samples, 2 read' in stdout
+  assert 'without' in stdout and 'cone' in stdout
+  assert (tmp_path / 'run' / 'data.png').exists()
 
 
 # ---- Weights from elsewhere --------------------------------------------------

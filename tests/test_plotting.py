@@ -78,7 +78,7 @@ def pyplot_in_use():
 
 
 def test_curves_are_drawn(tmp_path, pyplot_in_use):
-  draw_curves(make_log(), TASKS, tmp_path / 'curves.png')
+  draw_curves(make_log(), TASKS, tmp_path / 'curves.png', split='val')
   picture = read(tmp_path / 'curves.png')
   height, width, _ = picture.shape
   assert 500 < height < 3000 and 800 < width < 3000
@@ -89,7 +89,7 @@ def test_curves_are_drawn(tmp_path, pyplot_in_use):
 
 
 def test_an_empty_log_gives_a_picture_too(tmp_path, pyplot_in_use):
-  draw_curves([], TASKS, tmp_path / 'curves.png')
+  draw_curves([], TASKS, tmp_path / 'curves.png', split='val')
   picture = read(tmp_path / 'curves.png')
   assert picture.shape[0] > 100 and picture.shape[1] > 100
   assert (np.ptp(picture.astype(int), axis=-1) < 60).all()
@@ -97,14 +97,14 @@ def test_an_empty_log_gives_a_picture_too(tmp_path, pyplot_in_use):
 
 def test_every_kind_of_line_is_seen(tmp_path):
   log, tasks = make_log(), {'depth': TASKS['depth']}
-  draw_curves(log, tasks, tmp_path / 'all.png')
+  draw_curves(log, tasks, tmp_path / 'all.png', split='val')
   whole = read(tmp_path / 'all.png')
   for prefix in ('loss/', 'alignment/', 'depth/'):
     less = [
       {k: x for k, x in line.items() if not k.startswith(prefix)}
       for line in log
     ]
-    draw_curves(less, tasks, tmp_path / 'less.png')
+    draw_curves(less, tasks, tmp_path / 'less.png', split='val')
     assert not np.array_equal(read(tmp_path / 'less.png'), whole), prefix
 
 
@@ -113,14 +113,14 @@ def test_a_short_run_and_missing_numbers_are_drawn(tmp_path):
   for line in log:
     if line['kind'] == 'eval':  # JSON's null, where nothing was labelled
       line.update({k: None for k in line if k.startswith('normals/')})
-  draw_curves(log, TASKS, tmp_path / 'curves.png')
+  draw_curves(log, TASKS, tmp_path / 'curves.png', split='val')
   assert read(tmp_path / 'curves.png').std() > 1
 
 
 def test_one_task_is_enough_for_curves(tmp_path):
   tasks = {'depth': TASKS['depth']}
-  draw_curves(make_log(), tasks, tmp_path / 'one.png')
-  draw_curves(make_log(), TASKS, tmp_path / 'three.png')
+  draw_curves(make_log(), tasks, tmp_path / 'one.png', split='val')
+  draw_curves(make_log(), TASKS, tmp_path / 'three.png', split='val')
   one, three = read(tmp_path / 'one.png'), read(tmp_path / 'three.png')
   assert one.shape[0] < three.shape[0] and one.shape[1] == three.shape[1]
 

@@ -200,6 +200,29 @@ def test_tensorboard_shows_what_the_log_says_after_resuming(tmp_path, start):
   assert logged == shown
 
 
+def test_steps_without_a_label_do_not_count_in_a_mean(tmp_path, capsys):
+  steps = [
+    (1, losses(0.0) | {'labelled/depth': 0.0, 'labelled/semantic': 1.0}),
+    (2, losses(3.0) | {'labelled/depth': 1.0, 'labelled/semantic': 1.0}),
+    (3, losses(5.0) | {'labelled/depth': 1.0, 'labelled/semantic': 1.0}),
+  ]
+  reporter = Reporter(tmp_path)
+  with reporter.stage('s', start=0, steps=4, steps_per_epoch=4) as report:
+    report.train(steps)
+    report.train([(4, losses(0.0) | {'labelled/depth': 0.0})])
+  some, none = read_log(tmp_path)
+  assert some['loss/depth'] == 4.0
+  assert none['loss/depth'] is None and none['loss'] == 1.0
+  assert 'labelled/depth' not in some
+  assert 'depth no label' in capsys.readouterr().out.splitlines()[-1]
+  logged = [
+    (step, value)
+    for step, tag, value in scalars(tmp_path / 'tensorboard' / 's')
+    if tag == 'train/loss/depth'
+  ]
+  assert logged == [(3, 4.0)]
+
+
 def test_without_a_terminal_there_are_plain_lines(tmp_path, capsys):
   run_stage(tmp_path, stop=8)
   out = capsys.readouterr().out

@@ -172,6 +172,96 @@ def test_resuming_from_a_damaged_checkpoint_is_bit_identical(
   assert_identical(state, uninterrupted[0])
 
 
+@dataclasses.dataclass
+class Killed:
+  """Evaluation batches during whose n-th reading the process dies."""
+
+  stage: Stage
+  n: int
+  reads: int = 0
+
+  def __call__(self):
+    self.reads += 1
+    if self.reads == self.n:
+      raise KeyboardInterrupt
+    return self.stage.eval_batches()
+
+
+AVERAGING = dataclasses.replace(RHYTHM, average=range(6, 10, 3))
+
+
+def scores(workdir):
+  """(step, kind) -> what was logged, without the time."""
+  lines = [e for e in read_log(workdir) if e['kind'] != 'train']
+  keys = [(e['step'], e['kind']) for e in lines]
+  assert len(set(keys)) == len(keys)
+  return {
+    key: {k: v for k, v in e.items() if '/' in k}
+    for key, e in zip(keys, lines, strict=True)
+  }
+
+
+@pytest.mark.parametrize('n', [2, 4])
+def test_what_a_killed_run_did_not_score_is_scored_by_the_next(
+  n, uninterrupted, toy_dataset, tmp_path
+):
+  """Evaluations of steps 3, 6 and 9, of which 6 and 9 on two splits."""
+  stage = make_stage(toy_dataset)
+  killed = dataclasses.replace(
+    stage, eval_batches=Killed(stage, n), select_batches=None
+  )
+  # Two splits that happen to be the same: each is read for itself.
+  killed = dataclasses.replace(killed, select_batches=killed.eval_batches)
+  with pytest.raises(KeyboardInterrupt):
+    run(killed, tmp_path, rhythm=AVERAGING)
+  whole = dataclasses.replace(stage, select_batches=stage.eval_batches)
+  state = run(whole, tmp_path, rhythm=AVERAGING)
+  assert_identical(state, uninterrupted[0])
+  logged = scores(tmp_path)
+  expected = scores(uninterrupted[1])
+  assert sorted(logged) == [
+    (3, 'eval'),
+    (6, 'eval'),
+    (6, 'test'),
+    (9, 'eval'),
+    (9, 'test'),
+  ]
+  for (step, _), metrics in logged.items():
+    assert metrics == expected[step, 'eval']
+  bests = [
+    Checkpoints(folder / 'checkpoints').restore_best(stage.init())
+    for folder in (tmp_path, uninterrupted[1])
+  ]
+  assert_identical(*jax.device_get(bests))
+
+
+def test_one_split_is_read_once_for_both_scores(toy_dataset, tmp_path):
+  stage = make_stage(toy_dataset)
+  counting = Killed(stage, n=-1)
+  stage = dataclasses.replace(stage, eval_batches=counting)
+  run(stage, tmp_path, rhythm=AVERAGING)
+  assert counting.reads == 3
+  logged = scores(tmp_path)
+  assert len(logged) == 5
+  assert logged[9, 'test'] == logged[9, 'eval']
+
+
+def test_checkpoints_are_chosen_on_the_selection_split(toy_dataset, tmp_path):
+  stage = make_stage(toy_dataset)
+  other = loader.eval_batches
+  train = toy_dataset.source('train')
+  stage = dataclasses.replace(
+    stage,
+    select_batches=lambda: other(toy_dataset, train, batch_size=4, workers=0),
+  )
+  run(stage, tmp_path, rhythm=AVERAGING)
+  logged = scores(tmp_path)
+  assert logged[6, 'test'] != logged[6, 'eval']
+  best = min((3, 6, 9), key=lambda s: logged[s, 'eval']['depth/abs_error'])
+  state = Checkpoints(tmp_path / 'checkpoints').restore_best(stage.init())
+  assert int(state.step) == best
+
+
 def test_a_finished_stage_is_only_read(uninterrupted, toy_dataset):
   state, workdir = uninterrupted
   stage = make_stage(toy_dataset)

@@ -1,6 +1,8 @@
 """The result in its three forms: they agree, and nothing is cut off."""
 
+import dataclasses
 import io
+import itertools
 import json
 import re
 
@@ -39,13 +41,15 @@ def better(factor):
   }
 
 
-def make_results(**rows):
+def make_results(averages=(), **rows):
   return Results(
     name='toy run',
     split='val',
     checkpoint='last',
     tasks=TASKS,
     rows={SINGLE_TASK: REFERENCE, **rows},
+    average_epochs=10 if averages else 0,
+    averages=dict(averages),
   )
 
 
@@ -61,7 +65,7 @@ def cells_of_markdown(results):
 def render(results, width):
   """The text of every table, drawn on a terminal of that width."""
   texts = []
-  for table in results.tables(width):
+  for table in itertools.chain(*results.tables(width).values()):
     out = io.StringIO()
     Console(file=out, width=width).print(table)
     texts.append(out.getvalue())
@@ -207,6 +211,40 @@ def test_a_reference_of_zero_has_no_relative_gain():
   results.rows[SINGLE_TASK] = reference
   gains = json.loads(results.json())['rows']['row']['gains']
   assert gains['delta_mtl'] is None
+
+
+def test_the_mean_of_the_last_epochs_stands_beside_under_its_own_name():
+  averages = {SINGLE_TASK: better(0.8), 'distilled': better(0.88)}
+  plain = make_results(distilled=better(1.3))
+  results = make_results(averages, distilled=better(1.3))
+  document = json.loads(results.json())
+  assert 'mean_of_last_epochs' not in json.loads(plain.json())
+  mean = document.pop('mean_of_last_epochs')
+  assert document == json.loads(plain.json())
+  assert mean['epochs'] == 10
+  assert mean['rows']['distilled']['metrics'] == averages['distilled']
+  # Relative to the single-task networks of the same protocol.
+  gains = mean['rows']['distilled']['gains']
+  assert gains['delta_mtl'] == pytest.approx(9.39, abs=0.1)
+  first, second = (
+    text.splitlines() for text in results.markdown().split('\n# ')
+  )
+  assert 'last checkpoints' in first[0] and len(first) == 6
+  assert 'mean of the last 10 epochs' in second[0]
+  assert f'{averages["distilled"]["depth"]["abs_error"]:.4f}' in second[5]
+  titles = list(results.tables(250))
+  assert titles == [results.title, results.average_title]
+  drawn = render(results, 250)[1]
+  assert rows_of(drawn, averages)['distilled'][0] in second[5]
+
+
+def test_the_title_says_what_the_best_were_chosen_on():
+  results = dataclasses.replace(
+    make_results(), checkpoint='best', chosen_on='held_out'
+  )
+  assert "best checkpoints (chosen on split 'held_out')" in results.title
+  assert json.loads(results.json())['chosen_on'] == 'held_out'
+  assert json.loads(make_results().json())['chosen_on'] is None
 
 
 def test_the_title_says_what_was_scored():

@@ -22,7 +22,11 @@ Sample = Mapping[str, np.ndarray]
 
 
 class Source(Protocol):
-  """Random access to the samples of one split; safe to call from threads."""
+  """Random access to the samples of one split; safe to call from threads.
+
+  A source that checks its files may also have `unchecked(index)`, which gives
+  what they hold as it is, in any dtype and size; for the data doctor.
+  """
 
   def __len__(self) -> int: ...
 
@@ -52,7 +56,7 @@ class Dataset:
       raise InputError(
         expected=f'a split of {self.name}: {", ".join(self.sources)}',
         found=repr(split),
-        where='config.data.train_split, config.data.eval_split or --split',
+        where='config.data.{train_split,eval_split,select_split} or --split',
         do='name one of those splits',
       )
     return self.sources[split]()

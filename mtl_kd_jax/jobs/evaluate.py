@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from mtl_kd_jax import workdir as workdirs
 from mtl_kd_jax.checkpointing import Checkpoints
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.experiment import build
+from mtl_kd_jax.experiment import build, select_split
 from mtl_kd_jax.jobs.results import Rows, checkpoint_dir, report_results
 from mtl_kd_jax.jobs.teachers import read_teacher
 from mtl_kd_jax.parallel import is_main_process
@@ -27,7 +27,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   Raises:
     InputError: there is no such run, or none of its networks is finished.
   """
-  workdirs.read_config(workdir)  # is one
+  trained = ConfigDict(workdirs.read_config(workdir))
   experiment = build(config)
   reporter = Reporter(workdir, enabled=is_main_process())
   rows = Rows(experiment)
@@ -57,7 +57,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       rows.add(stage.name, stage.evaluate(variables, keep=rows.keep))
   if len(unfinished) == len(experiment.tasks) + len(stages):
     raise next(iter(unfinished.values()))
-  report_results(rows, workdir, reporter, suffix=f'_{config.data.eval_split}')
+  report_results(
+    rows,
+    workdir,
+    reporter,
+    chosen_on=select_split(trained),
+    suffix=f'_{config.data.eval_split}',
+  )
   if unfinished:
     reporter.print(f'not scored, since not finished: {", ".join(unfinished)}')
 

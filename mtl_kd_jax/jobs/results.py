@@ -1,17 +1,20 @@
 """The rows of the result, and what is made of them at the end of a job."""
 
+from collections.abc import Mapping, Sequence
 import itertools
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 
-from mtl_kd_jax.evaluation import Evaluation
-from mtl_kd_jax.experiment import Experiment
+from mtl_kd_jax.evaluation import Evaluation, Metrics
+from mtl_kd_jax.experiment import Experiment, select_split
 from mtl_kd_jax.plotting import draw_curves, draw_predictions
-from mtl_kd_jax.reporting import Reporter, read_log
+from mtl_kd_jax.reporting import REPORTED, Reporter, read_log
 from mtl_kd_jax.stage import Stage
 from mtl_kd_jax.tables import SINGLE_TASK, Results
+from mtl_kd_jax.tasks import Task
 
 
 class Rows:
@@ -59,7 +62,13 @@ def checkpoint_dir(workdir: pathlib.Path, stage: Stage) -> pathlib.Path:
 
 
 def report_results(
-  rows: Rows, workdir: pathlib.Path, reporter: Reporter, *, suffix: str = ''
+  rows: Rows,
+  workdir: pathlib.Path,
+  reporter: Reporter,
+  *,
+  chosen_on: str,
+  average: bool = False,
+  suffix: str = '',
 ) -> None:
   """Writes table and pictures, and prints the table.
 
@@ -67,6 +76,8 @@ def report_results(
     rows: all networks.
     workdir: the folder to write to.
     reporter: prints; nothing at all is written when it is not enabled.
+    chosen_on: the split that the best checkpoints were chosen on.
+    average: whether to add the mean over the last epochs, from the log.
     suffix: of the file names. Curves are drawn only without one.
   """
   if not reporter.enabled:
@@ -77,13 +88,21 @@ def report_results(
     name=config.name,
     split=config.data.eval_split,
     checkpoint=config.select,
+    chosen_on=chosen_on if config.select == 'best' else '',
     tasks=tasks,
     rows=rows.metrics,
+    average_epochs=experiment.average_epochs if average else 0,
+    averages=_averages(rows, workdir) if average else {},
   )
   results.write(workdir, f'results{suffix}')
   written = [f'results{suffix}.json', f'results{suffix}.md']
   if not suffix:
-    draw_curves(read_log(workdir), tasks, workdir / 'curves.png')
+    draw_curves(
+      read_log(workdir),
+      tasks,
+      workdir / 'curves.png',
+      split=select_split(config),
+    )
     written += ['curves.png']
   if rows.keep:
     source = experiment.dataset.source(config.data.eval_split)
@@ -98,7 +117,59 @@ def report_results(
       workdir / f'predictions{suffix}.png',
     )
     written += [f'predictions{suffix}.png']
-  reporter.print(f'\n{results.title}')
-  for table in results.tables(reporter.console.width):
-    reporter.print(table)
+  for title, tables in results.tables(reporter.console.width).items():
+    reporter.print(f'\n{title}')
+    for table in tables:
+      reporter.print(table)
   reporter.print(f'written to {workdir}: {", ".join(written)}')
+
+
+def _averages(rows: Rows, workdir: pathlib.Path) -> dict[str, Metrics]:
+  """Row -> the mean of its metrics over the last epochs, from the log."""
+  experiment = rows.experiment
+  count = experiment.average_epochs
+  if not count:
+    return {}
+  log = read_log(workdir)
+  elsewhere = experiment.config.teacher.workdir
+  teachers = read_log(pathlib.Path(elsewhere)) if elsewhere else log
+  averages = {SINGLE_TASK: {}}
+  for name, task in experiment.tasks.items():
+    averages[SINGLE_TASK] |= average_metrics(
+      teachers, f'teacher_{name}', {name: task}, count
+    )
+  for row in rows.metrics:
+    if row != SINGLE_TASK:
+      averages[row] = average_metrics(log, row, experiment.tasks, count)
+  return averages
+
+
+def average_metrics(
+  log: Sequence[Mapping[str, Any]],
+  stage: str,
+  tasks: Mapping[str, Task],
+  count: int,
+) -> Metrics:
+  """The mean of the last evaluations of a stage on the reported split.
+
+  Args:
+    log: the lines of metrics.jsonl.
+    stage: name of the stage.
+    tasks: its tasks.
+    count: how many evaluations there have to be.
+
+  Returns:
+    task -> metric -> mean; NaN where one of the evaluations is missing, or had
+    no label.
+  """
+  lines = [e for e in log if (e['stage'], e['kind']) == (stage, REPORTED)]
+
+  def mean(key):
+    values = [line.get(key) for line in lines[-count:]]
+    whole = len(values) == count and None not in values
+    return sum(values) / count if whole else math.nan
+
+  return {
+    name: {metric: mean(f'{name}/{metric}') for metric in task.columns}
+    for name, task in tasks.items()
+  }

@@ -13,7 +13,7 @@ from mtl_kd_jax import workdir as workdirs
 from mtl_kd_jax.checkpointing import Checkpoints
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.evaluation import Metrics, relative_gains
-from mtl_kd_jax.experiment import Experiment, build
+from mtl_kd_jax.experiment import Experiment, build, select_split
 from mtl_kd_jax.jobs.results import Rows, checkpoint_dir, report_results
 from mtl_kd_jax.jobs.teachers import read_teacher
 from mtl_kd_jax.parallel import is_main_process
@@ -43,14 +43,18 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   if config.data.check:
     check_dataset(
       experiment.dataset,
-      (config.data.train_split, config.data.eval_split),
+      (
+        config.data.train_split,
+        select_split(config),
+        config.data.eval_split,
+      ),
       console=reporter.console,
     )
   rows = Rows(experiment)
   train = functools.partial(_train, experiment, workdir, reporter)
 
   # --- Teachers: one network per task ----------------------------------------
-  teachers = {}
+  teachers, single_task = {}, {}
   for task in experiment.tasks:
     stage = experiment.teacher(task)
     score = functools.partial(_headline, experiment.tasks[task])
@@ -58,11 +62,14 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
       teachers[task] = read_teacher(experiment, stage)
     else:
       teachers[task] = train(stage, {}, score=score)
-    rows.add_teacher(task, stage.evaluate(teachers[task], keep=rows.keep))
+    evaluation = stage.evaluate(teachers[task], keep=rows.keep)
+    rows.add_teacher(task, evaluation)
+    # What students are measured by while their checkpoints are chosen.
+    if stage.select_batches is not None:
+      evaluation = stage.evaluate(teachers[task], select=True)
+    single_task |= evaluation.metrics
 
   # --- Students: the uniform baseline, then the distilled network -------------
-  single_task = rows.metrics['single-task']
-
   def gain(metrics: Metrics) -> float:
     gains = relative_gains(metrics, single_task, experiment.tasks)
     return gains['delta_mtl']
@@ -76,7 +83,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   rows.add(stage.name, stage.evaluate(variables, keep=rows.keep))
 
   # --- Report ----------------------------------------------------------------
-  report_results(rows, workdir, reporter)
+  report_results(
+    rows, workdir, reporter, chosen_on=select_split(config), average=True
+  )
   reporter.print(f'finished in {time.time() - begun:.0f} s')
 
 
@@ -128,6 +137,14 @@ def _introduce(experiment, workdir, reporter):
     f'{experiment.steps_per_epoch} steps of {config.batch_size} images on '
     f'{len(devices)} {devices[0].platform} device(s)\nworkdir: {workdir}'
   )
+  if config.select == 'best' and select_split(config) == config.data.eval_split:
+    reporter.print(
+      f'note: the best checkpoints are chosen on {config.data.eval_split!r}, '
+      'the split that is reported, which flatters them; '
+      '--config.data.val_fraction=0.1 holds a share of training out for it'
+    )
+  if config.data.keep_labels != 1:
+    reporter.print(f'labels kept in training: {config.data.keep_labels}')
   stages = [experiment.teacher(task) for task in experiment.tasks]
   stages += [experiment.baseline()] if config.baseline else []
   stages += [experiment.student()]

@@ -1,0 +1,61 @@
+"""Holds a share of a split out of it, as a split of its own."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+
+import numpy as np
+
+from mtl_kd_jax.datasets.base import Dataset, Sample, Source
+from mtl_kd_jax.errors import InputError
+
+HELD_OUT = 'held_out'
+
+
+def hold_out(
+  dataset: Dataset, split: str, *, fraction: float, seed: int
+) -> Dataset:
+  """The dataset with a share of a split moved to the split 'held_out'.
+
+  Args:
+    dataset: the dataset.
+    split: the split that gives the share, e.g. 'train'.
+    fraction: the share, above 0 and below 1; at least one sample.
+    seed: chooses the samples; the two parts keep the order of the split.
+
+  Raises:
+    InputError: there is no such split, or it is too small to be parted.
+  """
+  count = len(dataset.source(split))
+  held = max(1, round(fraction * count))
+  if held >= count:
+    raise InputError(
+      expected='a share that leaves samples to train on',
+      found=f'{fraction} of the {count} samples of {split!r}',
+      where='config.data.val_fraction',
+      do='make it smaller',
+    )
+  ranks = np.random.default_rng((seed, count)).permutation(count)
+  sources = dict(dataset.sources)
+  opened = sources[split]
+  sources[split] = functools.partial(_open, opened, ranks >= held)
+  sources[HELD_OUT] = functools.partial(_open, opened, ranks < held)
+  return dataclasses.replace(dataset, sources=sources)
+
+
+def _open(opened: Callable[[], Source], chosen: np.ndarray) -> '_Subset':
+  return _Subset(opened(), np.flatnonzero(chosen))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subset:
+  """Some samples of a source; picklable."""
+
+  source: Source
+  indices: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, index: int) -> Sample:
+    return self.source[int(self.indices[index])]
