@@ -21,7 +21,7 @@ import tempfile
 import time
 import zipfile
 
-from absl import app, flags
+from absl import app, flags, logging
 import jax
 import numpy as np
 from PIL import Image
@@ -52,6 +52,7 @@ _SUFFIXES = {
 
 def main(argv):
   del argv
+  logging.set_verbosity(logging.WARNING)
   keep_freed_memory()
   jax.config.update('jax_enable_compilation_cache', False)
   console = Console(highlight=False)

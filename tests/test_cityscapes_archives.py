@@ -3,15 +3,16 @@
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 from array_record.python import array_record_module
 import cityscapes_files
 from conftest import REPOSITORY
 import numpy as np
-from PIL import Image
 import pytest
 from rich.console import Console
 
@@ -217,10 +218,14 @@ def test_a_size_that_does_not_divide_the_pictures_is_refused(tmp_path):
 
 
 def test_a_picture_that_claims_to_be_huge_is_not_decoded(tmp_path):
-  files = cityscapes_files.make_files(size=SIZE)
-  cityscapes_files.write_tree(tmp_path, files)
-  Image.new('L', (12000, 12000)).save(tmp_path / LABELS)
-  assert refused(tmp_path).where == str(tmp_path / LABELS)
+  cityscapes_files.write_tree(tmp_path, cityscapes_files.make_files(size=SIZE))
+  path = tmp_path / LABELS
+  content = bytearray(path.read_bytes())
+  content[16:24] = struct.pack('>II', 12000, 6000)  # the header's size
+  content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
+  path.write_bytes(content)
+  # Decoded, it would be a broken picture and not one of the wrong size.
+  assert refused(tmp_path, '6000x12000').where == str(path)
 
 
 # ---- Interruptions ----------------------------------------------------------

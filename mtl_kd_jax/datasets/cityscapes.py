@@ -195,7 +195,7 @@ def _prepare(config, archives, root, progress) -> CityscapesFrames:
 
 
 def _size_in_mb(size):
-  """At most, for all 3475 frames of both splits; about a fifth is saved."""
+  """Of all 3475 frames of both splits, before compression."""
   return 1 + 3475 * size[0] * size[1] * BYTES_PER_PIXEL // 10**6
 
 
