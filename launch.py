@@ -23,7 +23,7 @@ from absl import app, flags, logging
 import jax
 from ml_collections import ConfigDict, config_flags
 
-from configs import nyuv2
+from configs import common, nyuv2
 from mtl_kd_jax import workdir as workdirs
 from mtl_kd_jax.allocator import keep_freed_memory
 from mtl_kd_jax.errors import InputError, NotFiniteError
@@ -98,6 +98,8 @@ def _config_and_workdir():
   config = _CONFIG.value
   if config is None and _JOB.value == 'evaluate' and workdir:
     config = ConfigDict(workdirs.read_config(workdir))
+    every_key = common.get_config().to_dict()
+    workdirs.check_complete(config.to_dict(), every_key, workdir)
   if config is None and _JOB.value == 'import':
     config = nyuv2.get_config()  # what the reference's networks were made for
   if config is None:

@@ -20,6 +20,8 @@ _FREE = (
   'data.workers',
   'data.check',
 )
+# Its keys are tasks: a config has those that it needs.
+_BY_TASK = 'distill.weights.'
 
 
 def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -73,6 +75,40 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
       where=f'--workdir={workdir}',
       do='train first: python launch.py --config=... --workdir=FOLDER',
     ) from error
+
+
+def check_complete(
+  config: Mapping[str, Any], every_key: Mapping[str, Any], workdir: pathlib.Path
+) -> None:
+  """Refuses the config of a workdir that an older version has written.
+
+  Args:
+    config: of the workdir, a nested dictionary.
+    every_key: a config with all keys there are.
+    workdir: where it stands.
+
+  Raises:
+    InputError: keys are missing.
+  """
+  missing = list(_missing(every_key, config))
+  if missing:
+    raise InputError(
+      expected='a config with all keys of this version',
+      found=f'none of {", ".join(missing)}',
+      where=f'{workdir / _CONFIG}',
+      do='an older version wrote it: name the config file that the run was '
+      'made with, and what was changed, with --config=FILE --config.KEY=...',
+    )
+
+
+def _missing(every_key, config, prefix=''):
+  for name, value in every_key.items():
+    key = f'{prefix}{name}'
+    if name not in config:
+      if not key.startswith(_BY_TASK):
+        yield key
+    elif isinstance(value, Mapping) and isinstance(config[name], Mapping):
+      yield from _missing(value, config[name], f'{key}.')
 
 
 def _differences(old, new) -> list[str]:

@@ -204,3 +204,17 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_correct(tmp_path):
     workdirs.claim(file / 'run', CONFIG)
   assert f'--workdir={file / "run"}' in str(error.value)
   assert file.read_text() == 'no folder'
+
+
+def test_the_config_of_an_older_version_is_refused_by_its_missing_keys(
+  tmp_path,
+):
+  every_key = {**CONFIG, 'distill': {'weights': {'depth': 1.0, 'normals': 2.0}}}
+  config = copy.deepcopy(every_key)
+  del config['distill']['weights']['normals']  # not a task of that run
+  workdirs.check_complete(config, every_key, tmp_path)
+  del config['data']['check']
+  del config['optim']
+  with pytest.raises(InputError) as error:
+    workdirs.check_complete(config, every_key, tmp_path)
+  assert 'none of optim, data.check' in str(error.value)
