@@ -17,16 +17,20 @@ import jax.numpy as jnp
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolves [b h w c] with [3 3 c d] to [b h w d]; h and w even."""
-  return _convolve(x, kernel, 'bhwc,cd->bhwd')
+  return _convolve(x, _both(_G, kernel), 'bhwc,cd->bhwd')
 
 
 def input_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
   """Takes the output's gradient [b h w d] to the input's [b h w c].
 
-  It is the convolution with the turned kernel. Its channels change places in
-  the product: a transposed copy would take longer than all else.
+  It is the convolution with the turned kernel, whose transform is the kernel's
+  with the first and the last of both axes exchanged: the compiler takes that of
+  the forward pass. Channels change places in the product, for a transposed copy
+  would take longer than all else.
   """
-  return _convolve(g, kernel[::-1, ::-1], 'bhwd,cd->bhwc')
+  kernels = _both(_G, kernel)
+  turned = [[kernels[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
+  return _convolve(g, turned, 'bhwd,cd->bhwc')
 
 
 def weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
@@ -42,12 +46,12 @@ def weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
   return jnp.stack([jnp.stack(row) for row in kernel])
 
 
-def _convolve(x, kernel, product):
+def _convolve(x, kernels, product):
   # Else what computes x would be fused into, and repeated for, every transform.
   x = jax.lax.optimization_barrier(x)
   products = [
     [jnp.einsum(product, d, g) for d, g in zip(ds, gs, strict=True)]
-    for ds, gs in zip(_both(_B, _tiles(x)), _both(_G, kernel), strict=True)
+    for ds, gs in zip(_both(_B, _tiles(x)), kernels, strict=True)
   ]
   quads = _both(_A_transposed, products)
   y = jnp.stack([jnp.stack(row, axis=3) for row in quads], axis=2)
