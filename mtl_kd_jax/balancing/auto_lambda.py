@@ -77,8 +77,10 @@ def make(
     ordered = in_order(gradients)
     old = jnp.where(step.present, state['s'], 0)
     ahead = probe(1, weighted_sum(step_size * old, ordered))
-    wanted = [ahead[t] for t in (primary or step.names)]
-    there = weighted_sum(jnp.ones(len(wanted)), wanted)
+    wanted = jnp.array([t in (primary or step.names) for t in step.names])
+    there = weighted_sum(
+      jnp.where(wanted & step.present, 1.0, 0.0), in_order(ahead)
+    )
     # Only the products with the last are needed.
     gram = inner_products(
       [*ordered, there], jnp.append(step.present, True), axis_name=axis_name

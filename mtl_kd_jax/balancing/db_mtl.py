@@ -53,8 +53,7 @@ def make(beta: float = 0.9, sigma: float = 0.0) -> GradientBalancer:
         zip(in_order(state['mean']), ordered, strict=True)
       )
     ]
-    norms = inner_products(mean, step.present, axis_name=axis_name).norms
-    w = _to_longest(norms)
+    w = _to_longest(inner_products(mean, step.present, axis_name=axis_name))
     direction = cast(weighted_sum(w, mean), ordered[0])
     state = {'step': time, 'mean': to_dict_of(step.names, mean)}
     return combined(step, Weights(w * own, own), direction), state
@@ -64,14 +63,15 @@ def make(beta: float = 0.9, sigma: float = 0.0) -> GradientBalancer:
 
 def _without_memory(gram, step, state):
   own = _inverse(step)
-  return Weights(_to_longest(own * gram.norms) * own, own), state
+  gram = gram._replace(norms=own * gram.norms)
+  return Weights(_to_longest(gram) * own, own), state
 
 
 def _inverse(step):
   return 1 / jnp.maximum(step.losses, SMALLEST_LOSS)
 
 
-def _to_longest(norms):
+def _to_longest(gram):
   """max_j |y_j| / |y_t|, 0 for a gradient of 0."""
-  alive = norms > 0
-  return jnp.where(alive, jnp.max(norms) / jnp.where(alive, norms, 1), 0)
+  alive = gram.norms > 0
+  return jnp.where(alive, 1 / jnp.where(alive, gram.relative, 1), 0)

@@ -39,8 +39,12 @@ class Gram(NamedTuple):
 
   @property
   def relative(self) -> jax.Array:
-    """Norms in units of the largest, [K] in [0, 1]."""
-    return self.norms / self.scale
+    """Norms in units of the largest, [K] in [0, 1].
+
+    Not below 1e-30 unless 0, so that one may divide by it.
+    """
+    ratio = jnp.maximum(self.norms / self.scale, 1e-30)
+    return jnp.where(self.norms > 0, ratio, 0)
 
   @property
   def scaled(self) -> jax.Array:

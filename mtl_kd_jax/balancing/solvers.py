@@ -140,7 +140,8 @@ def simplex_minimum(
     kappa = jnp.where(left > 0, jnp.sqrt(shortest / left), jnp.nan)
   x = a + kappa[:, None] * b
   level = (nu[:, 0] + kappa * nu[:, 1])[:, None] * r[None, :]
-  slack = jnp.matmul(x, c, precision='highest') + kappa[:, None] * q - level
+  pull = jnp.matmul(x, c, precision='highest') + kappa[:, None] * q[None, :]
+  slack = pull - level
   wrong = jnp.where(sets, jnp.maximum(-x, jnp.abs(slack)), -slack)
   wrong = jnp.where(present[None, :], wrong, 0)
   scale = jnp.max(jnp.abs(x), 1) + kappa * jnp.max(jnp.abs(q))

@@ -137,17 +137,21 @@ def _operate(gram, key, change):
     x [K K] in units of the largest norm, and what `change` returned [K K].
   """
   k = gram.norms.size
-  i = jnp.arange(k)
-  order = jax.vmap(lambda key: jax.random.permutation(key, k - 1))(
-    jax.random.split(key, k)
-  )
-  order = order + (order >= i[:, None])  # all but i
+  i, order = jnp.arange(k), orders(key, k)
   x, seen = jnp.diag(gram.relative), jnp.zeros((k, k), jnp.float32)
   for turn in range(k - 1):
     j = order[:, turn]
     x, cosine = change(x, i, j)
     seen = seen.at[i, j].set(cosine)
   return x, seen
+
+
+def orders(key: jax.Array, k: int) -> jax.Array:
+  """For each task a random order of the others, int32 [K K-1]."""
+  draws = jax.vmap(lambda key: jax.random.permutation(key, k - 1))(
+    jax.random.split(key, k)
+  )
+  return draws + (draws >= jnp.arange(k)[:, None])
 
 
 def _weights(x, gram):
