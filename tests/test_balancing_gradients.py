@@ -554,9 +554,7 @@ def test_inner_products_of_half_precision_are_added_in_float32():
 
 
 def test_too_many_tasks_for_an_exact_solution_are_refused():
-  names = [f'task{i:02d}' for i in range(13)]
-  gradients = {t: jnp.ones(3) for t in names}
-  losses = {t: jnp.ones(()) for t in names}
+  losses = {f'task{i:02d}': jnp.ones(()) for i in range(13)}
   balancer = make_balancer('mgda')
   with pytest.raises(InputError, match='at most 12'):
-    balancer.update(losses, gradients, (), jax.random.key(0))
+    jax.eval_shape(balancer.update, losses, losses, (), jax.random.key(0))

@@ -57,7 +57,7 @@ def nonnegative_qp(a: jax.Array, b: jax.Array) -> jax.Array:
   a, b = a / d[:, None] / d[None, :], b / d[:, None]
   sets = _supports(a.shape[0], empty=True)
   inside = sets.astype(a.dtype)
-  u = _solve(_restricted(a, sets), inside[:, :, None] * b[None])
+  u, good = _solve(_restricted(a, sets), inside[:, :, None] * b[None])
   gradient = jnp.einsum('ij,sjr->sir', a, u, precision='highest') - b[None]
   scale = 1 + jnp.max(jnp.abs(u), 1, keepdims=True)
   wrong = jnp.where(
@@ -65,7 +65,7 @@ def nonnegative_qp(a: jax.Array, b: jax.Array) -> jax.Array:
     jnp.maximum(-u, jnp.abs(gradient)),  # u >= 0, gradient = 0
     -gradient,  # u = 0, gradient >= 0
   )
-  best = _least(jnp.max(wrong / scale, 1))
+  best = _least(jnp.max(wrong / scale, 1), good)
   u = jnp.take_along_axis(u, best[None, None, :], 0)[0]
   return jnp.maximum(u, 0) / d[:, None]
 
@@ -127,7 +127,8 @@ def simplex_minimum(
   system = jnp.concatenate([top, bottom], 1)
   right = jnp.zeros((sets.shape[0], k + 1, 2), c.dtype)
   right = right.at[:, k, 0].set(1).at[:, :k, 1].set(-inside * q[None, :])
-  solution = _solve(system, right)
+  solution, good = _solve(system, right)
+  good = good.all(1)
   a, b, nu = solution[:, :k, 0], solution[:, :k, 1], -solution[:, k, :]
 
   square = functools.partial(jnp.einsum, 'si,ij,sj->s', precision='highest')
@@ -137,7 +138,8 @@ def simplex_minimum(
     left = mean - square(b, c, b)
     # Below rounding |g_w| is 0, and its direction is not known.
     shortest = jnp.maximum(square(a, c, a), 1e-7)
-    kappa = jnp.where(left > 0, jnp.sqrt(shortest / left), jnp.nan)
+    good &= left > 0
+    kappa = jnp.sqrt(shortest / jnp.where(left > 0, left, 1))
   x = a + kappa[:, None] * b
   level = (nu[:, 0] + kappa * nu[:, 1])[:, None] * r[None, :]
   pull = jnp.matmul(x, c, precision='highest') + kappa[:, None] * q[None, :]
@@ -145,10 +147,11 @@ def simplex_minimum(
   wrong = jnp.where(sets, jnp.maximum(-x, jnp.abs(slack)), -slack)
   wrong = jnp.where(present[None, :], wrong, 0)
   scale = jnp.max(jnp.abs(x), 1) + kappa * jnp.max(jnp.abs(q))
-  best = _least(jnp.max(wrong, 1) / jnp.maximum(scale, 1e-30))
+  best = _least(jnp.max(wrong, 1) / jnp.maximum(scale, 1e-30), good)
   w = jnp.maximum(x[best], 0) * r
   w = w / jnp.maximum(jnp.sum(w), 1e-30)
   ratio = jnp.where(kappa[best] > 0, 1 / kappa[best], 0)
+  ratio = jnp.where(good[best], ratio, 0)  # the mean gradient is 0
   return SimplexPoint(w, ratio)
 
 
@@ -184,11 +187,11 @@ def proportional_fairness(
     x, _, steps = carry
     unit = c * x**-power
     slope = a + jnp.diag(power * unit / x)
-    move = -_solve(slope[None], residual(x)[None, :, None])[0, :, 0]
+    move = -_solve(slope[None], residual(x)[None, :, None])[0][0, :, 0]
     most = jnp.minimum(1, 0.95 / jnp.maximum(jnp.max(-move / x), 1e-6))
     tries = x[None, :] + (most * halvings)[:, None] * move[None, :]
     sizes = jax.vmap(lambda y: size(y, unit))(tries)
-    best = _least(sizes)
+    best = _least(sizes, jnp.isfinite(sizes))
     better = sizes[best] < size(x, unit)
     error = jnp.where(better, sizes[best], 0)  # 0: as good as it gets
     return jnp.where(better, tries[best], x), error, steps + 1
@@ -243,11 +246,18 @@ def _restricted(a: jax.Array, sets: jax.Array) -> jax.Array:
   return jnp.where(both, a[None], jnp.eye(a.shape[0])[None])
 
 
-def _solve(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Solves [S N N] x = [S N R]; anything, also NaN, where A is singular."""
-  return jnp.linalg.solve(a, b)
+def _solve(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Solves [S N N] x = [S N R].
+
+  Returns:
+    x, and whether it is good, bool [S R]: where A is singular x is 0. (Not NaN,
+    which a maximum further on may drop.)
+  """
+  x = jnp.linalg.solve(a, b)
+  good = jnp.all(jnp.isfinite(x), axis=1)
+  return jnp.where(good[:, None, :], x, 0), good
 
 
-def _least(wrong: jax.Array) -> jax.Array:
-  """Index of the smallest along the first axis; NaN is the largest."""
-  return jnp.argmin(jnp.where(jnp.isnan(wrong), jnp.inf, wrong), axis=0)
+def _least(wrong: jax.Array, good: jax.Array) -> jax.Array:
+  """Index of the smallest that is good, along the first axis."""
+  return jnp.argmin(jnp.where(good, wrong, jnp.inf), axis=0)

@@ -70,7 +70,8 @@ def make_gradvac(beta: float = 0.01, groups: str = 'all') -> GradientBalancer:
   def start(names, gradients=None):
     size = 1
     if groups == 'leaf':
-      size = len(jax.tree.leaves(checks.needed(gradients, names)))
+      one = in_order(checks.needed(gradients, names))[0]
+      size = len(jax.tree.leaves(one))
     return jnp.zeros((size, len(names), len(names)), jnp.float32)
 
   def update(

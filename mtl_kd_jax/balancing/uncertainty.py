@@ -77,6 +77,7 @@ def make(
 
 def descend(tx, gradient, state, present):
   """One optimiser step on {'s', 'opt_state'}; absent tasks keep their s."""
+  gradient = jnp.clip(gradient, -1e15, 1e15)  # Adam squares it
   updates, opt_state = tx.update(gradient, state['opt_state'], state['s'])
   s = optax.apply_updates(state['s'], updates)
   return {
