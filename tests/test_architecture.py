@@ -18,6 +18,7 @@ STOREYS = (
   (
     'train_step',
     'train_state',
+    'task_gradients',
     'evaluation',
     'optim',
     'parallel',
@@ -27,7 +28,7 @@ STOREYS = (
     'plotting',
     'interrupts',
   ),
-  ('distillation', 'models.network', 'datasets'),
+  ('distillation', 'models.network', 'datasets', 'objectives'),
   ('tasks', 'balancing', 'models'),
   ('labels', 'errors', 'allocator', 'misfit', 'torch_names'),
 )
