@@ -66,6 +66,20 @@ def network_shapes(
   )
 
 
+def backbone_taps(
+  network: nn.Module, image_size: tuple[int, int]
+) -> tuple[str, ...]:
+  """The names of what the backbone computes, for all tasks or for one."""
+  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+  features, _ = jax.eval_shape(
+    lambda x: network.backbone.init_with_output(
+      jax.random.key(0), x, tasks=tuple(network.channels), train=False
+    ),
+    image,
+  )
+  return tuple(features)
+
+
 def feature_shapes(
   network: nn.Module, image_size: tuple[int, int]
 ) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 STOREYS = (
   ('jobs',),
   ('experiment',),
-  ('config_values',),
+  ('config_values', 'balancing_values'),
   ('stage', 'tables', 'workdir'),
   (
     'train_step',

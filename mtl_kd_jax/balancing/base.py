@@ -22,7 +22,8 @@ class Balancer(NamedTuple):
   """A rule that weighs losses.
 
   Attributes:
-    init: (task names) -> state, a pytree of arrays that is checkpointed.
+    init: (task names, gradients=None) -> state, a pytree of arrays that is
+      checkpointed; `gradients` is there for the sake of `GradientBalancer`.
     update: (losses, state, key, *, present=None) -> (weights, state). `losses`
       is {task: float32 scalar}; no gradient flows through it. `present` is
       {task: bool scalar}, None for all. `weights` is {task: float32 scalar}:
@@ -91,7 +92,8 @@ class GradientBalancer(NamedTuple):
       those of part 0, and `probe` gives the others.
     on_features: whether the rule may be given gradients with respect to
       features, which belong to other samples in every step.
-    reuse: (state) -> Reused; None for a rule that is whole in every step.
+    reuse: (state, task names) -> Reused; None for a rule that is whole in every
+      step.
   """
 
   init: Callable[..., Any]
@@ -99,4 +101,4 @@ class GradientBalancer(NamedTuple):
   linear: bool = True
   parts: int = 1
   on_features: bool = True
-  reuse: Callable[[Any], Reused] | None = None
+  reuse: Callable[..., Reused] | None = None
