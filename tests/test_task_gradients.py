@@ -82,12 +82,6 @@ def test_with_weights_of_1_the_step_is_the_plain_one(level, mode, uniform):
 SETTINGS = {
   'nash': (lambda: make_balancer('nash_mtl'), 'parameters', 'outside'),
   'mgda-ub': (lambda: make_balancer('mgda'), 'features', 'objective'),
-  'graddrop': (
-    lambda: make_balancer('graddrop', over_batch=True),
-    'features',
-    'outside',
-  ),
-  'moco': (lambda: make_balancer('moco'), 'parameters', 'task'),
   'famo': (lambda: make_balancer('famo'), 'parameters', 'objective'),
   'every second': (
     lambda: refreshed(make_balancer('upgrad'), 2),
