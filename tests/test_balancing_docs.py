@@ -8,7 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_kd_jax.balancing import BALANCERS, GRADIENT_BALANCERS, make_balancer
+from mtl_kd_jax.balancing import (
+  BALANCERS,
+  GRADIENT_BALANCERS,
+  make_balancer,
+  refreshed,
+  smoothed,
+)
 
 PAGE = (REPOSITORY / 'docs' / 'balancing.md').read_text()
 EXAMPLES = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
@@ -26,6 +32,21 @@ def test_an_example_trains(code):
   after = {t: float(v) for t, v in scope['values'].items()}
   assert any(after[t] < 0.9 * zero[t] for t in labels), (x.shape, zero, after)
   assert all(np.isfinite(list(after.values())))
+
+
+@pytest.mark.parametrize('name', BALANCERS | GRADIENT_BALANCERS)
+def test_a_new_state_may_be_donated(name):
+  """No array in it stands for two, bare or with all that goes around it."""
+  balancer = make_balancer(name)
+  gradients = {t: np.zeros(3, np.float32) for t in ('a', 'b')}
+  states = [balancer.init(('a', 'b'), gradients)]
+  if getattr(balancer, 'linear', False):
+    wrapped = refreshed(smoothed(balancer, 0.5), 2)
+    states.append(wrapped.init(('a', 'b'), gradients))
+  for state in states:
+    leaves = jax.tree.leaves(state)
+    places = {x.unsafe_buffer_pointer() for x in leaves}
+    assert len(places) == len(leaves)
 
 
 @pytest.mark.parametrize('name', BALANCERS | GRADIENT_BALANCERS)

@@ -31,8 +31,8 @@ def make(learning_rate: float = 0.01) -> GradientBalancer:
 
   def start(names, gradients=None):
     checks.needed(gradients, names)
-    zeros = jnp.zeros(len(names), jnp.float32)
-    return {'root': blank(gradients), 'first': zeros, 'log_w': zeros}
+    first, log_w = (jnp.zeros(len(names), jnp.float32) for _ in range(2))
+    return {'root': blank(gradients), 'first': first, 'log_w': log_w}
 
   def update(
     losses, gradients, state, key, *, present=None, axis_name=None, **unused

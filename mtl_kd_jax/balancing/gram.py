@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing.base import Combined, GradientBalancer
-from mtl_kd_jax.balancing.vectors import Step, make_step, to_dict
+from mtl_kd_jax.balancing.vectors import Step, make_step, own_buffers, to_dict
 
 
 class Gram(NamedTuple):
@@ -152,7 +152,7 @@ def from_gram(
 
   def start(names, gradients=None):
     del gradients
-    return init(tuple(sorted(names)))
+    return own_buffers(init(tuple(sorted(names))))
 
   def update(
     losses, gradients, state, key, *, present=None, axis_name=None, **unused

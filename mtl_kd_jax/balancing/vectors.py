@@ -40,6 +40,11 @@ def keep_absent(new: Any, old: Any, present: jax.Array) -> Any:
   return jax.tree.map(lambda x, y: jnp.where(present, x, y), new, old)
 
 
+def own_buffers(state: Any) -> Any:
+  """Copies every array: a state is donated, and no buffer can be twice."""
+  return jax.tree.map(lambda x: jnp.array(x, copy=True), state)
+
+
 def masked_softmax(x: jax.Array, present: jax.Array) -> jax.Array:
   """Softmax over the present tasks; 0 for the others, and if there is none."""
   x = jnp.where(present, x, -jnp.inf)
@@ -98,7 +103,7 @@ def from_losses(
 
   def start(names, gradients=None):
     del gradients
-    return init(tuple(sorted(names)))
+    return own_buffers(init(tuple(sorted(names))))
 
   def update(losses, state, key, *, present=None):
     step = make_step(losses, present, key)

@@ -103,11 +103,11 @@ def refreshed(balancer: GradientBalancer, every: int) -> GradientBalancer:
   _check_linear(balancer, 'refresh_every')
 
   def start(names, gradients=None):
-    ones = jnp.ones(len(names), jnp.float32)
+    weights, own = (jnp.ones(len(names), jnp.float32) for _ in range(2))
     return {
       'step': jnp.zeros((), jnp.int32),
-      'weights': ones,
-      'own': ones,
+      'weights': weights,
+      'own': own,
       'inner': balancer.init(names, gradients),
     }
 
