@@ -7,6 +7,8 @@ Any key can be changed on the command line: --config.epochs=3
 
 from ml_collections import ConfigDict, FieldReference
 
+from configs._balancing import add_options
+
 
 def get_config() -> ConfigDict:
   """The defaults: the paper's settings, on the embedded scenes."""
@@ -176,10 +178,29 @@ def get_config() -> ConfigDict:
   optim.step_epochs = 100
   optim.step_factor = 0.5
 
-  config.balancing = ConfigDict()
-  # How the task losses of the distilled network are weighted: 'uniform'. (The
-  # baseline is always uniform.)
-  config.balancing.name = 'uniform'
+  config.balancing = balancing = ConfigDict()
+  # How the tasks of the distilled network are balanced (docs/balancing.md; the
+  # baseline is always uniform). By losses: 'uniform', 'fixed', 'uncertainty',
+  # 'dwa', 'rlw', 'gls', 'scale_invariant', 'stch', 'imtl_l', 'famo'. By
+  # gradients: 'mgda', 'pcgrad', 'gradvac', 'graddrop', 'cagrad', 'imtl_g',
+  # 'imtl_h', 'gradnorm', 'nash_mtl', 'fairgrad', 'aligned_mtl', 'upgrad',
+  # 'dualproj', 'config', 'moco', 'db_mtl', 'excess_mtl'.
+  balancing.name = 'uniform'
+  # How alignment losses enter: added 'outside' (the paper), inside the loss of
+  # their 'task', or each as an 'objective' of its own.
+  balancing.distillation = 'outside'
+  # Gradients that are combined: of the backbone's 'parameters' (one backward
+  # pass a task), or of its 'features' (one in all; shared features only).
+  balancing.level = 'parameters'
+  # Gradients are divided by their norm ('l2'), loss ('loss'), both ('loss+') or
+  # nothing ('none') before.
+  balancing.normalize = 'none'
+  # Weights become their running mean with this factor; 0 for none.
+  balancing.smoothing = 0.0
+  # Weights from gradients are computed in every so many steps.
+  balancing.refresh_every = 1
+  # Options of each, config.balancing.<name>: configs/_balancing.py.
+  add_options(balancing)
 
   config.teacher = teacher = ConfigDict()
   teacher.model = ConfigDict()

@@ -51,6 +51,23 @@ class Distillation:
         'does',
       )
 
+  def only(self, task: str) -> 'Distillation':
+    """The part of it that is about one task."""
+    return dataclasses.replace(
+      self,
+      teachers={task: self.teachers[task]},
+      adaptors=Adaptors({task: self.adaptors.channels[task]}),
+    )
+
+  @property
+  def adaptor_names(self) -> tuple[str, ...]:
+    """The keys of the adaptors' parameters."""
+    return tuple(
+      f'{task}_{pair}'
+      for task, pairs in self.adaptors.channels.items()
+      for pair in pairs
+    )
+
   def ask(self, variables: Mapping[str, Any], image: jax.Array):
     """Every teacher's features of a batch.
 

@@ -1,7 +1,8 @@
 """Config -> dataset, tasks, networks, optimisers: the wiring.
 
 `build` raises InputError for whatever can be known to be wrong before a step is
-taken. Only this file, config_values.py and jobs/ read the config.
+taken. Only this file, config_values.py, balancing_values.py and jobs/ read the
+config.
 """
 
 import dataclasses
@@ -9,7 +10,8 @@ import functools
 
 from ml_collections import ConfigDict
 
-from mtl_kd_jax.balancing import Balancer, make_balancer
+from mtl_kd_jax.balancing import Balancer, GradientBalancer, make_balancer
+from mtl_kd_jax.balancing_values import make_configured_balancer
 from mtl_kd_jax.config_values import check_values, value
 from mtl_kd_jax.datasets import (
   DATASETS,
@@ -29,7 +31,11 @@ from mtl_kd_jax.optim import make_adam, make_schedule, make_student_optimizer
 from mtl_kd_jax.parallel import Parallel, make_parallel
 from mtl_kd_jax.stage import Rhythm, Stage
 from mtl_kd_jax.tasks import Task, make_tasks
-from mtl_kd_jax.train_state import feature_shapes, network_shapes
+from mtl_kd_jax.train_state import (
+  backbone_taps,
+  feature_shapes,
+  network_shapes,
+)
 
 # The parts of the config that say what a network is made of.
 _STUDENT, _TEACHER = 'model', 'teacher.model'
@@ -44,7 +50,6 @@ class Experiment:
     dataset: the dataset, opened.
     tasks: the tasks, in their order.
     parallel: the devices.
-    balancer: of the distilled network.
     steps_per_epoch: optimiser steps in an epoch, of every stage.
   """
 
@@ -52,7 +57,6 @@ class Experiment:
   dataset: Dataset
   tasks: dict[str, Task]
   parallel: Parallel
-  balancer: Balancer
   steps_per_epoch: int
 
   def teacher(self, task: str) -> Stage:
@@ -71,6 +75,19 @@ class Experiment:
       _STUDENT,
       balancer=self.balancer,
       distillation=self._distillation,
+      level=self.config.balancing.level,
+      mode=self.config.balancing.distillation,
+    )
+
+  @functools.cached_property
+  def balancer(self) -> Balancer | GradientBalancer:
+    """The balancer of the distilled network."""
+    network = self._network(self.tasks, _STUDENT)
+    return make_configured_balancer(
+      self.config.balancing,
+      tasks=tuple(self.tasks),
+      features=backbone_taps(network, self.dataset.image_size),
+      steps_per_epoch=self.steps_per_epoch,
     )
 
   @property
@@ -120,7 +137,9 @@ class Experiment:
       workers=self.config.data.workers,
     )
 
-  def _stage(self, name, tasks, part, *, balancer=None, distillation=None):
+  def _stage(
+    self, name, tasks, part, *, balancer=None, distillation=None, **how
+  ):
     config = self.config
     network = self._network(tasks, part)
     optim, adaptors = config.optim, config.distill
@@ -164,6 +183,7 @@ class Experiment:
       select_batches=None
       if chosen_on == reported
       else functools.partial(self.eval_batches, chosen_on),
+      **how,
     )
 
   def _train_batches(self, start_step):
@@ -254,7 +274,6 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
   """
   check_values(config)
   parallel = make_parallel(config.parallel.mode, batch_size=config.batch_size)
-  balancer = make_balancer(config.balancing.name)
   dataset = open_dataset(config, data=data)
   tasks = make_tasks(config.tasks, dataset.labels, dataset=dataset.name)
   missing = [t for t in tasks if t not in config.distill.weights]
@@ -283,7 +302,6 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
     dataset=dataset,
     tasks=tasks,
     parallel=parallel,
-    balancer=balancer,
     steps_per_epoch=steps_per_epoch,
   )
   if data:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import optax
 
-from mtl_kd_jax.balancing import Balancer
+from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.checkpointing import Checkpoints
 from mtl_kd_jax.distillation import Distillation
 from mtl_kd_jax.errors import NotFiniteError
@@ -36,7 +36,7 @@ class Stage:
     name: e.g. 'teacher_depth'; names its checkpoints and its curves.
     network: the network.
     tasks: the tasks it is trained on and scored by.
-    balancer: weighs the task losses.
+    balancer: weighs the task losses, or combines their gradients.
     tx: the optimiser.
     distillation: how teachers are asked, if there are any.
     pretrained: variables of the backbone to begin with, if there are any.
@@ -49,12 +49,15 @@ class Stage:
     eval_batches: () -> iterator over the split that is reported.
     select_batches: the same over the split that checkpoints are chosen on, if
       that is another one.
+    eval_batches: () -> iterator over the evaluation split.
+    level: of the gradients that are combined; see `train_step`.
+    mode: how alignment losses enter the balancing (objectives.py).
   """
 
   name: str
   network: nn.Module
   tasks: Mapping[str, Task]
-  balancer: Balancer
+  balancer: Balancer | GradientBalancer
   tx: optax.GradientTransformation
   distillation: Distillation | None
   pretrained: Mapping[str, Any] | None
@@ -66,6 +69,8 @@ class Stage:
   train_batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]]
   eval_batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]
   select_batches: Callable[[], Iterator[Mapping[str, np.ndarray]]] | None = None
+  level: str = 'parameters'
+  mode: str = 'outside'
 
   @property
   def total_steps(self) -> int:
@@ -84,6 +89,7 @@ class Stage:
         balancer=self.balancer,
         tx=self.tx,
         distillation=self.distillation,
+        mode=self.mode,
         pretrained=self.pretrained,
       )
     )
@@ -109,6 +115,8 @@ class Stage:
         tx=self.tx,
         seed=self.seed,
         distillation=self.distillation,
+        level=self.level,
+        mode=self.mode,
         axis_name=self.parallel.axis_name,
       )
     )

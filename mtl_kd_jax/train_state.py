@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtl_kd_jax.balancing import Balancer
+from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.distillation import Distillation
 from mtl_kd_jax.models.network import Output
+from mtl_kd_jax.objectives import objective_names
 from mtl_kd_jax.optim import ADAPTORS
 
 BACKBONE = 'backbone'  # the key of the backbone in a network's variables
@@ -65,6 +66,20 @@ def network_shapes(
   )
 
 
+def backbone_taps(
+  network: nn.Module, image_size: tuple[int, int]
+) -> tuple[str, ...]:
+  """The names of what the backbone computes, for all tasks or for one."""
+  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+  features, _ = jax.eval_shape(
+    lambda x: network.backbone.init_with_output(
+      jax.random.key(0), x, tasks=tuple(network.channels), train=False
+    ),
+    image,
+  )
+  return tuple(features)
+
+
 def feature_shapes(
   network: nn.Module, image_size: tuple[int, int]
 ) -> dict[str, tuple[int, ...]]:
@@ -78,9 +93,10 @@ def init_state(
   *,
   network: nn.Module,
   image_size: tuple[int, int],
-  balancer: Balancer,
+  balancer: Balancer | GradientBalancer,
   tx: optax.GradientTransformation,
   distillation: Distillation | None = None,
+  mode: str = 'outside',
   pretrained: Mapping[str, Any] | None = None,
 ) -> TrainState:
   """Draws the initial state of a stage.
@@ -92,6 +108,7 @@ def init_state(
     balancer: the stage's balancer.
     tx: the stage's optimiser.
     distillation: adds adaptors to the parameters, when there are teachers.
+    mode: how alignment losses enter the balancing (objectives.py).
     pretrained: {'params', 'batch_stats'} of the backbone, to begin with in
       place of what is drawn.
   """
@@ -109,10 +126,14 @@ def init_state(
     }
     adaptors = distillation.adaptors.init(jax.random.fold_in(key, 1), blank)
     params[ADAPTORS] = adaptors['params']
+  names = objective_names(
+    tuple(network.channels), distilled=distillation is not None, mode=mode
+  )
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     batch_stats=batch_stats,
     opt_state=tx.init(params),
-    balancer_state=balancer.init(tuple(network.channels)),
+    # Like the gradients that it will combine, for rules that remember them.
+    balancer_state=balancer.init(names, dict.fromkeys(names, params[BACKBONE])),
   )

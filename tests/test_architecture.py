@@ -13,11 +13,12 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 STOREYS = (
   ('jobs',),
   ('experiment',),
-  ('config_values',),
+  ('config_values', 'balancing_values'),
   ('stage', 'tables', 'workdir'),
   (
     'train_step',
     'train_state',
+    'task_gradients',
     'evaluation',
     'optim',
     'parallel',
@@ -27,7 +28,7 @@ STOREYS = (
     'plotting',
     'interrupts',
   ),
-  ('distillation', 'models.network', 'datasets'),
+  ('distillation', 'models.network', 'datasets', 'objectives'),
   ('tasks', 'balancing', 'models'),
   ('labels', 'errors', 'allocator', 'misfit', 'torch_names'),
 )

@@ -1,6 +1,7 @@
 """Every config builds its networks and one step, without computing anything."""
 
 import importlib
+import inspect
 import itertools
 import pathlib
 
@@ -12,6 +13,7 @@ from nyu_layout import make_frames, write_archive
 import pytest
 from safetensors.numpy import save_file
 
+from mtl_kd_jax.balancing import BALANCERS, GRADIENT_BALANCERS
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.experiment import build
 from mtl_kd_jax.import_torch import torch_shapes
@@ -127,6 +129,12 @@ def test_common_comments_every_key():
     ('optim.learning_rate', -1.0, 'above 0'),
     ('optim.schedule', 'linear', 'a known schedule'),
     ('balancing.name', 'magic', 'a known balancer'),
+    ('balancing.name', 'sdmgrad', 'independent parts'),
+    ('balancing.name', 'level', 'a known balancer'),
+    ('balancing.level', 'weights', 'parameters, features'),
+    ('balancing.distillation', 'inside', 'outside, task, objective'),
+    ('balancing.normalize', 'l2', 'uniform uses losses alone'),
+    ('balancing.smoothing', 1.0, 'below 1'),
     ('teacher.batch_norm', 'eval', 'running, batch'),
     ('distill.taps', ('neck',), 'a feature of the backbone'),
     ('distill.taps', ('decoder:neck',), 'a feature of the backbone'),
@@ -213,6 +221,57 @@ def test_a_task_without_a_distillation_weight_is_refused(tmp_path):
     del config.distill.weights['depth']
   with pytest.raises(InputError, match='none for depth'):
     build(config)
+
+
+@pytest.mark.parametrize('name', BALANCERS | GRADIENT_BALANCERS)
+def test_every_balancer_has_its_options_in_the_config(name):
+  """All of them, with the library's defaults, unless a stage cannot run it."""
+  make = (BALANCERS | GRADIENT_BALANCERS)[name]
+  if name in GRADIENT_BALANCERS and make().parts > 1:
+    return
+  values = module('common').get_config().balancing
+  options = values[name].to_dict() if name in values else {}
+  parameters = inspect.signature(make).parameters
+  assert options.keys() == parameters.keys()
+  for option, value in options.items():
+    if not isinstance(value, dict) and (name, option) != ('dwa', 'window'):
+      assert value == parameters[option].default, option
+  options = {k: v for k, v in options.items() if (name, k) != ('dwa', 'window')}
+  make(**options)
+
+
+def test_balancing_is_wired_with_all_that_goes_around_it():
+  experiment = preview(
+    'quickstart',
+    **{
+      'balancing.name': 'upgrad',
+      'balancing.level': 'features',
+      'balancing.distillation': 'objective',
+      'balancing.normalize': 'l2',
+      'balancing.smoothing': 0.5,
+      'balancing.refresh_every': 3,
+    },
+  )
+  stage = experiment.student()
+  assert (stage.level, stage.mode) == ('features', 'objective')
+  state = jax.eval_shape(stage.init).balancer_state
+  assert state['weights'].shape == state['inner']['mean'].shape == (6,)
+  assert experiment.baseline().balancer.init(('depth',)) == ()
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'balancing.name': 'moco'}, 'remembers gradients'),
+    (
+      {'balancing.name': 'mgda', 'model.backbone': 'mtan'},
+      'features of their own',
+    ),
+  ],
+)
+def test_what_cannot_work_on_features_is_refused(changes, message):
+  with pytest.raises(InputError, match=message):
+    preview('quickstart', **changes, **{'balancing.level': 'features'})
 
 
 # ---- Networks of teachers and students --------------------------------------

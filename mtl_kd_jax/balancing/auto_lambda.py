@@ -1,0 +1,95 @@
+"""Auto-Lambda: weights that lower the loss on samples of another part."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import optax
+
+from mtl_kd_jax.balancing import checks
+from mtl_kd_jax.balancing.base import GradientBalancer
+from mtl_kd_jax.balancing.gram import (
+  Weights,
+  combined,
+  in_order,
+  inner_products,
+  weighted_sum,
+)
+from mtl_kd_jax.balancing.uncertainty import descend
+from mtl_kd_jax.balancing.vectors import make_step
+from mtl_kd_jax.errors import InputError
+
+
+def make(
+  learning_rate: float = 1e-4,
+  step_size: float = 1e-4,
+  init: float = 0.1,
+  primary: Sequence[str] | None = None,
+) -> GradientBalancer:
+  """Weights l descend on sum_primary L_t' (theta - alpha sum_t l_t g_t).
+
+  L' is the loss on another part of the batch. Its gradient with respect to
+  l_t is -alpha <g_t, grad L'> at the shifted parameters, exactly: the finite
+  difference of the paper is not needed. The step then descends on sum_t l_t L_t
+  with the new l (lambda of Liu et al. 2022). What tasks have for themselves
+  counts when `gradients` run over all parameters.
+
+  Args:
+    learning_rate: of Adam on l; 1e-4 in the released code.
+    step_size: alpha, the learning rate of the network.
+    init: l at the start; 0.1 in the released code.
+    primary: the tasks that matter; None for all.
+
+  Raises:
+    InputError: a number is out of range, or (from `init`) a primary task that
+      there is not.
+  """
+  checks.number(learning_rate, 'learning_rate', above=0)
+  checks.number(step_size, 'step_size', above=0)
+  checks.number(init, 'init')
+  tx = optax.adam(learning_rate)
+
+  def start(names, gradients=None):
+    del gradients
+    if unknown := sorted(set(primary or names) - set(names)):
+      raise InputError(
+        expected=f'some of {", ".join(sorted(names))}',
+        found=', '.join(unknown),
+        where='option primary of the balancer',
+        do='name tasks that are learned',
+      )
+    s = jnp.full(len(names), init, jnp.float32)
+    return {'s': s, 'opt_state': tx.init(s)}
+
+  def update(
+    losses,
+    gradients,
+    state,
+    key,
+    *,
+    present=None,
+    axis_name=None,
+    probe=None,
+    **unused,
+  ):
+    del unused
+    step = make_step(losses, present, key)
+    checks.needed(probe, step.names, 'probe')
+    ordered = in_order(gradients)
+    old = jnp.where(step.present, state['s'], 0)
+    ahead = probe(1, weighted_sum(step_size * old, ordered))
+    wanted = jnp.array([t in (primary or step.names) for t in step.names])
+    there = weighted_sum(
+      jnp.where(wanted & step.present, 1.0, 0.0), in_order(ahead)
+    )
+    # Only the products with the last are needed.
+    gram = inner_products(
+      [*ordered, there], jnp.append(step.present, True), axis_name=axis_name
+    )
+    n = jnp.minimum(gram.norms, 1e9)
+    products = gram.cosines[-1, :-1] * n[:-1] * n[-1]
+    gradient = jnp.where(step.present, -step_size * products, 0)
+    state = descend(tx, gradient, state, step.present)
+    w = jnp.where(step.present, state['s'], 0)
+    return combined(step, Weights(w, w), weighted_sum(w, ordered)), state
+
+  return GradientBalancer(start, update, parts=2, on_features=False)

@@ -1,0 +1,63 @@
+"""GradNorm: gradients of the size that each task's training pace calls for."""
+
+import jax.numpy as jnp
+import optax
+
+from mtl_kd_jax.balancing import checks
+from mtl_kd_jax.balancing.base import GradientBalancer
+from mtl_kd_jax.balancing.gram import Weights, from_gram
+from mtl_kd_jax.balancing.vectors import (
+  SMALLEST_LOSS,
+  keep_absent,
+  masked_mean,
+)
+
+_LEAST_WEIGHT = 1e-4
+
+
+def make(alpha: float = 1.5, learning_rate: float = 0.025) -> GradientBalancer:
+  """Weights descend on sum_t | w_t |g_t| - T_t |, with sum_t w_t = K kept.
+
+  T_t = mean_t(w_t |g_t|) r_t^alpha counts as constant, r_t is L_t / L_t(0)
+  over its mean, and L_t(0) the first loss (Chen et al. 2018, eq. 1 and 2).
+  The gradient is sign(w_t |g_t| - T_t) |g_t|: no second backward pass. The step
+  then descends on sum_t w_t L_t with the weights as they were before, as in
+  the paper's algorithm 1. Weights are kept above 1e-4.
+
+  Args:
+    alpha: how strongly slow tasks are favoured. 1.5 and 0.12 in the paper.
+    learning_rate: of Adam on w.
+
+  Raises:
+    InputError: a number is out of range.
+  """
+  checks.number(alpha, 'alpha')
+  checks.number(learning_rate, 'learning_rate', above=0)
+  tx = optax.adam(learning_rate)
+
+  def start(names):
+    w = jnp.ones(len(names), jnp.float32)
+    return {'w': w, 'first': jnp.zeros_like(w), 'opt_state': tx.init(w)}
+
+  def rule(gram, step, state):
+    w, losses = state['w'], jnp.maximum(step.losses, SMALLEST_LOSS)
+    first = jnp.where(step.present & (state['first'] == 0), losses, 0)
+    first = state['first'] + first
+    pace = losses / jnp.where(first > 0, first, 1)
+    r = pace / jnp.maximum(masked_mean(pace, step.present), SMALLEST_LOSS)
+    # Norms in units of the largest: Adam does not see the unit.
+    n = gram.relative
+    target = masked_mean(w * n, step.present) * r**alpha
+    gradient = jnp.where(step.present, jnp.sign(w * n - target) * n, 0)
+    updates, opt_state = tx.update(gradient, state['opt_state'], w)
+    new = jnp.maximum(optax.apply_updates(w, updates), _LEAST_WEIGHT)
+    # The present tasks share what they had: the sum over all stays K.
+    new = new * masked_mean(w, step.present) / masked_mean(new, step.present)
+    state = {
+      'w': keep_absent(new, w, step.present),
+      'first': first,
+      'opt_state': opt_state,
+    }
+    return Weights(w, w), state
+
+  return from_gram(rule, start)
