@@ -29,10 +29,13 @@ from mtl_kd_jax.labels import Label
 flags.FLAGS.mark_as_parsed()  # grain's worker processes insist on it
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Programs that several tests compile, also in other processes, are compiled
-# once in a run of the tests.
-_CACHE = tempfile.TemporaryDirectory(prefix='mtl_kd_jax_tests_')
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
-jax.config.update('jax_compilation_cache_dir', _CACHE.name)
+# once in a run of the tests. (xdist's workers inherit the folder.)
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory(prefix='mtl_kd_jax_tests_')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+jax.config.update(
+  'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
+)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
