@@ -49,7 +49,6 @@ class Stage:
     eval_batches: () -> iterator over the split that is reported.
     select_batches: the same over the split that checkpoints are chosen on, if
       that is another one.
-    eval_batches: () -> iterator over the evaluation split.
     level: of the gradients that are combined; see `train_step`.
     mode: how alignment losses enter the balancing (objectives.py).
   """
