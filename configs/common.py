@@ -199,6 +199,9 @@ def get_config() -> ConfigDict:
   balancing.smoothing = 0.0
   # Weights from gradients are computed in every so many steps.
   balancing.refresh_every = 1
+  # Lengths of the tasks' gradients and the angles between them are measured in
+  # every so many steps, whatever balances; 0 for never.
+  balancing.observe_every = 50
   # Options of each, config.balancing.<name>: configs/_balancing.py.
   add_options(balancing)
 

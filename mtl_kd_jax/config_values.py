@@ -28,6 +28,7 @@ _NOT_NEGATIVE = (
   'report.eval_every_epochs',
   'report.average_epochs',
   'report.images',
+  'balancing.observe_every',
 )
 
 

@@ -106,6 +106,7 @@ class Experiment:
         config.epochs * epoch + 1,
         epoch,
       ),
+      observe=config.balancing.observe_every,
     )
 
   @property

@@ -103,6 +103,18 @@ class Parallel:
       compiler_options=self.compiler_options,
     )
 
+  def compile_observe_step(self, step: Callable) -> Callable:
+    """Compiles (state, teachers, batch) -> scalars; the state is kept."""
+    if self.mode == 'pmap':
+      return jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None)
+    whole, split = self.whole, self._sharding(AXIS)
+    return jax.jit(
+      step,
+      in_shardings=(whole, whole, split),
+      out_shardings=whole,
+      compiler_options=self.compiler_options,
+    )
+
   def compile_eval_step(self, step: Callable) -> Callable:
     """Compiles (variables, batch) -> (statistics, predictions)."""
     if self.mode == 'pmap':

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 import numpy as np
 
+from mtl_kd_jax.step_means import lines_of, objectives_of
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
 
@@ -69,6 +70,105 @@ def draw_curves(
         frameon=False,
       )
     figure.savefig(path, dpi=150)
+
+
+def draw_balance(
+  log: Sequence[Mapping[str, Any]],
+  tasks: Mapping[str, Task],
+  path: pathlib.Path,
+) -> bool:
+  """Draws balancing.png: weights, norms and cosines over the steps.
+
+  Args:
+    log: the lines of metrics.jsonl.
+    tasks: the tasks, for their order.
+    path: the file to write.
+
+  Returns:
+    Whether there was anything to draw; no file is written otherwise. A stage
+    is drawn, in a column, when the log has lengths of its gradients.
+  """
+  columns = {}
+  for stage in dict.fromkeys(e['stage'] for e in log):
+    gradients, weights = lines_of(log, stage)
+    if len(_keys(gradients, 'norm/')) > 1:
+      columns[stage] = (weights, gradients, gradients)
+  if not columns:
+    return False
+  rows = {'weight': 'weight', 'norm': 'gradient norm', 'cosine': 'cosine'}
+  heights = (1.0, 1.2, 1.5)
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(2.4 + 3.9 * len(columns), 7), layout='constrained')
+    grid = figure.subplots(
+      len(rows),
+      len(columns),
+      squeeze=False,
+      sharex='col',
+      sharey='row',
+      height_ratios=heights,
+    )
+    for axes, (stage, parts) in zip(grid.T, columns.items(), strict=True):
+      axes[0].set_title(stage, weight='bold')
+      for axis, kind, lines in zip(axes, rows, parts, strict=True):
+        _balance_lines(axis, lines, kind, list(tasks))
+      axes[-1].set_xlabel('step')
+      axes[-1].axhline(0, color='k', lw=0.8, zorder=1)
+    for axes, title in zip(grid, rows.values(), strict=True):
+      axes[0].set_ylabel(title)
+      handles = {}
+      for axis in axes:
+        for h, label in zip(*axis.get_legend_handles_labels(), strict=True):
+          handles.setdefault(label, h)
+      axes[-1].legend(
+        handles.values(),
+        handles.keys(),
+        loc='center left',
+        bbox_to_anchor=(1.02, 0.5),
+        frameon=False,
+      )
+    figure.savefig(path, dpi=150)
+  return True
+
+
+def _balance_lines(axis, lines, kind, tasks):
+  """The curves of one kind; an alignment is dashed, in its task's colour."""
+  keys = _keys(lines, f'{kind}/')
+  pairs = [k for k in keys if 'alignment/' not in k]
+  values = []
+  for key in keys:
+    points = [(e['step'], e[key]) for e in lines if e.get(key) is not None]
+    if not points:
+      continue
+    x, y = np.array(points, float).T
+    values.append(y)
+    objectives = objectives_of(key)
+    aligned = 'alignment/' in key
+    label = ' · '.join(objectives).replace('alignment/', 'align. ')
+    if kind == 'cosine' and objectives[-1] == f'alignment/{objectives[0]}':
+      label = f'{objectives[0]} · its alignment'
+    task = objectives[-1].removeprefix('alignment/')
+    colour = f'C{tasks.index(task) if task in tasks else 7}'
+    if kind == 'cosine' and not aligned:
+      colour = f'C{len(tasks) + pairs.index(key)}'
+    style = {'color': colour, 'ls': '--' if aligned else '-'}
+    if len(y) > 20:
+      axis.plot(x, y, alpha=0.2, lw=0.7, **style)
+      y = _smooth(y)
+    marker = 'o' if len(y) <= 20 else None
+    axis.plot(x, y, label=label, lw=1.4, marker=marker, ms=2.5, **style)
+  if not values:
+    return
+  lowest = min(y.min() for y in values)
+  if kind == 'norm' and lowest > 0:
+    axis.set_yscale('log')
+  if kind == 'weight' and lowest >= 0:
+    axis.update_datalim([(axis.dataLim.x0, 0)])  # columns share the axis
+    axis.autoscale_view(scalex=False)
+
+
+def _keys(lines, start):
+  """All keys of the lines that start so, in order."""
+  return sorted({k for e in lines for k in e if k.startswith(start)})
 
 
 def draw_predictions(

@@ -27,6 +27,8 @@ from rich.progress import (
 from rich.table import Table
 from tensorboardX import SummaryWriter
 
+from mtl_kd_jax.step_means import OBSERVED, mean_of_steps
+
 # Kinds of lines with metrics: of the split that checkpoints are chosen on, and
 # of the one that is reported, in the last epochs.
 SELECTION = 'eval'
@@ -115,12 +117,11 @@ class StageReport:
 
     Args:
       steps: (step, losses by name), in order, since the last call. One line is
-        logged, with the mean over them; of a task's loss over those steps
-        whose batch had a label of it, 'labelled/<task>', if that is given.
+        logged, with the mean over them (step_means.py).
     """
     self._resume_clock()
     self._step = steps[-1][0]
-    mean = _mean([losses for _, losses in steps])
+    mean = mean_of_steps([losses for _, losses in steps])
     speed = self._steps_per_second()
     if self._reporter.enabled:
       self._write('train', mean)
@@ -139,6 +140,12 @@ class StageReport:
     if self._begun is None:
       self._begun, self._first = time.time(), self._step
       self._paused = 0.0
+
+  def observed(self, steps: list[tuple[int, Mapping[str, float]]]) -> None:
+    """Logs what was observed of gradients, a line of kind OBSERVED a step."""
+    if self._reporter.enabled:
+      for step, values in steps:
+        self._write(OBSERVED, mean_of_steps([values]), step=step)
 
   def pause(self, reason: str) -> None:
     """Stops the clock until the next step; shows why."""
@@ -183,12 +190,13 @@ class StageReport:
     seconds = time.time() - self._begun - self._paused
     return (self._step - self._first) / max(seconds, 1e-9)
 
-  def _write(self, kind, values):
+  def _write(self, kind, values, *, step=None):
+    step = self._step if step is None else step
     line = {
       'stage': self._name,
       'kind': kind,
-      'step': self._step,
-      'epoch': self._step / self._steps_per_epoch,
+      'step': step,
+      'epoch': step / self._steps_per_epoch,
       'time': time.time(),
       **{name: _or_none(x) for name, x in values.items()},
     }
@@ -196,7 +204,7 @@ class StageReport:
     self._log.flush()
     for name, x in values.items():
       if math.isfinite(x):
-        self._tensorboard.add_scalar(f'{kind}/{name}', x, self._step)
+        self._tensorboard.add_scalar(f'{kind}/{name}', x, step)
 
   def _say(self, text):
     self._said = time.time() + _PLAIN_SECONDS
@@ -263,23 +271,6 @@ def _forget_after(path, stage, step):
     if entry['stage'] != stage or entry['step'] <= step
   ]
   write_atomically(path, ''.join(raw + '\n' for raw in kept))
-
-
-def _mean(steps: list[Mapping[str, float]]) -> dict[str, float]:
-  """The mean of every loss; NaN for a task without a label in all the steps."""
-  mean = {}
-  for name in steps[0]:
-    kind, _, task = name.partition('/')
-    if kind == 'labelled':
-      continue
-    weights = [1.0] * len(steps)
-    if kind == 'loss' and task:
-      weights = [losses.get(f'labelled/{task}', 1.0) for losses in steps]
-    total = sum(
-      w * losses[name] for w, losses in zip(weights, steps, strict=True)
-    )
-    mean[name] = total / sum(weights) if sum(weights) else math.nan
-  return mean
 
 
 def _show(losses):

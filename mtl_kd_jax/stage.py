@@ -21,6 +21,7 @@ from mtl_kd_jax.distillation import Distillation
 from mtl_kd_jax.errors import NotFiniteError
 from mtl_kd_jax.evaluation import Evaluation, Metrics, evaluate
 from mtl_kd_jax.interrupts import Stopped, StopSignals
+from mtl_kd_jax.observation import observe_step
 from mtl_kd_jax.parallel import Parallel, any_process
 from mtl_kd_jax.reporting import REPORTED, SELECTION, StageReport
 from mtl_kd_jax.tasks import Task
@@ -121,6 +122,19 @@ class Stage:
     )
 
   @functools.cached_property
+  def observe_step(self) -> Callable:
+    """The compiled look, (state, teachers, batch) -> norms and cosines."""
+    return self.parallel.compile_observe_step(
+      functools.partial(
+        observe_step,
+        network=self.network,
+        tasks=self.tasks,
+        distillation=self.distillation,
+        axis_name=self.parallel.axis_name,
+      )
+    )
+
+  @functools.cached_property
   def eval_step(self) -> Callable:
     """The compiled step, (variables, batch) -> (statistics, predictions)."""
     return self.parallel.compile_eval_step(
@@ -164,12 +178,14 @@ class Rhythm:
     evaluate: score the split that checkpoints are chosen on.
     average: the steps after which the split that is reported is scored, for
       the mean over the last epochs.
+    observe: measure the gradients of the tasks, where there are several.
   """
 
   report: int
   checkpoint: tuple[int, int]
   evaluate: int
   average: range = range(0)
+  observe: int = 0
 
 
 def run_stage(
@@ -217,9 +233,12 @@ def run_stage(
   )
   with StopSignals() as stop, progress:
     score_stage(state, missed)
-    unchecked = []
+    unchecked, observed = [], []
     for step in range(start + 1, stage.total_steps + 1):
       batch = stage.parallel.shard(next(batches))
+      if len(stage.tasks) > 1 and _due(step, rhythm.observe):
+        seen = stage.observe_step(state, teachers, batch)
+        observed.append((step, seen))
       state, losses = stage.train_step(state, teachers, batch)
       unchecked.append((step, losses))
 
@@ -231,7 +250,8 @@ def run_stage(
         stops = reports and any_process(stops)
       if reports or stops:
         progress.train(_checked(stage.name, unchecked))
-        unchecked = []
+        progress.observed(_checked(stage.name, observed))
+        unchecked, observed = [], []
       if saves or stops:
         checkpoints.save(step, state, finished=last)
       # After saving: who is killed while it evaluates has lost nothing.

@@ -33,6 +33,7 @@ class Results:
     average_epochs: the length of the second protocol's mean; 0 without it.
     averages: the rows of that protocol: network -> metrics, the mean over the
       last epochs on the same split (CAGrad, Nash-MTL, FAMO).
+    balance: what was out of balance, in plain words; '' for nothing.
   """
 
   name: str
@@ -43,6 +44,7 @@ class Results:
   chosen_on: str = ''
   average_epochs: int = 0
   averages: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
+  balance: str = ''
 
   @property
   def title(self) -> str:
@@ -96,7 +98,8 @@ class Results:
       lines += [[row, *cells] for row, cells in self._cells(rows).items()]
       table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
       parts.append(f'# {title}\n\n{table}\n')
-    return '\n'.join([*parts, f'{_LEGEND}\n'])
+    balance = [f'{self.balance}\n'] if self.balance else []
+    return '\n'.join([*parts, f'{_LEGEND}\n', *balance])
 
   def tables(self, width: int) -> dict[str, list[Table]]:
     """For a terminal of `width` characters.

@@ -16,31 +16,10 @@ import jax.numpy as jnp
 from mtl_kd_jax.balancing import GradientBalancer
 from mtl_kd_jax.balancing.gram import Gram, in_order, inner_products
 from mtl_kd_jax.distillation import Distillation
-from mtl_kd_jax.models.taps import taps_of, task_tap
-from mtl_kd_jax.objectives import owner, present_objectives
-from mtl_kd_jax.optim import ADAPTORS
-from mtl_kd_jax.tasks.base import Task, masked_mean
+from mtl_kd_jax.objectives import present_objectives
+from mtl_kd_jax.passes import Part, add, decode_task, encode
+from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.train_state import BACKBONE, TrainState
-
-
-class Part(NamedTuple):
-  """A loss of one task and its gradients; shares, where devices are mapped.
-
-  Attributes:
-    name: 'loss/<task>' or 'alignment/<task>'.
-    objective: what it is part of; None when it is added outside.
-    loss: float32 scalar, without lambda.
-    scale: its lambda.
-    own: gradient of scale * loss, with respect to the task's head and adaptors.
-    features: the same, with respect to the backbone's features.
-  """
-
-  name: str
-  objective: str | None
-  loss: jax.Array
-  scale: float
-  own: dict[str, Any]
-  features: dict[str, jax.Array]
 
 
 class Mixed(NamedTuple):
@@ -51,8 +30,9 @@ class Mixed(NamedTuple):
     weights: objective -> float32 scalar.
     own: objective -> float32 scalar, see `balancing.Combined`.
     state: the balancer's next state.
-    gram: of the objectives' gradients, in the order of their names; zeros in a
-      step that reuses weights.
+    gram: of the objectives' gradients, in the order of their names.
+    due: float32 scalar, 1; 0 in a step that reuses weights, whose `gram` is
+      without meaning.
   """
 
   gradient: Any
@@ -60,6 +40,7 @@ class Mixed(NamedTuple):
   own: dict[str, jax.Array]
   state: Any
   gram: Gram
+  due: jax.Array
 
 
 class StepGradient(NamedTuple):
@@ -111,11 +92,11 @@ def step_gradient(
   def total(tree):
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-  features, pull, updated = _encode(network, state, batch['image'])
+  features, pull, updated = encode(network, state, batch['image'])
   parts, batch_stats = [], dict(state.batch_stats) | updated
   for name, task in tasks.items():
     teacher = None if asked is None else {name: asked[name]}
-    own, updated = _decode(
+    own, updated = decode_task(
       task,
       features,
       state,
@@ -133,8 +114,8 @@ def step_gradient(
     {n: sum(p.scale * p.loss for p in parts if p.objective == n) for n in names}
   )
   mixed = _mix(
-    {n: _sum([p.features for p in parts if p.objective == n]) for n in names},
-    _sum([p.features for p in parts if p.objective is None]),
+    {n: add([p.features for p in parts if p.objective == n]) for n in names},
+    add([p.features for p in parts if p.objective is None]),
     losses,
     state.balancer_state,
     key,
@@ -152,88 +133,13 @@ def step_gradient(
     features=features,
     axis_name=axis_name,
   )
-  own = total(_sum([_scaled(p, mixed.own) for p in parts]))
+  own = total(add([_scaled(p, mixed.own) for p in parts]))
   return StepGradient(
     {BACKBONE: mixed.gradient} | own,
     _report(parts, losses, mixed, total),
     batch_stats,
     mixed.state,
   )
-
-
-def _encode(network, state, image):
-  """The backbone's features, how gradients go back, and its statistics."""
-  stats = {k: v for k, v in state.batch_stats.items() if k == BACKBONE}
-
-  def encode(params):
-    features, updated = network.backbone.apply(
-      {'params': params, 'batch_stats': stats.get(BACKBONE, {})},
-      image,
-      tasks=tuple(network.channels),
-      train=True,
-      mutable=['batch_stats'],
-    )
-    return dict(features), updated.get('batch_stats', {})
-
-  features, pull, updated = jax.vjp(
-    encode, state.params[BACKBONE], has_aux=True
-  )
-  return features, pull, {BACKBONE: updated} if stats else {}
-
-
-def _decode(
-  task: Task,
-  features: dict[str, jax.Array],
-  state: TrainState,
-  batch: Mapping[str, jax.Array],
-  *,
-  network: nn.Module,
-  distillation: Distillation | None,
-  asked: Any,
-  mode: str,
-  axis_name: str | None,
-) -> tuple[list[Part], dict[str, Any]]:
-  """The parts of one task, and the statistics of its head."""
-  name, head = task.name, f'head_{task.name}'
-  stats = state.batch_stats.get(head, {})
-  own = {head: state.params[head]}
-  if distillation is not None:
-    own[ADAPTORS] = {
-      k: state.params[ADAPTORS][k] for k in distillation.adaptor_names
-    }
-
-  def decode(own, features):
-    (prediction, heads), updated = network.head(
-      network.channels[name], name=head
-    ).apply(
-      {'params': own[head], 'batch_stats': stats},
-      taps_of(features, name),
-      size=batch['image'].shape[1:3],
-      train=True,
-      mutable=['batch_stats'],
-    )
-    loss = masked_mean(
-      task.loss(prediction, batch[name]),
-      task.valid(batch[name]),
-      axis_name=axis_name,
-    )
-    losses = {f'loss/{name}': loss}
-    if distillation is not None:
-      seen = features | {task_tap(tap, name): x for tap, x in heads.items()}
-      losses[f'alignment/{name}'] = distillation.losses(
-        own[ADAPTORS], seen, asked, axis_name=axis_name
-      )[name]
-    return losses, updated.get('batch_stats', {})
-
-  losses, pull, updated = jax.vjp(decode, own, features, has_aux=True)
-  parts = []
-  for part in losses:
-    aligned = part != f'loss/{name}'
-    scale = float(distillation.weights[name]) if aligned else 1.0
-    one = {p: jnp.full_like(x, scale * (p == part)) for p, x in losses.items()}
-    objective = owner(name, mode=mode) if aligned else name
-    parts.append(Part(part, objective, losses[part], scale, *pull(one)))
-  return parts, {head: updated} if stats else {}
 
 
 def _mix(
@@ -283,11 +189,13 @@ def _mix(
     )
     gradient = combined.direction
     if level == 'features':
-      gradient = through(_sum([gradient, outside]))
+      gradient = through(add([gradient, outside]))
     elif outside is not None:
-      gradient = _sum([gradient, through(outside)])
+      gradient = add([gradient, through(outside)])
     gram = inner_products(in_order(given), axis_name=split)
-    return Mixed(gradient, combined.weights, combined.own, after, gram)
+    return Mixed(
+      gradient, combined.weights, combined.own, after, gram, jnp.ones(())
+    )
 
   if balancer.reuse is None:
     return whole()
@@ -300,8 +208,10 @@ def _mix(
     ]
     k = len(losses)
     gram = Gram(jnp.zeros(k), jnp.zeros((k, k)))
-    gradient = through(_sum([*weighted, outside]))
-    return Mixed(gradient, kept.weights, kept.own, kept.state, gram)
+    gradient = through(add([*weighted, outside]))
+    return Mixed(
+      gradient, kept.weights, kept.own, kept.state, gram, jnp.zeros(())
+    )
 
   return jax.lax.cond(kept.due, whole, stale)
 
@@ -320,28 +230,13 @@ def _report(parts, losses, mixed, total) -> dict[str, jax.Array]:
   outside = [p for p in parts if p.objective is None]
   balanced = sum(mixed.weights[n] * x for n, x in losses.items())
   rest = sum(p.scale * named[p.name] for p in outside)
-  named |= {'loss': balanced + rest}
+  named |= {'loss': balanced + rest, 'combined': mixed.due}
   names = sorted(losses)
   for i, n in enumerate(names):
     named[f'weight/{n}'] = mixed.weights[n]
     named[f'norm/{n}'] = mixed.gram.norms[i]
     for j in range(i):
-      named[f'cosine/{names[j]}/{n}'] = mixed.gram.cosines[j, i]
+      cosine = mixed.gram.cosines[j, i]
+      named[f'cosine/{names[j]}/{n}'] = cosine
+      named[f'conflict/{names[j]}/{n}'] = (cosine < 0).astype(jnp.float32)
   return named
-
-
-def _sum(trees):
-  """Adds pytrees that may lack keys of each other; None for none."""
-  result = None
-  for tree in trees:
-    if tree is None:
-      continue
-    if result is None:
-      result = tree
-    elif isinstance(tree, Mapping):
-      result = {
-        k: _sum([result.get(k), tree.get(k)]) for k in {**result, **tree}
-      }
-    else:
-      result = result + tree
-  return result

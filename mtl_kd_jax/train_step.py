@@ -65,9 +65,10 @@ def train_step(
     The next state, and float32 scalars by name: 'loss/<task>',
     'labelled/<task>' (1 if the batch has any label of the task, else 0),
     'alignment/<task>', 'loss' (the sum L), 'gradient_norm' and
-    'weight/<objective>'. Of a gradient balancer also 'norm/<objective>' and
-    'cosine/<objective>/<objective>', of what it combined; 0 in a step that
-    reuses weights.
+    'weight/<objective>'. Of a gradient balancer also 'norm/<objective>',
+    'cosine/<objective>/<objective>' and 'conflict/...' (1 where that is below
+    0), of what it combined; and 'combined', 0 in a step that reuses weights,
+    in which they are without meaning.
   """
   asked = distillation.ask(teachers, batch['image']) if teachers else None
   how = {

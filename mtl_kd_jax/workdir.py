@@ -15,6 +15,7 @@ _FREE = (
   'name',
   'checkpoint.',
   'report.',
+  'balancing.observe_every',
   'parallel.',
   'data.data_dir',
   'data.workers',

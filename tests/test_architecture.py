@@ -14,11 +14,13 @@ STOREYS = (
   ('jobs',),
   ('experiment',),
   ('config_values', 'balancing_values'),
-  ('stage', 'tables', 'workdir'),
+  ('stage', 'tables', 'balance_summary', 'workdir'),
   (
     'train_step',
     'train_state',
     'task_gradients',
+    'passes',
+    'observation',
     'evaluation',
     'optim',
     'parallel',
@@ -30,7 +32,7 @@ STOREYS = (
   ),
   ('distillation', 'models.network', 'datasets', 'objectives'),
   ('tasks', 'balancing', 'models'),
-  ('labels', 'errors', 'allocator', 'misfit', 'torch_names'),
+  ('labels', 'step_means', 'errors', 'allocator', 'misfit', 'torch_names'),
 )
 ONLY_IN = {
   'orbax': {'checkpointing.py'},

@@ -13,7 +13,7 @@ import pytest
 from test_train_step import SIZE, TASKS, make_distillation, make_network
 from test_train_step import make_teachers as teacher_variables
 
-from mtl_kd_jax.balancing import make_balancer
+from mtl_kd_jax.balancing import make_balancer, smoothed
 from mtl_kd_jax.checkpointing import Checkpoints
 from mtl_kd_jax.datasets import loader
 from mtl_kd_jax.errors import NotFiniteError
@@ -22,6 +22,7 @@ from mtl_kd_jax.optim import make_adam, make_student_optimizer
 from mtl_kd_jax.parallel import make_parallel
 from mtl_kd_jax.reporting import Reporter, read_log
 from mtl_kd_jax.stage import Rhythm, Stage, run_stage
+from mtl_kd_jax.step_means import OBSERVED
 
 RHYTHM = Rhythm(report=2, checkpoint=(2, 3), evaluate=3)
 
@@ -150,6 +151,31 @@ def test_stopped_and_resumed_is_bit_identical(
   # The log tells one story: no step twice, none missing.
   steps = [e['step'] for e in read_log(tmp_path) if e['kind'] == 'eval']
   assert steps == [3, 6, 9]
+
+
+def test_a_balancer_goes_on_where_it_was_and_looking_changes_nothing(
+  toy_dataset, tmp_path
+):
+  def make(**options):
+    balancer = smoothed(make_balancer('nash_mtl'), 0.9)
+    return dataclasses.replace(
+      make_stage(toy_dataset, epochs=2, **options), balancer=balancer
+    )
+
+  observed = dataclasses.replace(RHYTHM, observe=2)
+  kill = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+  source = Interrupting(toy_dataset.source('train'), 17, kill)
+  with pytest.raises(Stopped):
+    run(make(source=source), tmp_path / 'stopped', rhythm=observed)
+  resumed = run(make(), tmp_path / 'stopped', rhythm=observed)
+  whole = run(make(), tmp_path / 'whole', rhythm=RHYTHM)
+  assert np.any(whole.balancer_state['mean'] != 0)
+  assert_identical(resumed, whole)
+  log = read_log(tmp_path / 'stopped')
+  looks = [e for e in log if e['kind'] == OBSERVED]
+  assert [e['step'] for e in looks] == [2, 4, 6]
+  assert all(-1 <= e['cosine/depth/alignment/depth'] <= 1 for e in looks)
+  assert all(e['norm/alignment/depth'] > 0 for e in looks)
 
 
 def test_resuming_from_a_damaged_checkpoint_is_bit_identical(

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mtl_kd_jax.balance_summary import summarize_balance
 from mtl_kd_jax.evaluation import Evaluation, Metrics
 from mtl_kd_jax.experiment import Experiment, select_split
-from mtl_kd_jax.plotting import draw_curves, draw_predictions
+from mtl_kd_jax.plotting import draw_balance, draw_curves, draw_predictions
 from mtl_kd_jax.reporting import REPORTED, Reporter, read_log
 from mtl_kd_jax.stage import Stage
 from mtl_kd_jax.tables import SINGLE_TASK, Results
@@ -84,6 +85,7 @@ def report_results(
     return
   experiment = rows.experiment
   config, tasks = experiment.config, experiment.tasks
+  log = read_log(workdir)
   results = Results(
     name=config.name,
     split=config.data.eval_split,
@@ -93,17 +95,20 @@ def report_results(
     rows=rows.metrics,
     average_epochs=experiment.average_epochs if average else 0,
     averages=_averages(rows, workdir) if average else {},
+    balance='' if suffix else summarize_balance(log, tuple(tasks)),
   )
   results.write(workdir, f'results{suffix}')
   written = [f'results{suffix}.json', f'results{suffix}.md']
   if not suffix:
     draw_curves(
-      read_log(workdir),
+      log,
       tasks,
       workdir / 'curves.png',
       split=select_split(config),
     )
     written += ['curves.png']
+    if draw_balance(log, tasks, workdir / 'balancing.png'):
+      written += ['balancing.png']
   if rows.keep:
     source = experiment.dataset.source(config.data.eval_split)
     samples = [
@@ -121,6 +126,8 @@ def report_results(
     reporter.print(f'\n{title}')
     for table in tables:
       reporter.print(table)
+  if results.balance:
+    reporter.print(f'\n{results.balance}')
   reporter.print(f'written to {workdir}: {", ".join(written)}')
 
 

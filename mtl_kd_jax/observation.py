@@ -1,0 +1,86 @@
+"""How long the gradients of tasks and alignments are, and how they agree.
+
+A look at a step before it is taken, for any balancer. With respect to the
+features that tasks share no gradient runs through the backbone, so that it
+costs less than a step.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from mtl_kd_jax.balancing.gram import in_order, inner_products
+from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.objectives import alignment_name
+from mtl_kd_jax.passes import decode_task, encode
+from mtl_kd_jax.tasks.base import Task
+from mtl_kd_jax.train_state import TrainState
+from mtl_kd_jax.train_step import labelled
+
+
+def observe_step(
+  state: TrainState,
+  teachers: Mapping[str, Any],
+  batch: Mapping[str, jax.Array],
+  *,
+  network: nn.Module,
+  tasks: Mapping[str, Task],
+  distillation: Distillation | None = None,
+  axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+  """Measures the gradients of a batch; changes nothing.
+
+  They are those of L_t and, named 'alignment/<task>', of lambda_t l^d_t, with
+  respect to all features of the backbone together (Sener & Koltun 2018). Where
+  tasks have features of their own they are with respect to its parameters,
+  which takes a backward pass for each of them.
+
+  Args:
+    state: the stage's state before the step.
+    teachers: as in `train_step`.
+    batch: as in `train_step`.
+    network: the network.
+    tasks: the tasks.
+    distillation: needed with teachers.
+    axis_name: the mapped device axis, if any.
+
+  Returns:
+    float32 scalars: 'norm/<name>'; 'cosine/<task>/<task>' of all pairs;
+    'cosine/<task>/alignment/<task>' of each task with its own alignment; and
+    'labelled/<task>'. What concerns a task without a label is 0.
+  """
+  asked = distillation.ask(teachers, batch['image']) if teachers else None
+  features, pull, _ = encode(network, state, batch['image'])
+  gradients = {}
+  for name, task in tasks.items():
+    teacher = None if asked is None else {name: asked[name]}
+    parts, _ = decode_task(
+      task,
+      features,
+      state,
+      batch,
+      network=network,
+      distillation=distillation.only(name) if teacher else None,
+      asked=teacher,
+      mode='objective',
+      axis_name=axis_name,
+    )
+    gradients |= {part.objective: part.features for part in parts}
+  split = axis_name
+  if any('/' in tap for tap in features):
+    gradients = {n: pull(g)[0] for n, g in gradients.items()}
+    if axis_name is not None:
+      gradients = jax.lax.psum(gradients, axis_name)
+    split = None  # parameters are whole on every device
+  gram = inner_products(in_order(gradients), axis_name=split)
+  pairs = [(a, b) for a in sorted(tasks) for b in sorted(tasks) if a < b]
+  if asked is not None:
+    pairs += [(t, alignment_name(t)) for t in sorted(tasks)]
+  place = {name: i for i, name in enumerate(sorted(gradients))}
+  seen = {f'norm/{n}': gram.norms[i] for n, i in place.items()}
+  seen |= {
+    f'cosine/{a}/{b}': gram.cosines[place[a], place[b]] for a, b in pairs
+  }
+  return seen | labelled(batch, tasks, axis_name=axis_name)

@@ -1,0 +1,158 @@
+"""The passes that the gradients of single tasks are made of.
+
+The backbone forward; and for each task its head and adaptors, forward and, for
+each of the task's losses by itself, backward to the features.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtl_kd_jax.distillation import Distillation
+from mtl_kd_jax.models.taps import taps_of, task_tap
+from mtl_kd_jax.objectives import owner
+from mtl_kd_jax.optim import ADAPTORS
+from mtl_kd_jax.tasks.base import Task, masked_mean
+from mtl_kd_jax.train_state import BACKBONE, TrainState
+
+
+class Part(NamedTuple):
+  """A loss of one task and its gradients; shares, where devices are mapped.
+
+  Attributes:
+    name: 'loss/<task>' or 'alignment/<task>'.
+    objective: what it is part of; None when it is added outside.
+    loss: float32 scalar, without lambda.
+    scale: its lambda.
+    own: gradient of scale * loss, with respect to the task's head and adaptors.
+    features: the same, with respect to the backbone's features.
+  """
+
+  name: str
+  objective: str | None
+  loss: jax.Array
+  scale: float
+  own: dict[str, Any]
+  features: dict[str, jax.Array]
+
+
+def encode(
+  network: nn.Module, state: TrainState, image: jax.Array
+) -> tuple[dict[str, jax.Array], Callable, dict[str, Any]]:
+  """Runs the backbone forward.
+
+  Args:
+    network: the network.
+    state: the stage's state.
+    image: float32 [b h w 3].
+
+  Returns:
+    tap -> float [b h w c]; (gradient with respect to these) -> (gradient with
+    respect to the backbone's parameters,); and BatchNorm's next statistics.
+  """
+  stats = {k: v for k, v in state.batch_stats.items() if k == BACKBONE}
+
+  def encode_with(params):
+    features, updated = network.backbone.apply(
+      {'params': params, 'batch_stats': stats.get(BACKBONE, {})},
+      image,
+      tasks=tuple(network.channels),
+      train=True,
+      mutable=['batch_stats'],
+    )
+    return dict(features), updated.get('batch_stats', {})
+
+  features, pull, updated = jax.vjp(
+    encode_with, state.params[BACKBONE], has_aux=True
+  )
+  return features, pull, {BACKBONE: updated} if stats else {}
+
+
+def decode_task(
+  task: Task,
+  features: dict[str, jax.Array],
+  state: TrainState,
+  batch: Mapping[str, jax.Array],
+  *,
+  network: nn.Module,
+  distillation: Distillation | None,
+  asked: Any,
+  mode: str,
+  axis_name: str | None,
+) -> tuple[list[Part], dict[str, Any]]:
+  """Runs the head of one task forward, and backward for each of its losses.
+
+  Args:
+    task: the task.
+    features: of the backbone, as for `encode`.
+    state: the stage's state.
+    batch: as in `train_step`.
+    network: the network.
+    distillation: of this task alone, or None.
+    asked: its teacher's features, or None.
+    mode: how alignment losses enter (objectives.py).
+    axis_name: the mapped device axis, if any.
+
+  Returns:
+    The parts of the task, and the next statistics of its head.
+  """
+  name, head = task.name, f'head_{task.name}'
+  stats = state.batch_stats.get(head, {})
+  own = {head: state.params[head]}
+  if distillation is not None:
+    own[ADAPTORS] = {
+      k: state.params[ADAPTORS][k] for k in distillation.adaptor_names
+    }
+
+  def decode(own, features):
+    (prediction, heads), updated = network.head(
+      network.channels[name], name=head
+    ).apply(
+      {'params': own[head], 'batch_stats': stats},
+      taps_of(features, name),
+      size=batch['image'].shape[1:3],
+      train=True,
+      mutable=['batch_stats'],
+    )
+    loss = masked_mean(
+      task.loss(prediction, batch[name]),
+      task.valid(batch[name]),
+      axis_name=axis_name,
+    )
+    losses = {f'loss/{name}': loss}
+    if distillation is not None:
+      seen = features | {task_tap(tap, name): x for tap, x in heads.items()}
+      losses[f'alignment/{name}'] = distillation.losses(
+        own[ADAPTORS], seen, asked, axis_name=axis_name
+      )[name]
+    return losses, updated.get('batch_stats', {})
+
+  losses, pull, updated = jax.vjp(decode, own, features, has_aux=True)
+  parts = []
+  for part in losses:
+    aligned = part != f'loss/{name}'
+    scale = float(distillation.weights[name]) if aligned else 1.0
+    one = {p: jnp.full_like(x, scale * (p == part)) for p, x in losses.items()}
+    objective = owner(name, mode=mode) if aligned else name
+    parts.append(Part(part, objective, losses[part], scale, *pull(one)))
+  return parts, {head: updated} if stats else {}
+
+
+def add(trees: Iterable[Any]) -> Any:
+  """Adds pytrees that may lack keys of each other; None for none."""
+  result = None
+  for tree in trees:
+    if tree is None:
+      continue
+    if result is None:
+      result = tree
+    elif isinstance(tree, Mapping):
+      result = {
+        k: add([result.get(k), tree.get(k)]) for k in {**result, **tree}
+      }
+    else:
+      result = result + tree
+  return result
