@@ -4,9 +4,10 @@
     python benchmarks/step_time.py --config=configs/common.py  # full width
 
 Prints compile time, median step time and images/s of a single-task, a
-multi-task and a distilled step, what the teachers cost in the last one, the
-time spent waiting for data, and peak memory. The kinds of step take turns, so
-that a machine whose speed drifts is fair to all of them. Nothing is read from
+multi-task and a distilled step, what the teachers cost in the last one, what
+observing the gradients of its tasks costs, the time spent waiting for data, and
+peak memory. The kinds of step take turns, so that a machine whose speed drifts
+is fair to all of them. Nothing is read from
 or written to the compilation cache.
 """
 
@@ -61,18 +62,25 @@ def main(argv):
   image = batch['image']
   if parallel.mode == 'pmap':
     image = image[0]  # one device's part
-  jax.block_until_ready(ask(teachers, image))
-
-  teacher_seconds = []
+  look = student.observe_step.lower(
+    runs['distilled'].state, teachers, batch
+  ).compile()
+  alone = {
+    'teachers': lambda: ask(teachers, image),
+    'observing': lambda: look(runs['distilled'].state, teachers, batch),
+  }
+  seconds = {name: [] for name in alone}
   for _ in range(_WARM_UP + _STEPS.value):
     for run in runs.values():
       run.step(batch)
-    begun = time.perf_counter()
-    jax.block_until_ready(ask(teachers, image))
-    teacher_seconds.append(time.perf_counter() - begun)
+    for name, call in alone.items():
+      begun = time.perf_counter()
+      jax.block_until_ready(call())
+      seconds[name].append(time.perf_counter() - begun)
 
+  medians = {n: statistics.median(x[_WARM_UP:]) for n, x in seconds.items()}
   waits, step_seconds = _with_data(runs['distilled'], student, parallel)
-  _report(experiment, runs, teacher_seconds[_WARM_UP:], waits, step_seconds)
+  _report(experiment, runs, medians, waits, step_seconds)
 
 
 class Run:
@@ -96,6 +104,11 @@ class Run:
     return self._seconds[-1]
 
   @property
+  def state(self):
+    """After the last step; the next one gives its buffers up."""
+    return self._state
+
+  @property
   def median_seconds(self) -> float:
     """Of all steps but the first few."""
     return statistics.median(self._seconds[_WARM_UP:])
@@ -113,7 +126,7 @@ def _with_data(run, stage, parallel):
   return waits[1:], seconds[1:]  # the first wait starts the loader
 
 
-def _report(experiment, runs, teacher_seconds, waits, step_seconds):
+def _report(experiment, runs, alone, waits, step_seconds):
   config = experiment.config
   size = 'x'.join(map(str, experiment.dataset.image_size))
   device = jax.devices()[0]
@@ -138,11 +151,15 @@ def _report(experiment, runs, teacher_seconds, waits, step_seconds):
   console.print(table)
   distilled = runs['distilled'].median_seconds
   multi_task = runs['multi-task'].median_seconds
-  asking = statistics.median(teacher_seconds)
+  asking, observing = alone['teachers'], alone['observing']
+  every = config.balancing.observe_every
+  share = 100 * observing / (every * distilled) if every else 0
   console.print(
     f'distilled / multi-task: {distilled / multi_task:.2f}\n'
     f'teachers alone (forward): {1e3 * asking:.0f} ms, '
     f'{100 * asking / distilled:.0f} % of the distilled step\n'
+    f'observing gradients: {1e3 * observing:.0f} ms every {every} steps, '
+    f'{share:.1f} % of the time\n'
     f'waiting for data: {1e3 * statistics.median(waits):.1f} ms a step, '
     f'{100 * sum(waits) / (sum(waits) + sum(step_seconds)):.1f} % of the time\n'
     f'peak memory: {_peak_memory(device)}'

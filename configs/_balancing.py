@@ -11,6 +11,7 @@ def add_options(balancing: ConfigDict) -> None:
   _add_losses(balancing)
   _add_gradients(balancing)
   _add_tracked(balancing)
+  _add_sampled(balancing)
 
 
 def _add_losses(balancing):
@@ -99,3 +100,25 @@ def _add_tracked(balancing):
   balancing.db_mtl = ConfigDict({'beta': 0.9, 'sigma': 0.0})
   # Step of the weights.
   balancing.excess_mtl = ConfigDict({'learning_rate': 0.01})
+
+
+def _add_sampled(balancing):
+  # These split the batch into independent parts: three, auto_lambda two.
+  balancing.sdmgrad = sdmgrad = ConfigDict()
+  # Pull toward the mean or, with a preference (task -> weight, {} for 1/K),
+  # toward that.
+  sdmgrad.lambda_ = 0.3
+  sdmgrad.preference = ConfigDict()
+  # Of the weights: steps in each step of the network, and their length.
+  sdmgrad.steps = 20
+  sdmgrad.learning_rate = 1.0
+  # Step of the weights, and pull toward equal ones.
+  balancing.modo = ConfigDict({'learning_rate': 1e-3, 'rho': 0.0})
+  balancing.auto_lambda = auto_lambda = ConfigDict()
+  # Adam's learning rate on the weights, and the weights at the start.
+  auto_lambda.learning_rate = 1e-4
+  auto_lambda.init = 0.1
+  # The network's learning rate in the look ahead.
+  auto_lambda.step_size = 1e-4
+  # Tasks whose loss the weights lower; () for all.
+  auto_lambda.primary = ()

@@ -29,6 +29,18 @@ def get_config() -> ConfigDict:
   # the split that data.select_split and data.val_fraction say.
   config.select = 'last'
 
+  _add_data(config)
+  _add_model(config)
+  _add_optim(config)
+  _add_balancing(config)
+  _add_teacher(config)
+  _add_distill(config)
+  _add_running(config)
+  # A misspelled key in a file that starts from here is an error, not a new key.
+  return config.lock()
+
+
+def _add_data(config):
   config.data = data = ConfigDict()
   # 'scenes' (rendered, no download); 'nyuv2_mat' or 'cityscapes' (the official
   # archives); 'nyuv2' or 'cityscapes_npy' (the literature's .npy files); or
@@ -64,7 +76,13 @@ def get_config() -> ConfigDict:
   data.workers = 0
   # Read and check every file once before training.
   data.check = True
+  _add_scenes(data)
+  _add_cityscapes(data, tasks=config.get_oneway_ref('tasks'))
+  _add_nyuv2(data)
+  _add_folder(data)
 
+
+def _add_scenes(data):
   # Options of data.name = 'scenes'.
   data.scenes = scenes = ConfigDict()
   # Height and width in pixels.
@@ -74,8 +92,9 @@ def get_config() -> ConfigDict:
   scenes.num_val = 128
   # Another seed draws other rooms.
   scenes.seed = 0
-  # Options of data.name = 'nyuv2': none, the files say it all.
-  data.nyuv2 = ConfigDict()
+
+
+def _add_cityscapes(data, *, tasks):
   # Options of data.name = 'cityscapes'.
   data.cityscapes = cityscapes = ConfigDict()
   # Height and width in pixels: (128, 256), (256, 512) or the full (1024, 2048).
@@ -87,12 +106,17 @@ def get_config() -> ConfigDict:
   # or 'depth' in metres.
   cityscapes.depth = 'inverse_depth'
   # Labels that are needed, and archives read: as above until they are set.
-  cityscapes.tasks = config.get_oneway_ref('tasks')
+  cityscapes.tasks = tasks
   cityscapes.manual_dir = data.get_oneway_ref('manual_dir')
   # Options of data.name = 'cityscapes_npy'.
   data.cityscapes_npy = ConfigDict()
   # 7 (its folders label_7) or 19 (label_19).
   data.cityscapes_npy.classes = 7
+
+
+def _add_nyuv2(data):
+  # Options of data.name = 'nyuv2': none, the files say it all.
+  data.nyuv2 = ConfigDict()
   # Options of data.name = 'nyuv2_mat'.
   data.nyuv2_mat = nyuv2_mat = ConfigDict()
   # Height and width in pixels that the frames are reduced to.
@@ -109,6 +133,9 @@ def get_config() -> ConfigDict:
   nyuv2_mat.depth = 'filled'
   # A folder of normals; '' to compute them from the raw depth.
   nyuv2_mat.normals_dir = ''
+
+
+def _add_folder(data):
   # Options of data.name = 'folder', your own data (docs/data.md). Files are
   # given as patterns of paths in the folder, in which {frame} stands for the
   # name of a frame and {split} for what is named here for the split.
@@ -152,6 +179,8 @@ def get_config() -> ConfigDict:
   # The stored vector or colour that means unlabelled.
   folder.normals.invalid = (0, 0, 0)
 
+
+def _add_model(config):
   config.model = model = ConfigDict()
   # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or
   # 'resnet50'.
@@ -167,6 +196,8 @@ def get_config() -> ConfigDict:
   # with: torchvision's ImageNet weights for a resnet. '' to begin from scratch.
   model.pretrained = ''
 
+
+def _add_optim(config):
   config.optim = optim = ConfigDict()
   # Adam's learning rate, for every network.
   optim.learning_rate = 1e-4
@@ -178,13 +209,16 @@ def get_config() -> ConfigDict:
   optim.step_epochs = 100
   optim.step_factor = 0.5
 
+
+def _add_balancing(config):
   config.balancing = balancing = ConfigDict()
   # How the tasks of the distilled network are balanced (docs/balancing.md; the
   # baseline is always uniform). By losses: 'uniform', 'fixed', 'uncertainty',
   # 'dwa', 'rlw', 'gls', 'scale_invariant', 'stch', 'imtl_l', 'famo'. By
   # gradients: 'mgda', 'pcgrad', 'gradvac', 'graddrop', 'cagrad', 'imtl_g',
   # 'imtl_h', 'gradnorm', 'nash_mtl', 'fairgrad', 'aligned_mtl', 'upgrad',
-  # 'dualproj', 'config', 'moco', 'db_mtl', 'excess_mtl'.
+  # 'dualproj', 'config', 'moco', 'db_mtl', 'excess_mtl'; and, on independent
+  # parts of the batch, 'sdmgrad', 'modo', 'auto_lambda'.
   balancing.name = 'uniform'
   # How alignment losses enter: added 'outside' (the paper), inside the loss of
   # their 'task', or each as an 'objective' of its own.
@@ -205,6 +239,9 @@ def get_config() -> ConfigDict:
   # Options of each, config.balancing.<name>: configs/_balancing.py.
   add_options(balancing)
 
+
+def _add_teacher(config):
+  model = config.model
   config.teacher = teacher = ConfigDict()
   teacher.model = ConfigDict()
   # The single-task networks. Each key is the student's until it is set.
@@ -220,6 +257,8 @@ def get_config() -> ConfigDict:
   # parameters, or those of the student's 'batch', as the paper's code does.
   teacher.batch_norm = 'running'
 
+
+def _add_distill(config):
   config.distill = distill = ConfigDict()
   # lambda per task: the weight of its alignment loss. Not learned tasks are
   # ignored.
@@ -235,6 +274,8 @@ def get_config() -> ConfigDict:
   distill.schedule = 'constant'
   distill.weight_decay = 5e-4
 
+
+def _add_running(config):
   config.parallel = ConfigDict()
   # 'jit': batch sharded over all devices; 'pmap': the same under jax.pmap.
   config.parallel.mode = 'jit'
@@ -260,5 +301,3 @@ def get_config() -> ConfigDict:
   report.average_epochs = 10
   # Images in predictions.png.
   report.images = 4
-  # A misspelled key in a file that starts from here is an error, not a new key.
-  return config.lock()

@@ -2,11 +2,11 @@
 
     python launch.py --config=configs/quickstart.py
 
-Needs no download and no GPU. The first run takes four minutes and 2 GB on two
-cores of an EPYC processor, rendering and compiling included. After so few
-steps BatchNorm's running statistics can be far off, above all the uniform
-network's: relative to single-task (ΔMTL), two runs gave it -14 % and -39 %, and
-the distilled one -11 % and -6 %. They show that all works, not which is better.
+Needs no download and no GPU. The first run takes four to eight minutes and 2 GB
+on two cores, rendering and compiling included. After so few steps BatchNorm's
+running statistics can be far off, above all the uniform network's: relative to
+single-task (ΔMTL), two runs gave it -14 % and -39 %, and the distilled one
+-11 % and -6 %. They show that all works, not which is better.
 For better networks: --config.epochs=40 --config.model.width=0.5
 """
 

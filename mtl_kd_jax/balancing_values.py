@@ -21,6 +21,7 @@ def make_configured_balancer(
   tasks: Sequence[str],
   features: Sequence[str],
   steps_per_epoch: int,
+  device_batch: int,
 ) -> Balancer | GradientBalancer:
   """Makes the balancer of the distilled network.
 
@@ -29,6 +30,7 @@ def make_configured_balancer(
     tasks: the tasks that are learned.
     features: the backbone's features, by name.
     steps_per_epoch: optimiser steps in an epoch.
+    device_batch: samples of a batch on one device.
 
   Raises:
     InputError: a name or value that cannot be used, also with each other.
@@ -43,7 +45,7 @@ def make_configured_balancer(
     key = 'normalize' if values.normalize != 'none' else 'refresh_every'
     raise _bad(key, values[key], f'none, since {name} uses losses alone')
   if gradients:
-    _check_gradients(balancer, values, features)
+    _check_gradients(balancer, values, features, device_batch)
     balancer = normalized(balancer, values.normalize)
   if values.smoothing != 0:
     balancer = smoothed(balancer, values.smoothing)
@@ -64,16 +66,16 @@ def _options(values, name, steps_per_epoch):
   return options
 
 
-def _check_gradients(balancer, values, features):
+def _check_gradients(balancer, values, features, device_batch):
   """Raises InputError where a stage cannot give what a rule needs."""
   name = values.name
-  if balancer.parts > 1:
-    raise _bad(
-      'name',
-      name,
-      f'a balancer that takes the batch as a whole: {name} needs '
-      f'{balancer.parts} independent parts, and is there for training loops of '
-      'your own',
+  if device_batch % balancer.parts:
+    raise InputError(
+      expected=f'a multiple of {balancer.parts} on each device: {name} splits '
+      f'the batch into {balancer.parts} independent parts',
+      found=f'{device_batch} on each',
+      where='config.batch_size',
+      do='change it, or choose another balancer',
     )
   if values.level == 'features':
     own = [tap for tap in features if '/' in tap]
@@ -93,8 +95,8 @@ def _check_gradients(balancer, values, features):
       raise _bad(
         'level',
         values.level,
-        f"'parameters', since {name} remembers gradients, and features are of "
-        'other samples in every step',
+        f"'parameters', since {name} compares gradients of several batches, "
+        'and features are of other samples in each',
       )
 
 

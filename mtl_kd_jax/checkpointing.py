@@ -9,7 +9,6 @@ comes later (a flipped bit reads back as another number): every checkpoint
 carries a checksum of its arrays, which is verified when it is read.
 """
 
-import contextlib
 import json
 import logging
 import pathlib
@@ -23,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.misfit import describe_misfit, shapes_by_name
+from mtl_kd_jax.quiet import without_warnings
 
 _CHANGED = 'its numbers do not match its checksum'
 
@@ -200,7 +200,8 @@ def _newest(directory: pathlib.Path) -> pathlib.Path | None:
 
 def _read_unknown(directory, sharding):
   """A state, as nested dictionaries."""
-  with _without_warnings(), ocp.StandardCheckpointer() as checkpointer:
+  # Orbax misses the manager's metadata when it reads one item of a step.
+  with without_warnings(), ocp.StandardCheckpointer() as checkpointer:
     like = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
       checkpointer.metadata(directory / 'state').item_metadata.tree,
@@ -209,18 +210,6 @@ def _read_unknown(directory, sharding):
   if checksum(state) != _read_info(directory, 'checksum'):
     raise ValueError(_CHANGED)
   return state
-
-
-@contextlib.contextmanager
-def _without_warnings():
-  """Orbax misses the manager's metadata when it reads one item of a step."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)
 
 
 def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:

@@ -88,6 +88,7 @@ class Experiment:
       tasks=tuple(self.tasks),
       features=backbone_taps(network, self.dataset.image_size),
       steps_per_epoch=self.steps_per_epoch,
+      device_batch=self.config.batch_size // self.parallel.num_devices,
     )
 
   @property

@@ -8,7 +8,6 @@ An objective is what a balancer sees as one loss. How alignment losses enter:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,13 +105,25 @@ def present_objectives(
     mode: of `MODES`.
     axis_name: the mapped device axis, if any.
   """
-  present: dict[str, Any] = {}
-  for name in names:
-    if name not in tasks or (distilled and mode == 'task'):
-      present[name] = jnp.ones((), bool)
-      continue
-    labelled = jnp.sum(tasks[name].valid(batch[name]), dtype=jnp.float32)
-    if axis_name is not None:
-      labelled = jax.lax.psum(labelled, axis_name)
-    present[name] = labelled > 0
-  return present
+  known = labelled(batch, tasks, axis_name=axis_name)
+  always = jnp.ones(())
+  if distilled and mode == 'task':
+    known = {}
+  return {n: known.get(f'labelled/{n}', always) > 0 for n in names}
+
+
+def labelled(
+  batch: Mapping[str, jax.Array],
+  tasks: Mapping[str, Task],
+  *,
+  axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+  """Whether the global batch has any label of a task, as 'labelled/<task>'.
+
+  A mean loss of 0 is no news of a task without labels. Float32, 0 or 1.
+  """
+  known = {
+    f'labelled/{name}': jnp.any(task.valid(batch[name])).astype(jnp.float32)
+    for name, task in tasks.items()
+  }
+  return known if axis_name is None else jax.lax.pmax(known, axis_name)

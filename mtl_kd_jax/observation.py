@@ -13,11 +13,10 @@ import jax
 
 from mtl_kd_jax.balancing.gram import in_order, inner_products
 from mtl_kd_jax.distillation import Distillation
-from mtl_kd_jax.objectives import alignment_name
-from mtl_kd_jax.passes import decode_task, encode
+from mtl_kd_jax.objectives import alignment_name, labelled
+from mtl_kd_jax.passes import by_objective, decode, encode
 from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.train_state import TrainState
-from mtl_kd_jax.train_step import labelled
 
 
 def observe_step(
@@ -53,22 +52,18 @@ def observe_step(
   """
   asked = distillation.ask(teachers, batch['image']) if teachers else None
   features, pull, _ = encode(network, state, batch['image'])
-  gradients = {}
-  for name, task in tasks.items():
-    teacher = None if asked is None else {name: asked[name]}
-    parts, _ = decode_task(
-      task,
-      features,
-      state,
-      batch,
-      network=network,
-      distillation=distillation.only(name) if teacher else None,
-      asked=teacher,
-      mode='objective',
-      axis_name=axis_name,
-    )
-    gradients |= {part.objective: part.features for part in parts}
-  split = axis_name
+  parts, _ = decode(
+    features,
+    state,
+    batch,
+    asked,
+    network=network,
+    tasks=tasks,
+    distillation=distillation,
+    mode='objective',
+    axis_name=axis_name,
+  )
+  gradients, split = by_objective(parts), axis_name
   if any('/' in tap for tap in features):
     gradients = {n: pull(g)[0] for n, g in gradients.items()}
     if axis_name is not None:

@@ -71,34 +71,66 @@ def encode(
   return features, pull, {BACKBONE: updated} if stats else {}
 
 
-def decode_task(
-  task: Task,
+def decode(
   features: dict[str, jax.Array],
   state: TrainState,
   batch: Mapping[str, jax.Array],
+  asked: Any,
   *,
   network: nn.Module,
+  tasks: Mapping[str, Task],
   distillation: Distillation | None,
-  asked: Any,
   mode: str,
   axis_name: str | None,
 ) -> tuple[list[Part], dict[str, Any]]:
-  """Runs the head of one task forward, and backward for each of its losses.
+  """Runs all heads forward, and backward for each loss of their task.
 
   Args:
-    task: the task.
-    features: of the backbone, as for `encode`.
+    features: of the backbone, from `encode`.
     state: the stage's state.
     batch: as in `train_step`.
+    asked: the teachers' features (`Distillation.ask`); None without teachers.
     network: the network.
-    distillation: of this task alone, or None.
-    asked: its teacher's features, or None.
+    tasks: the tasks.
+    distillation: needed with teachers.
     mode: how alignment losses enter (objectives.py).
     axis_name: the mapped device axis, if any.
 
   Returns:
-    The parts of the task, and the next statistics of its head.
+    The parts of all tasks, and the next statistics of the heads.
   """
+  parts, batch_stats = [], {}
+  for name, task in tasks.items():
+    taught = asked is not None
+    found, updated = _decode_task(
+      task,
+      features,
+      state,
+      batch,
+      {name: asked[name]} if taught else None,
+      network=network,
+      distillation=distillation.only(name) if taught else None,
+      mode=mode,
+      axis_name=axis_name,
+    )
+    parts += found
+    batch_stats |= updated
+  return parts, batch_stats
+
+
+def by_objective(parts: Iterable[Part]) -> dict[str, dict[str, jax.Array]]:
+  """Objective -> its gradient with respect to the backbone's features."""
+  parts = list(parts)
+  names = sorted({p.objective for p in parts if p.objective is not None})
+  return {
+    n: add([p.features for p in parts if p.objective == n]) for n in names
+  }
+
+
+def _decode_task(
+  task, features, state, batch, asked, *, network, distillation, mode, axis_name
+):
+  """As `decode`, for one task and a distillation of it alone."""
   name, head = task.name, f'head_{task.name}'
   stats = state.batch_stats.get(head, {})
   own = {head: state.params[head]}

@@ -4,6 +4,10 @@ The backbone runs forward once. Each head, with the adaptors of its task, runs
 backward for its own task alone, to the features; from there the gradient of
 every objective goes through the backbone by itself (level 'parameters'), or
 they are combined first and go through it together (level 'features').
+
+A rule that wants independent parts of the batch gets every n-th sample, which
+are the same samples on any number of devices. The step is then one on part 0,
+its losses and BatchNorm's statistics included.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +20,8 @@ import jax.numpy as jnp
 from mtl_kd_jax.balancing import GradientBalancer
 from mtl_kd_jax.balancing.gram import Gram, in_order, inner_products
 from mtl_kd_jax.distillation import Distillation
-from mtl_kd_jax.objectives import present_objectives
-from mtl_kd_jax.passes import Part, add, decode_task, encode
+from mtl_kd_jax.objectives import labelled, present_objectives
+from mtl_kd_jax.passes import Part, add, by_objective, decode, encode
 from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.train_state import BACKBONE, TrainState
 
@@ -88,42 +92,58 @@ def step_gradient(
     mode: how alignment losses enter.
     axis_name: the mapped device axis, if any.
   """
+  pieces = [
+    jax.tree.map(lambda x, i=i: x[i :: balancer.parts], (dict(batch), asked))
+    for i in range(balancer.parts)
+  ]
+  batch, asked = pieces[0]
 
   def total(tree):
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-  features, pull, updated = encode(network, state, batch['image'])
-  parts, batch_stats = [], dict(state.batch_stats) | updated
-  for name, task in tasks.items():
-    teacher = None if asked is None else {name: asked[name]}
-    own, updated = decode_task(
-      task,
+  def run(state, batch, asked):
+    features, pull, encoded = encode(network, state, batch['image'])
+    parts, decoded = decode(
       features,
       state,
       batch,
+      asked,
       network=network,
-      distillation=distillation.only(name) if teacher else None,
-      asked=teacher,
+      tasks=tasks,
+      distillation=distillation,
       mode=mode,
       axis_name=axis_name,
     )
-    parts, batch_stats = parts + own, batch_stats | updated
+    return features, parts, lambda x: total(pull(x)[0]), encoded | decoded
 
-  names = sorted({p.objective for p in parts if p.objective is not None})
+  def probe(part, shift):
+    moved = state
+    if shift is not None:
+      backbone = jax.tree.map(jnp.subtract, state.params[BACKBONE], shift)
+      moved = state.replace(params=state.params | {BACKBONE: backbone})
+    _, parts, through, _ = run(moved, *pieces[part])
+    return {n: through(c) for n, c in by_objective(parts).items()}
+
+  features, parts, through, updated = run(state, batch, asked)
+  cotangents = by_objective(parts)
   losses = total(
-    {n: sum(p.scale * p.loss for p in parts if p.objective == n) for n in names}
+    {
+      n: sum(p.scale * p.loss for p in parts if p.objective == n)
+      for n in cotangents
+    }
   )
   mixed = _mix(
-    {n: add([p.features for p in parts if p.objective == n]) for n in names},
+    cotangents,
     add([p.features for p in parts if p.objective is None]),
     losses,
     state.balancer_state,
     key,
     balancer=balancer,
-    through=lambda cotangent: total(pull(cotangent)[0]),
+    through=through,
+    probe=probe,
     level=level,
     present=present_objectives(
-      names,
+      tuple(cotangents),
       batch,
       tasks,
       distilled=asked is not None,
@@ -136,8 +156,9 @@ def step_gradient(
   own = total(add([_scaled(p, mixed.own) for p in parts]))
   return StepGradient(
     {BACKBONE: mixed.gradient} | own,
-    _report(parts, losses, mixed, total),
-    batch_stats,
+    _report(parts, losses, mixed, total)
+    | labelled(batch, tasks, axis_name=axis_name),
+    dict(state.batch_stats) | updated,
     mixed.state,
   )
 
@@ -151,6 +172,7 @@ def _mix(
   *,
   balancer: GradientBalancer,
   through: Callable[[Any], Any],
+  probe: Callable[[int, Any], Any],
   level: str,
   present: dict[str, jax.Array],
   features: dict[str, jax.Array],
@@ -166,6 +188,7 @@ def _mix(
     key: PRNG key of the step.
     balancer: the rule.
     through: gradient with respect to features -> to the backbone's parameters.
+    probe: gradients on another part of the batch (`GradientBalancer`).
     level: 'parameters' or 'features'.
     present: objective -> bool scalar.
     features: the backbone's.
@@ -186,6 +209,7 @@ def _mix(
       present=present,
       axis_name=split,
       values=features if level == 'features' else None,
+      probe=probe,
     )
     gradient = combined.direction
     if level == 'features':

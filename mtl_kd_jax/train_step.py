@@ -11,12 +11,15 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.distillation import Distillation
-from mtl_kd_jax.objectives import make_objectives, present_objectives
+from mtl_kd_jax.objectives import (
+  labelled,
+  make_objectives,
+  present_objectives,
+)
 from mtl_kd_jax.optim import ADAPTORS
 from mtl_kd_jax.task_gradients import StepGradient, step_gradient
 from mtl_kd_jax.tasks.base import Statistics, Task, masked_mean
@@ -96,8 +99,8 @@ def train_step(
     opt_state=opt_state,
     balancer_state=balancer_state,
   )
-  losses = found.losses | labelled(batch, tasks, axis_name=axis_name)
-  return next_state, losses | {'gradient_norm': optax.tree.norm(found.gradient)}
+  norm = optax.tree.norm(found.gradient)
+  return next_state, found.losses | {'gradient_norm': norm}
 
 
 def _weighted_gradient(
@@ -138,6 +141,7 @@ def _weighted_gradient(
   # Shares add up, so gradients are summed over devices and never averaged.
   gradients, losses = _total((gradients, losses), axis_name)
   losses |= {f'weight/{n}': w for n, w in weights.items()}
+  losses |= labelled(batch, tasks, axis_name=axis_name)
   return StepGradient(gradients, losses, batch_stats, balancer_state)
 
 
@@ -239,20 +243,6 @@ def task_losses(
     )
     for name, task in tasks.items()
   }
-
-
-def labelled(
-  batch: Batch, tasks: Mapping[str, Task], *, axis_name: str | None = None
-) -> dict[str, jax.Array]:
-  """Whether the global batch has any label of a task, as 'labelled/<task>'.
-
-  A mean loss of 0 is no news of a task without labels. Float32, 0 or 1.
-  """
-  known = {
-    f'labelled/{name}': jnp.any(task.valid(batch[name])).astype(jnp.float32)
-    for name, task in tasks.items()
-  }
-  return jax.tree.map(lambda x: jnp.minimum(x, 1.0), _total(known, axis_name))
 
 
 def _total(tree, axis_name):

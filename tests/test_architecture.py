@@ -32,7 +32,15 @@ STOREYS = (
   ),
   ('distillation', 'models.network', 'datasets', 'objectives'),
   ('tasks', 'balancing', 'models'),
-  ('labels', 'step_means', 'errors', 'allocator', 'misfit', 'torch_names'),
+  (
+    'labels',
+    'step_means',
+    'errors',
+    'quiet',
+    'allocator',
+    'misfit',
+    'torch_names',
+  ),
 )
 ONLY_IN = {
   'orbax': {'checkpointing.py'},

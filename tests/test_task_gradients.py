@@ -13,9 +13,9 @@ from mtl_kd_jax.balancing import make_balancer, refreshed
 from mtl_kd_jax.balancing.gram import from_gram
 from mtl_kd_jax.balancing.gram import plain as weights_of
 from mtl_kd_jax.objectives import LEVELS, MODES
-from mtl_kd_jax.optim import make_student_optimizer
-from mtl_kd_jax.train_state import init_state
-from mtl_kd_jax.train_step import train_step
+from mtl_kd_jax.optim import ADAPTORS, make_student_optimizer
+from mtl_kd_jax.train_state import init_state, network_params
+from mtl_kd_jax.train_step import task_losses, train_step
 
 
 def sums():
@@ -83,6 +83,7 @@ SETTINGS = {
   'nash': (lambda: make_balancer('nash_mtl'), 'parameters', 'outside'),
   'mgda-ub': (lambda: make_balancer('mgda'), 'features', 'objective'),
   'famo': (lambda: make_balancer('famo'), 'parameters', 'objective'),
+  'auto-lambda': (lambda: make_balancer('auto_lambda'), 'parameters', 'task'),
   'every second': (
     lambda: refreshed(make_balancer('upgrad'), 2),
     'parameters',
@@ -119,6 +120,73 @@ def test_steps_agree_on_one_device_sharded_and_under_pmap(setting):
   reference = results.pop('one device')
   for result in results.values():
     assert_close(result, reference, rtol=1e-2, atol=3e-3)
+
+
+@pytest.mark.parametrize('name', ('modo', 'auto_lambda'))
+def test_a_rule_gets_its_independent_parts_of_the_batch(name):
+  """As it would in a loop of its own, on every n-th sample."""
+  options = {'modo': {'learning_rate': 10.0}, 'auto_lambda': {'step_size': 1.0}}
+  balancer = make_balancer(name, **options[name])
+  step, state = make_parts(balancer, mode='outside')
+  teachers, batch = plain.make_teachers(), random_batch(6, plain.SIZE)
+  after, got = jax.jit(step)(state, teachers, batch)
+
+  network, distillation = step.keywords['network'], plain.make_distillation()
+
+  def losses(backbone, part):
+    own = {k: x[part :: balancer.parts] for k, x in batch.items()}
+    output, updated = network.apply(
+      {
+        'params': network_params(state.params | {'backbone': backbone}),
+        'batch_stats': state.batch_stats,
+      },
+      own['image'],
+      train=True,
+      mutable=['batch_stats'],
+    )
+    asked = jax.tree.map(
+      lambda x: x[part :: balancer.parts],
+      distillation.ask(teachers, batch['image']),
+    )
+    aligned = distillation.losses(
+      state.params[ADAPTORS], output.features, asked
+    )
+    rest = sum(distillation.weights[t] * x for t, x in aligned.items())
+    return task_losses(output.predictions, own, plain.TASKS), (rest, updated)
+
+  def gradients(part, shift):
+    at = state.params['backbone']
+    if shift is not None:
+      at = jax.tree.map(lambda x, s: x - s, at, shift)
+    return jax.jacrev(lambda p: losses(p, part)[0])(at)
+
+  @jax.jit
+  def alone():
+    backbone = state.params['backbone']
+    values, (_, updated) = losses(backbone, 0)
+    combined, balancer_state = balancer.update(
+      values,
+      gradients(0, None),
+      state.balancer_state,
+      jax.random.key(0),
+      probe=gradients,
+    )
+    rest = jax.grad(lambda p: losses(p, 0)[1][0])(backbone)
+    moved = jax.tree.map(
+      lambda x, d, r: x - 1e-2 * (d + r), backbone, combined.direction, rest
+    )
+    return moved, balancer_state, values, updated['batch_stats']
+
+  backbone, balancer_state, values, batch_stats = alone()
+  assert_close(after.params['backbone'], backbone)
+  assert_close(after.balancer_state, balancer_state)
+  assert_close(after.batch_stats, batch_stats)
+  assert_close({t: got[f'loss/{t}'] for t in values}, values)
+  before, moved = (
+    np.concatenate([np.ravel(x) for x in jax.tree.leaves(s)])
+    for s in (state.balancer_state, after.balancer_state)
+  )
+  assert np.abs(before - moved).max() > 1e-5
 
 
 def test_a_missing_task_does_not_touch_its_head():

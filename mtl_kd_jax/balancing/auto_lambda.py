@@ -23,7 +23,7 @@ def make(
   learning_rate: float = 1e-4,
   step_size: float = 1e-4,
   init: float = 0.1,
-  primary: Sequence[str] | None = None,
+  primary: Sequence[str] = (),
 ) -> GradientBalancer:
   """Weights l descend on sum_primary L_t' (theta - alpha sum_t l_t g_t).
 
@@ -37,7 +37,7 @@ def make(
     learning_rate: of Adam on l; 1e-4 in the released code.
     step_size: alpha, the learning rate of the network.
     init: l at the start; 0.1 in the released code.
-    primary: the tasks that matter; None for all.
+    primary: the tasks that matter; () for all.
 
   Raises:
     InputError: a number is out of range, or (from `init`) a primary task that

@@ -34,6 +34,7 @@ from mtl_kd_jax.datasets.cityscapes_builder import (
 from mtl_kd_jax.datasets.cityscapes_classes import LABELS, class_table
 from mtl_kd_jax.datasets.progress import show_progress
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.quiet import without_warnings
 
 # What a prepared copy can hold beside pictures and label ids.
 _PARTS = (('disparity', 'camera'), ('disparity',), ())
@@ -74,7 +75,7 @@ def make(
   root = pathlib.Path(data_dir or constants.DATA_DIR).expanduser()
   manual = pathlib.Path(manual_dir or root / 'downloads' / 'manual')
   needed = _needed(tasks, depth)
-  with prepared.quiet():
+  with without_warnings():
     config, archives = _choose(size, needed, root, manual.expanduser())
     builder = _prepare(config, archives, root, progress)
   decode = functools.partial(

@@ -5,9 +5,8 @@ preparation that ends early, however it ends, leaves nothing that counts as
 ready. What it left is cleared away by the next one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
-import logging
 import pathlib
 import pickle
 import shutil
@@ -17,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from mtl_kd_jax.datasets.base import Sample
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.quiet import without_warnings
 
 try:
   import fcntl
@@ -47,7 +47,7 @@ class Records:
     return pickle.dumps((self._records, self._decode))
 
   def __setstate__(self, state):
-    with quiet():
+    with without_warnings():
       self._records, self._decode = pickle.loads(state)
 
 
@@ -137,18 +137,6 @@ def write_files(builder: tfds.core.DatasetBuilder) -> None:
     if 'write() failed' in str(error):  # ArrayRecord's, when the disk is full
       raise OSError(f'{error}') from error
     raise
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-  """Keeps back TFDS's warnings that a dataset is not one of its own."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from mtl_kd_jax.datasets import gaps, prepared, raycast, rooms, shading
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
+from mtl_kd_jax.quiet import without_warnings
 
 _LABELS = {
   'semantic': Label('class', classes=rooms.CLASSES),
@@ -64,7 +65,7 @@ def make(
     InputError: a number cannot be used, or the folder cannot be.
   """
   config = _make_config(image_size, num_train, num_val, seed)
-  with prepared.quiet():
+  with without_warnings():
     builder = _prepare(config, data_dir or None, progress)
   return Dataset(
     name='scenes',
