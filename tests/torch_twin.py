@@ -155,6 +155,37 @@ def resnet(w, image, train, *, layers, output_stride):
   return features
 
 
+def deeplab(w, features, size, train, *, rates):
+  """The prediction of a DeepLab head, V3+ where `w` has 'low_level', [b c h w].
+
+  Its features are 'layer4' and, of V3+, 'layer1'; `rates` are the dilations of
+  the pyramid. The names in `w` are this project's.
+  """
+
+  def block(name, x, **options):
+    x = conv(w, f'{name}.conv', x, **options)
+    return F.relu(norm(w, f'{name}.norm', x, train))
+
+  def resize(x, size):
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+
+  x = features['layer4']
+  branches = [block('aspp_0', x)]
+  for i, rate in enumerate(rates, start=1):
+    branches.append(block(f'aspp_{i}', x, padding=rate, dilation=rate))
+  pooled = block('aspp_pooled', F.adaptive_avg_pool2d(x, 1))
+  branches.append(pooled.expand_as(branches[0]))
+  x = block('aspp_joined', torch.cat(branches, 1))
+  if 'low_level.conv.weight' in w:
+    fine = features['layer1']
+    low = block('low_level', fine)
+    x = torch.cat([resize(x, fine.shape[-2:]), low], 1)
+    x = block('conv_1', block('conv_0', x, padding=1), padding=1)
+  else:
+    x = block('conv', x, padding=1)
+  return resize(conv(w, 'out', x), size)
+
+
 def residual(w, name, x, train, *, stride, dilation):
   wide = {'padding': dilation, 'dilation': dilation}
   if f'{name}.conv3.weight' in w:
