@@ -2,13 +2,15 @@
 
     python benchmarks/balancing.py                       # all methods, 3 tasks
     python benchmarks/balancing.py --tasks=2,5,10 --methods=uniform,mgda,famo
+    python benchmarks/balancing.py --tasks=10 --levels=  # gradients: solvers
 
 The step is `train_step` with a small SegNet and K synthetic tasks: semantic
 segmentation, depth and normals by turns. Gradient balancers run on
-'parameters' (exact) and on 'features'. All steps of one K stand compiled in one
-process and take turns, in an order drawn anew in every round, so that a machine
-whose speed drifts is fair to all; what is printed are medians over the rounds
-of the ratio to `uniform` of the same round.
+'parameters' (exact) and on 'features'; those that split the batch step on one
+part of it, and look at the others. The steps of a method take turns with
+`uniform`, in an order drawn anew in every round, so that a machine whose speed
+drifts is fair to both; what is printed are medians over the rounds of the ratio
+to `uniform` of the same round. Most of the time goes into compiling.
 
 Times are given twice: CPU time of the process (user and system, all threads),
 which hardly sees what else runs on the machine, and wall time, which does.
@@ -31,7 +33,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -57,15 +58,32 @@ LABELS = {
   'normals': Label('normal'),
 }
 _ALL = [*BALANCERS, *GRADIENT_BALANCERS]
+_COLUMNS = (
+  'method',
+  'level',
+  'CPU time',
+  'quartiles',
+  'wall',
+  'FLOPs',
+  'memory',
+  'state MiB',
+  'solver ms',
+  '% of uniform',
+)
+_LINE = '{:15} {:10} {:>8} {:>10} {:>6} {:>6} {:>6} {:>9} {:>9} {:>12}'
 _PROBLEMS = 32  # a call of a solver takes so many
 _WARM_UP = 2
 
 _METHODS = flags.DEFINE_list('methods', _ALL, 'Names of balancers.')
 _TASKS = flags.DEFINE_list('tasks', ['3'], 'Numbers of tasks.')
-_LEVELS = flags.DEFINE_list('levels', list(LEVELS), 'Of gradient balancers.')
+_LEVELS = flags.DEFINE_list(
+  'levels',
+  list(LEVELS),
+  'Of gradient balancers; none times only their solvers.',
+)
 _SIZE = flags.DEFINE_string('size', '96x128', 'Height x width of the images.')
 _WIDTH = flags.DEFINE_float('width', 0.25, 'Of the network.')
-_BATCH = flags.DEFINE_integer('batch', 4, 'Images in a batch.')
+_BATCH = flags.DEFINE_integer('batch', 6, 'Images in a batch.')
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Timed steps of each kind.')
 
 
@@ -73,7 +91,7 @@ def main(argv):
   del argv
   keep_freed_memory()
   jax.config.update('jax_enable_compilation_cache', False)
-  console = Console(highlight=False, width=100)
+  console = Console(highlight=False, soft_wrap=True)
   device = jax.devices()[0]
   console.print(
     f'segnet x {_WIDTH.value}, {_SIZE.value}, batch {_BATCH.value}, '
@@ -88,37 +106,41 @@ def main(argv):
 
 
 def measure(k, console):
-  """Compiles and times all kinds of step of K tasks, and prints a table."""
+  """Times all methods with K tasks, and prints a line for each."""
   problem = make_problem(k)
-  steps, solvers, left_out = {}, {}, []
-  for name in dict.fromkeys(['uniform', *_METHODS.value]):
+  base = make_step(problem, make_balancer('uniform'), 'parameters')
+  passes = make_passes(problem)
+  take_turns([base, *passes])
+  report_problem(k, base, *passes, console)
+  for name in _METHODS.value:
     options = {'weights': dict.fromkeys(problem.tasks, 1.0)}
     balancer = make_balancer(name, **(options if name == 'fixed' else {}))
-    if getattr(balancer, 'parts', 1) > 1:
-      left_out.append(name)  # a run has no independent parts of a batch
-      continue
-    solvers[name] = make_solver(balancer, problem.tasks)
-    for level in levels_of(balancer):
-      steps[name, level] = make_step(problem, balancer, level)
-  steps['forward', ''], steps['backward', ''] = make_passes(problem)
-
-  order = random.Random(0)
-  runs = [*steps.values(), *solvers.values()]
-  for _ in range(_WARM_UP + _ROUNDS.value):
-    for run in order.sample(runs, len(runs)):
-      run.step()
-  report(k, steps, solvers, console)
-  if left_out:
-    console.print(f'not to be had in a run: {", ".join(left_out)}')
+    solver = make_solver(balancer, problem.tasks)
+    steps = {
+      level: make_step(problem, balancer, level)
+      for level in levels_of(balancer)
+    }
+    take_turns([base, solver, *steps.values()])
+    report_method(name, base, solver, steps, console)
 
 
 def levels_of(balancer):
-  """The levels at which a method is timed; '' for one of losses alone."""
+  """The levels at which a method is timed; losses alone have but one."""
   if not isinstance(balancer, GradientBalancer):
-    return ('',)
+    return ('parameters',)
   if not balancer.on_features:
     return tuple(x for x in _LEVELS.value if x != 'features')
   return tuple(_LEVELS.value)
+
+
+def take_turns(runs):
+  """Runs all in every round, in an order drawn anew; forgets older rounds."""
+  for run in runs:
+    run.forget()
+  order = random.Random(0)
+  for _ in range(_WARM_UP + _ROUNDS.value):
+    for run in order.sample(runs, len(runs)):
+      run.step()
 
 
 class Run:
@@ -126,7 +148,7 @@ class Run:
 
   def __init__(self, compiled, state, *inputs):
     self._compiled, self._state, self._inputs = compiled, state, inputs
-    self._cpu, self._wall = [], []
+    self.forget()
     memory = compiled.memory_analysis()
     self.temporary_bytes = getattr(memory, 'temp_size_in_bytes', 0)
     cost = compiled.cost_analysis() or {}
@@ -142,6 +164,10 @@ class Run:
     jax.block_until_ready((self._state, rest))
     self._wall.append(time.perf_counter() - begun)
     self._cpu.append(_cpu_seconds() - cpu)
+
+  def forget(self) -> None:
+    """Forgets all timings."""
+    self._cpu, self._wall = [], []
 
   @property
   def cpu(self) -> np.ndarray:
@@ -245,7 +271,7 @@ def make_step(problem, balancer, level) -> Run:
       balancer=balancer,
       tx=problem.tx,
       seed=0,
-      level=level or 'parameters',
+      level=level,
     )
   )
   compiled = step.lower(state, {}, problem.batch).compile()
@@ -300,7 +326,16 @@ def make_solver(balancer, names) -> Run:
         weights, state = balancer.update(near, state, key)
         return state, weights
       given = dict(zip(names, row, strict=True))
-      combined, state = balancer.update(losses, given, state, key)
+      # The other parts of the batch: the same gradients, by turns.
+      combined, state = balancer.update(
+        losses,
+        given,
+        state,
+        key,
+        probe=lambda part, shift: dict(
+          zip(names, jnp.roll(row, part, axis=1), strict=True)
+        ),
+      )
       return state, combined
 
     return jax.lax.scan(one, state, rows)
@@ -313,49 +348,43 @@ def make_solver(balancer, names) -> Run:
 # ---- What is said of it ------------------------------------------------------
 
 
-def report(k, steps, solvers, console):
-  """Prints the table of one K."""
-  base = steps['uniform', '']
-  passes = steps.pop(('backward', '')), steps.pop(('forward', ''))
-  share = ratio(passes[0].cpu - passes[1].cpu, base.cpu)
-  least = 1 + (k - 1) * share
+def report_problem(k, base, forward, backward, console):
+  """Prints what `uniform` costs, and the heading of the table."""
+  share = ratio(backward.cpu - forward.cpu, base.cpu)
   console.print(
     f'\n{k} tasks: uniform {1e3 * statistics.median(base.cpu):.0f} ms of CPU '
     f'time, {1e3 * statistics.median(base.wall):.0f} ms; temporary memory '
     f'{base.temporary_bytes / 2**20:.0f} MiB. The backward pass of the '
     f'backbone is {100 * share:.0f} % of it: {k} of them, with all else once, '
-    f'make {least:.2f}.'
+    f'make {1 + (k - 1) * share:.2f}. All but the solver relative to uniform.\n'
   )
-  table = Table(show_edge=False)
-  for column in ('method', 'level'):
-    table.add_column(column, no_wrap=True)
-  for column in (
-    'CPU\ntime',
-    'quartiles',
-    'wall\ntime',
-    'FLOPs',
-    'temporary\nmemory',
-    'state\nMiB',
-    'solver\nms',
-    'solver %\nof step',
-  ):
-    table.add_column(column, justify='right', no_wrap=True)
-  for (name, level), run in steps.items():
+  console.print(_LINE.format(*_COLUMNS))
+
+
+def report_method(name, base, solver, steps, console):
+  """Prints the lines of one method."""
+  spent = statistics.median(solver.cpu) / _PROBLEMS
+  solved = (
+    f'{1e3 * spent:.3f}',
+    f'{100 * spent / statistics.median(base.cpu):.2f}',
+  )
+  for level, run in steps.items():
     low, high = np.quantile(run.cpu / base.cpu, (0.25, 0.75))
-    solver = solvers[name].cpu / _PROBLEMS
-    table.add_row(
-      name,
-      level,
-      f'{ratio(run.cpu, base.cpu):.3f}',
-      f'{low:.2f}..{high:.2f}',
-      f'{ratio(run.wall, base.wall):.3f}',
-      f'{run.flops / base.flops:.3f}' if base.flops else '-',
-      f'{run.temporary_bytes / max(base.temporary_bytes, 1):.2f}',
-      f'{run.state_bytes / 2**20:.1f}',
-      f'{1e3 * statistics.median(solver):.3f}',
-      f'{100 * statistics.median(solver) / statistics.median(run.cpu):.2f}',
+    console.print(
+      _LINE.format(
+        name,
+        level,
+        f'{ratio(run.cpu, base.cpu):.3f}',
+        f'{low:.2f}..{high:.2f}',
+        f'{ratio(run.wall, base.wall):.3f}',
+        f'{run.flops / base.flops:.3f}' if base.flops else '',
+        f'{run.temporary_bytes / max(base.temporary_bytes, 1):.2f}',
+        f'{run.state_bytes / 2**20:.1f}',
+        *solved,
+      )
     )
-  console.print(table)
+  if not steps:
+    console.print(_LINE.format(name, *[''] * 7, *solved))
 
 
 def ratio(a, b) -> float:

@@ -9,10 +9,15 @@ import optax
 import pytest
 import test_train_step as plain
 
-from mtl_kd_jax.balancing import make_balancer, refreshed
+from mtl_kd_jax.balancing import (
+  BALANCERS,
+  GRADIENT_BALANCERS,
+  make_balancer,
+  refreshed,
+)
 from mtl_kd_jax.balancing.gram import from_gram
 from mtl_kd_jax.balancing.gram import plain as weights_of
-from mtl_kd_jax.objectives import LEVELS, MODES
+from mtl_kd_jax.objectives import LEVELS, MODES, objective_names
 from mtl_kd_jax.optim import ADAPTORS, make_student_optimizer
 from mtl_kd_jax.train_state import init_state, network_params
 from mtl_kd_jax.train_step import task_losses, train_step
@@ -120,6 +125,28 @@ def test_steps_agree_on_one_device_sharded_and_under_pmap(setting):
   reference = results.pop('one device')
   for result in results.values():
     assert_close(result, reference, rtol=1e-2, atol=3e-3)
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('name', BALANCERS | GRADIENT_BALANCERS)
+def test_every_balancer_fits_every_way_that_alignment_enters(name, mode):
+  """Traced only: the state keeps its shape, and each objective is weighed."""
+  weights = dict.fromkeys(
+    objective_names(tuple(plain.TASKS), distilled=True, mode=mode), 1.0
+  )
+  options = {'weights': weights} if name == 'fixed' else {}
+  balancer = make_balancer(name, **options)
+  for level in LEVELS:
+    if level == 'features' and not getattr(balancer, 'on_features', True):
+      continue
+    step, state = make_parts(balancer, level=level, mode=mode)
+    after, losses = jax.eval_shape(
+      step, state, plain.make_teachers(), random_batch(6, plain.SIZE)
+    )
+    shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(after)] == shapes
+    weighed = {n.partition('/')[2] for n in losses if n.startswith('weight/')}
+    assert weighed == weights.keys()
 
 
 @pytest.mark.parametrize('name', ('modo', 'auto_lambda'))
