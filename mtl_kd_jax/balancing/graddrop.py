@@ -61,7 +61,7 @@ def make(
     dropped = []
     for xs, sign in zip(zip(*leaves, strict=True), signs, strict=True):
       draw = jax.random.fold_in(key, len(dropped))
-      d = _drop(jnp.stack(xs), sign, kept, step.present, draw, axis_name)
+      d = _drop(xs, sign, kept, step.present, draw, axis_name)
       dropped.append(d.astype(xs[0].dtype))
     direction = jax.tree.unflatten(tree[0], dropped)
     weights = plain(jnp.ones(len(step.names)))
@@ -70,25 +70,31 @@ def make(
   return GradientBalancer(start, update, linear=False)
 
 
-def _drop(g, values, leak, present, key, axis_name):
-  """The direction of one array, from gradients [K ...]."""
-  g = _column(present, g) * g.astype(jnp.float32)
-  signed = seen = g
+def _drop(gradients, values, leak, present, key, axis_name):
+  """The direction of one array, from gradients by task; float32."""
+  # Task by task: nothing is stacked, so that all of it is one pass.
+  gradients = [
+    jnp.where(there, g.astype(jnp.float32), 0)
+    for there, g in zip(present, gradients, strict=True)
+  ]
+  # What they do to the size of the feature, and not to its sign, has a meaning
+  # that samples share.
+  sign = 1 if values is None else jnp.where(values < 0, -1, 1)
+  seen = [g * sign for g in gradients]
   if values is not None:
-    # What they do to the size of the feature, and not to its sign, has a
-    # meaning that samples share.
-    signed = g * jnp.where(values < 0, -1, 1)[None]
-    seen = jnp.sum(signed, axis=1, keepdims=True)
+    seen = [jnp.sum(g, axis=0, keepdims=True) for g in seen]
     if axis_name is not None:
       seen = jax.lax.psum(seen, axis_name)
-  total = jnp.sum(jnp.abs(seen), axis=0)
-  purity = (1 + jnp.sum(seen, axis=0) / jnp.where(total > 0, total, 1)) / 2
+  total = sum(jnp.abs(g) for g in seen)
+  purity = (1 + sum(seen) / jnp.where(total > 0, total, 1)) / 2
   split = axis_name if values is None else None
   draw = _uniform(key, purity.shape, split)
-  up, down = (purity > draw)[None], (purity < draw)[None]
-  mask = jnp.where(signed > 0, up, down)
-  leak = _column(leak, g)
-  return jnp.sum((leak + (1 - leak) * mask) * g, axis=0)
+  # Behind a barrier, since XLA would draw anew for every use.
+  up, down = jax.lax.optimization_barrier((purity > draw, purity < draw))
+  return sum(
+    g * jnp.where(jnp.where(g * sign > 0, up, down), 1, kept)
+    for kept, g in zip(leak, gradients, strict=True)
+  )
 
 
 def _uniform(key, shape, axis_name):
@@ -99,8 +105,3 @@ def _uniform(key, shape, axis_name):
   draw = jax.random.uniform(key, (n * shape[0], *shape[1:]))
   start = jax.lax.axis_index(axis_name) * shape[0]
   return jax.lax.dynamic_slice_in_dim(draw, start, shape[0])
-
-
-def _column(x, like):
-  """A vector [K] in the rank of `like` [K ...]."""
-  return x.reshape(-1, *(1 for _ in like.shape[1:]))

@@ -15,6 +15,10 @@ import jax.numpy as jnp
 from mtl_kd_jax.balancing.base import Combined, GradientBalancer
 from mtl_kd_jax.balancing.vectors import Step, make_step, own_buffers, to_dict
 
+# Entries of an array from which on products are taken a pair at a time. Below,
+# one operation for all pairs spares the compiler work.
+_LARGE = 2**16
+
 
 class Gram(NamedTuple):
   """The Gram matrix G = diag(norms) cosines diag(norms), kept in two parts.
@@ -67,23 +71,21 @@ def inner_products(
     axis_name: a mapped axis along which the gradients are split, if any.
   """
   k = len(gradients)
-  stacked = [
-    jnp.stack([_widened(x) for x in xs])
-    for xs in zip(*map(jax.tree.leaves, gradients), strict=True)
-  ]
-  # Divided by their largest entries first: squares of entries overflow.
-  peaks = functools.reduce(
-    jnp.maximum, [jnp.max(jnp.abs(x), _rest(x), initial=0) for x in stacked]
-  )
+  peaks = jnp.stack([_peak(g) for g in gradients])
   if axis_name is not None:
     peaks = jax.lax.pmax(peaks, axis_name)
-  peaks = jnp.where(peaks > 0, peaks, 1)
-  products = jnp.zeros((k, k), jnp.float32)
-  for x in stacked:
-    x = x / peaks.reshape(k, *(1 for _ in _rest(x)))
-    products += jnp.tensordot(
-      x, x, axes=(_rest(x), _rest(x)), precision=jax.lax.Precision.HIGHEST
-    )
+  # Entries are brought near 1 first, since their squares would overflow; by a
+  # power of 2, which is exact and, unlike a division, free inside the sums.
+  _, exponents = jnp.frexp(jnp.where(peaks > 0, peaks, 1))
+  exponents = jnp.clip(exponents, -126, 126)
+  scales = jnp.ldexp(jnp.float32(1), -exponents)
+  products = sum(
+    (
+      _products(xs, scales)
+      for xs in zip(*map(jax.tree.leaves, gradients), strict=True)
+    ),
+    start=jnp.zeros((k, k), jnp.float32),
+  )
   if axis_name is not None:
     products = jax.lax.psum(products, axis_name)
   lengths = jnp.sqrt(jnp.diagonal(products))
@@ -95,7 +97,8 @@ def inner_products(
   off = alive[:, None] & alive[None, :] & ~jnp.eye(k, dtype=bool)
   # The diagonal is 1 exactly; the rest symmetric, in spite of rounding.
   cosines = jnp.where(off, (cosines + cosines.T) / 2, jnp.eye(k))
-  return Gram(jnp.where(alive, lengths * peaks, 0), cosines)
+  norms = jnp.ldexp(lengths, exponents)
+  return Gram(jnp.where(alive, norms, 0), cosines)
 
 
 def weighted_sum(weights: jax.Array, gradients: Sequence[Any]) -> Any:
@@ -172,6 +175,25 @@ def _widened(x):
   return x.astype(jnp.float32)
 
 
-def _rest(x):
-  """All axes but the first."""
-  return tuple(range(1, x.ndim))
+def _peak(tree) -> jax.Array:
+  """The largest absolute entry, float32; 0 for none."""
+  peaks = [
+    jnp.max(jnp.abs(_widened(x)), initial=0) for x in jax.tree.leaves(tree)
+  ]
+  return functools.reduce(jnp.maximum, peaks, jnp.zeros((), jnp.float32))
+
+
+def _products(xs, scales) -> jax.Array:
+  """All inner products [K K] of K arrays, each times its scale."""
+  scaled = [s * _widened(x) for s, x in zip(scales, xs, strict=True)]
+  if xs[0].size < _LARGE:
+    rows = jnp.stack(scaled).reshape(len(xs), -1)
+    return jnp.matmul(rows, rows.T, precision=jax.lax.Precision.HIGHEST)
+  # A pair at a time: nothing is copied, and sums of long products are many
+  # times faster on CPU than a matrix product with so few rows.
+  sums = {}
+  for i, one in enumerate(scaled):
+    for j, other in enumerate(scaled[: i + 1]):
+      sums[i, j] = sums[j, i] = jnp.sum(one * other)
+  places = range(len(xs))
+  return jnp.array([[sums[i, j] for j in places] for i in places])
