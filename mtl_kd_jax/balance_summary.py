@@ -85,7 +85,12 @@ def _conflicts(lines) -> list[str]:
     elif 'alignment/' not in one + other:
       among.append(entry)
   said = []
-  if among:
+  if among and not any(mean or share for share, mean, _, _ in among):
+    said.append(
+      'No image had labels of two tasks, so that their gradients cannot meet '
+      'in its features: nothing is known of conflicts between tasks.'
+    )
+  elif among:
     said.append(_listed(among, '{} and {}', 'No two tasks ever conflicted'))
   if aligned:
     said.append(

@@ -40,6 +40,18 @@ def test_the_dominating_gradient_and_the_conflicts_are_named():
   assert 'alike for all' in text
 
 
+def test_tasks_that_never_share_an_image_are_not_said_to_agree():
+  """Their gradients have no feature in common: every cosine is 0."""
+  log = [
+    line | {k: 0.0 for k in line if k.count('/') == 2 and 'cosine' in k}
+    for line in make_log()
+  ]
+  text = summarize_balance(log, TASKS)
+  assert 'nothing is known of conflicts between tasks' in text
+  assert 'No two tasks' not in text
+  assert 'No task conflicted with its alignment' in text
+
+
 def test_it_says_what_the_weights_did_about_it():
   text = summarize_balance(make_log(weights=(4, 2, 1)), TASKS)
   assert 'depth 4, normals 2, semantic 1 (medians), which evened this out' in (
