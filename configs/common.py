@@ -241,15 +241,14 @@ def _add_balancing(config):
 
 
 def _add_teacher(config):
-  model = config.model
   config.teacher = teacher = ConfigDict()
   teacher.model = ConfigDict()
   # The single-task networks. Each key is the student's until it is set.
-  teacher.model.backbone = model.get_oneway_ref('backbone')
-  teacher.model.head = model.get_oneway_ref('head')
-  teacher.model.width = model.get_oneway_ref('width')
-  teacher.model.output_stride = model.get_oneway_ref('output_stride')
-  teacher.model.pretrained = model.get_oneway_ref('pretrained')
+  teacher.model.backbone = config.model.get_oneway_ref('backbone')
+  teacher.model.head = config.model.get_oneway_ref('head')
+  teacher.model.width = config.model.get_oneway_ref('width')
+  teacher.model.output_stride = config.model.get_oneway_ref('output_stride')
+  teacher.model.pretrained = config.model.get_oneway_ref('pretrained')
   # The workdir of another run or import whose single-task networks teach, and
   # are not trained here; '' to train them.
   teacher.workdir = ''

@@ -74,8 +74,8 @@ def _check_gradients(balancer, values, features, device_batch):
       expected=f'a multiple of {balancer.parts} on each device: {name} splits '
       f'the batch into {balancer.parts} independent parts',
       found=f'{device_batch} on each',
-      where='config.batch_size',
-      do='change it, or choose another balancer',
+      where='config.batch_size, with config.balancing.name',
+      do='change one of them',
     )
   if values.level == 'features':
     own = [tap for tap in features if '/' in tap]

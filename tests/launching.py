@@ -39,5 +39,5 @@ def start(*arguments, **options):
 def launch(*arguments):
   """Runs to the end; returns (exit code, stdout, stderr)."""
   process = start(*arguments)
-  stdout, stderr = process.communicate(timeout=300)
+  stdout, stderr = process.communicate(timeout=900)
   return process.returncode, stdout, stderr

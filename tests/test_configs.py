@@ -260,7 +260,7 @@ def test_balancing_is_wired_with_all_that_goes_around_it():
 @pytest.mark.parametrize(
   'changes, message',
   [
-    ({'balancing.name': 'moco'}, 'remembers gradients'),
+    ({'balancing.name': 'moco'}, 'compares gradients'),
     (
       {'balancing.name': 'mgda', 'model.backbone': 'mtan'},
       'features of their own',

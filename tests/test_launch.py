@@ -129,14 +129,14 @@ def test_a_stopped_or_killed_run_goes_on_to_identical_parameters(
   arguments = (*arguments, '--config.checkpoint.every_steps=1')
   process = start(*arguments)
   log = tmp_path / 'metrics.jsonl'
-  deadline = time.time() + 200
+  deadline = time.time() + 600
   # In the middle of a stage: after the first of two steps of the second one.
   while process.poll() is None and time.time() < deadline:
     if log.exists() and '"teacher_depth"' in log.read_text():
       process.send_signal(signum)
       break
     time.sleep(0.002)
-  _, stderr = process.communicate(timeout=100)
+  _, stderr = process.communicate(timeout=600)
   assert process.returncode != 0
   assert 'Traceback' not in stderr
   assert not (tmp_path / 'results.json').exists()
