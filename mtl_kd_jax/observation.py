@@ -14,7 +14,7 @@ import jax
 from mtl_kd_jax.balancing.gram import in_order, inner_products
 from mtl_kd_jax.distillation import Distillation
 from mtl_kd_jax.objectives import alignment_name, labelled
-from mtl_kd_jax.passes import by_objective, decode, encode
+from mtl_kd_jax.passes import run_passes
 from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.train_state import TrainState
 
@@ -51,9 +51,7 @@ def observe_step(
     'labelled/<task>'. What concerns a task without a label is 0.
   """
   asked = distillation.ask(teachers, batch['image']) if teachers else None
-  features, pull, _ = encode(network, state, batch['image'])
-  parts, _ = decode(
-    features,
+  passes = run_passes(
     state,
     batch,
     asked,
@@ -63,11 +61,9 @@ def observe_step(
     mode='objective',
     axis_name=axis_name,
   )
-  gradients, split = by_objective(parts), axis_name
-  if any('/' in tap for tap in features):
-    gradients = {n: pull(g)[0] for n, g in gradients.items()}
-    if axis_name is not None:
-      gradients = jax.lax.psum(gradients, axis_name)
+  gradients, split = passes.by_objective, axis_name
+  if any('/' in tap for tap in passes.features):
+    gradients = {n: passes.through(g) for n, g in gradients.items()}
     split = None  # parameters are whole on every device
   gram = inner_products(in_order(gradients), axis_name=split)
   pairs = [(a, b) for a in sorted(tasks) for b in sorted(tasks) if a < b]

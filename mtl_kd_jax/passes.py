@@ -39,20 +39,82 @@ class Part(NamedTuple):
   features: dict[str, jax.Array]
 
 
-def encode(
-  network: nn.Module, state: TrainState, image: jax.Array
-) -> tuple[dict[str, jax.Array], Callable, dict[str, Any]]:
-  """Runs the backbone forward.
+class Passes(NamedTuple):
+  """All but the backward pass of the backbone, for a batch.
+
+  Attributes:
+    features: tap -> float [b h w c], of the backbone.
+    parts: the losses of all tasks.
+    through: gradient with respect to the features -> gradient with respect to
+      the backbone's parameters, of the global batch.
+    batch_stats: BatchNorm's next statistics.
+  """
+
+  features: dict[str, jax.Array]
+  parts: list[Part]
+  through: Callable[[Any], Any]
+  batch_stats: dict[str, Any]
+
+  @property
+  def by_objective(self) -> dict[str, dict[str, jax.Array]]:
+    """Objective -> its gradient with respect to the features; sorted."""
+    parts = [p for p in self.parts if p.objective is not None]
+    return {
+      name: add([p.features for p in parts if p.objective == name])
+      for name in sorted({p.objective for p in parts})
+    }
+
+
+def run_passes(
+  state: TrainState,
+  batch: Mapping[str, jax.Array],
+  asked: Any,
+  *,
+  network: nn.Module,
+  tasks: Mapping[str, Task],
+  distillation: Distillation | None,
+  mode: str,
+  axis_name: str | None,
+) -> Passes:
+  """Runs the backbone forward, and all heads forward and backward.
 
   Args:
-    network: the network.
     state: the stage's state.
-    image: float32 [b h w 3].
-
-  Returns:
-    tap -> float [b h w c]; (gradient with respect to these) -> (gradient with
-    respect to the backbone's parameters,); and BatchNorm's next statistics.
+    batch: as in `train_step`.
+    asked: the teachers' features (`Distillation.ask`); None without teachers.
+    network: the network.
+    tasks: the tasks.
+    distillation: needed with teachers.
+    mode: how alignment losses enter (objectives.py).
+    axis_name: the mapped device axis, if any.
   """
+  features, pull, batch_stats = _encode(network, state, batch['image'])
+  parts = []
+  for name, task in tasks.items():
+    taught = asked is not None
+    found, updated = _decode(
+      task,
+      features,
+      state,
+      batch,
+      {name: asked[name]} if taught else None,
+      network=network,
+      distillation=distillation.only(name) if taught else None,
+      mode=mode,
+      axis_name=axis_name,
+    )
+    parts += found
+    batch_stats |= updated
+
+  def through(cotangent):
+    (gradient,) = pull(cotangent)
+    return gradient if axis_name is None else jax.lax.psum(gradient, axis_name)
+
+  return Passes(features, parts, through, batch_stats)
+
+
+def _encode(network, state, image):
+  """The features, their `vjp` and BatchNorm's next statistics."""
   stats = {k: v for k, v in state.batch_stats.items() if k == BACKBONE}
 
   def encode_with(params):
@@ -71,66 +133,10 @@ def encode(
   return features, pull, {BACKBONE: updated} if stats else {}
 
 
-def decode(
-  features: dict[str, jax.Array],
-  state: TrainState,
-  batch: Mapping[str, jax.Array],
-  asked: Any,
-  *,
-  network: nn.Module,
-  tasks: Mapping[str, Task],
-  distillation: Distillation | None,
-  mode: str,
-  axis_name: str | None,
-) -> tuple[list[Part], dict[str, Any]]:
-  """Runs all heads forward, and backward for each loss of their task.
-
-  Args:
-    features: of the backbone, from `encode`.
-    state: the stage's state.
-    batch: as in `train_step`.
-    asked: the teachers' features (`Distillation.ask`); None without teachers.
-    network: the network.
-    tasks: the tasks.
-    distillation: needed with teachers.
-    mode: how alignment losses enter (objectives.py).
-    axis_name: the mapped device axis, if any.
-
-  Returns:
-    The parts of all tasks, and the next statistics of the heads.
-  """
-  parts, batch_stats = [], {}
-  for name, task in tasks.items():
-    taught = asked is not None
-    found, updated = _decode_task(
-      task,
-      features,
-      state,
-      batch,
-      {name: asked[name]} if taught else None,
-      network=network,
-      distillation=distillation.only(name) if taught else None,
-      mode=mode,
-      axis_name=axis_name,
-    )
-    parts += found
-    batch_stats |= updated
-  return parts, batch_stats
-
-
-def by_objective(parts: Iterable[Part]) -> dict[str, dict[str, jax.Array]]:
-  """Objective -> its gradient with respect to the backbone's features."""
-  parts = list(parts)
-  names = sorted({p.objective for p in parts if p.objective is not None})
-  return {
-    n: add([p.features for p in parts if p.objective == n]) for n in names
-  }
-
-
-def _decode_task(
+def _decode(
   task, features, state, batch, asked, *, network, distillation, mode, axis_name
 ):
-  """As `decode`, for one task and a distillation of it alone."""
+  """The parts of one task, with a distillation of it alone, and statistics."""
   name, head = task.name, f'head_{task.name}'
   stats = state.batch_stats.get(head, {})
   own = {head: state.params[head]}

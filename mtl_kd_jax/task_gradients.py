@@ -11,6 +11,7 @@ its losses and BatchNorm's statistics included.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ from mtl_kd_jax.balancing import GradientBalancer
 from mtl_kd_jax.balancing.gram import Gram, in_order, inner_products
 from mtl_kd_jax.distillation import Distillation
 from mtl_kd_jax.objectives import labelled, present_objectives
-from mtl_kd_jax.passes import Part, add, by_objective, decode, encode
+from mtl_kd_jax.passes import Part, add, run_passes
 from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.train_state import BACKBONE, TrainState
 
@@ -101,31 +102,25 @@ def step_gradient(
   def total(tree):
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-  def run(state, batch, asked):
-    features, pull, encoded = encode(network, state, batch['image'])
-    parts, decoded = decode(
-      features,
-      state,
-      batch,
-      asked,
-      network=network,
-      tasks=tasks,
-      distillation=distillation,
-      mode=mode,
-      axis_name=axis_name,
-    )
-    return features, parts, lambda x: total(pull(x)[0]), encoded | decoded
+  run = functools.partial(
+    run_passes,
+    network=network,
+    tasks=tasks,
+    distillation=distillation,
+    mode=mode,
+    axis_name=axis_name,
+  )
 
   def probe(part, shift):
     moved = state
     if shift is not None:
       backbone = jax.tree.map(jnp.subtract, state.params[BACKBONE], shift)
       moved = state.replace(params=state.params | {BACKBONE: backbone})
-    _, parts, through, _ = run(moved, *pieces[part])
-    return {n: through(c) for n, c in by_objective(parts).items()}
+    passes = run(moved, *pieces[part])
+    return {n: passes.through(c) for n, c in passes.by_objective.items()}
 
-  features, parts, through, updated = run(state, batch, asked)
-  cotangents = by_objective(parts)
+  passes = run(state, batch, asked)
+  parts, cotangents = passes.parts, passes.by_objective
   losses = total(
     {
       n: sum(p.scale * p.loss for p in parts if p.objective == n)
@@ -139,7 +134,7 @@ def step_gradient(
     state.balancer_state,
     key,
     balancer=balancer,
-    through=through,
+    through=passes.through,
     probe=probe,
     level=level,
     present=present_objectives(
@@ -150,7 +145,7 @@ def step_gradient(
       mode=mode,
       axis_name=axis_name,
     ),
-    features=features,
+    features=passes.features,
     axis_name=axis_name,
   )
   own = total(add([_scaled(p, mixed.own) for p in parts]))
@@ -158,7 +153,7 @@ def step_gradient(
     {BACKBONE: mixed.gradient} | own,
     _report(parts, losses, mixed, total)
     | labelled(batch, tasks, axis_name=axis_name),
-    dict(state.batch_stats) | updated,
+    dict(state.batch_stats) | passes.batch_stats,
     mixed.state,
   )
 
