@@ -35,7 +35,11 @@ def _paragraph(lines, tasks) -> str:
   norms = {t: x for t, x in norms.items() if x is not None and x > 0}
   if len(norms) < 2:
     return ''
-  said = [_lengths(gradients, norms), *_conflicts(gradients)]
+  said = [
+    _lengths(gradients, norms),
+    *_alignments(gradients, norms),
+    *_conflicts(gradients),
+  ]
   used = {t: _median(weights, f'weight/{t}') for t in norms}
   if None not in used.values():
     said.append(_effect(norms, used))
@@ -65,6 +69,18 @@ def _lengths(lines, norms) -> str:
   )
 
 
+def _alignments(lines, norms) -> list[str]:
+  """How hard every teacher pulls beside its task."""
+  pulls = {t: _median(lines, f'norm/alignment/{t}') for t in norms}
+  if None in pulls.values():
+    return []
+  parts = [f'{t} {pulls[t] / norms[t]:.2g}' for t in norms]
+  return [
+    f'Beside its task, the gradient of an alignment was this many times as '
+    f'long: {", ".join(parts)} (medians, times lambda).'
+  ]
+
+
 def _conflicts(lines) -> list[str]:
   """Which pairs conflicted how often; tasks first, then alignments."""
   pairs = dict.fromkeys(k for e in lines for k in _names(e, 'cosine'))
@@ -91,19 +107,27 @@ def _conflicts(lines) -> list[str]:
       'in its features: nothing is known of conflicts between tasks.'
     )
   elif among:
-    said.append(_listed(among, '{} and {}', 'No two tasks ever conflicted'))
+    said.append(
+      _listed(
+        'Conflicts between tasks',
+        among,
+        '{} and {}',
+        'No two tasks ever conflicted',
+      )
+    )
   if aligned:
     said.append(
       _listed(
+        'Conflicts of a task with its alignment',
         aligned,
-        '{0} and its alignment',
+        '{}',
         'No task conflicted with its alignment',
       )
     )
   return said
 
 
-def _listed(entries, who, never) -> str:
+def _listed(what, entries, who, never) -> str:
   ordered = sorted(entries, reverse=True)
   parts = [
     f'{who.format(one, other)} in {100 * share:.0f} % (mean cosine {mean:+.2f})'
@@ -113,8 +137,8 @@ def _listed(entries, who, never) -> str:
   if not parts:
     least = min(mean for _, mean, _, _ in entries)
     return f'{never} (lowest mean cosine {least:+.2f}).'
-  rest = '' if len(parts) == len(entries) else '; no other pair did'
-  return f'Conflicts, by share of steps: {", ".join(parts)}{rest}.'
+  rest = '' if len(parts) == len(entries) else '; no others'
+  return f'{what}, by share of steps: {", ".join(parts)}{rest}.'
 
 
 def _effect(norms, weights) -> str:

@@ -1,6 +1,6 @@
 """config.balancing -> a balancer, checked before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtl_kd_jax.balancing import (
@@ -19,7 +19,7 @@ def make_configured_balancer(
   values: Any,
   *,
   tasks: Sequence[str],
-  features: Sequence[str],
+  features: Callable[[], Sequence[str]],
   steps_per_epoch: int,
   device_batch: int,
 ) -> Balancer | GradientBalancer:
@@ -28,7 +28,7 @@ def make_configured_balancer(
   Args:
     values: config.balancing.
     tasks: the tasks that are learned.
-    features: the backbone's features, by name.
+    features: names the backbone's features, which takes a second or more.
     steps_per_epoch: optimiser steps in an epoch.
     device_batch: samples of a batch on one device.
 
@@ -78,7 +78,7 @@ def _check_gradients(balancer, values, features, device_batch):
       do='change one of them',
     )
   if values.level == 'features':
-    own = [tap for tap in features if '/' in tap]
+    own = [tap for tap in features() if '/' in tap]
     if own:
       raise _bad(
         'level',

@@ -86,7 +86,9 @@ class Experiment:
     return make_configured_balancer(
       self.config.balancing,
       tasks=tuple(self.tasks),
-      features=backbone_taps(network, self.dataset.image_size),
+      features=functools.partial(
+        backbone_taps, network, self.dataset.image_size
+      ),
       steps_per_epoch=self.steps_per_epoch,
       device_batch=self.config.batch_size // self.parallel.num_devices,
     )

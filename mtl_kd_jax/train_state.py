@@ -113,18 +113,16 @@ def init_state(
       place of what is drawn.
   """
   image = jnp.zeros((1, *image_size, 3), jnp.float32)
-  variables = network.init(key, image, train=False)
+  output, variables = network.init_with_output(key, image, train=False)
   params = dict(variables['params'])
   batch_stats = dict(variables['batch_stats'])
   if pretrained is not None:
     params[BACKBONE] = pretrained['params']
     batch_stats[BACKBONE] = pretrained['batch_stats']
   if distillation is not None:
-    blank = {
-      tap: jnp.zeros(shape)
-      for tap, shape in feature_shapes(network, image_size).items()
-    }
-    adaptors = distillation.adaptors.init(jax.random.fold_in(key, 1), blank)
+    adaptors = distillation.adaptors.init(
+      jax.random.fold_in(key, 1), output.features
+    )
     params[ADAPTORS] = adaptors['params']
   names = objective_names(
     tuple(network.channels), distilled=distillation is not None, mode=mode

@@ -23,8 +23,11 @@ TINY = (
 
 
 def start(*arguments, **options):
-  environment = os.environ | {'COLUMNS': '200'}
-  environment.pop('XLA_FLAGS')  # one device, as on a laptop
+  environment = os.environ | {
+    'COLUMNS': '200',
+    # One device, as on a laptop; compiled as fast as in conftest.py.
+    'XLA_FLAGS': '--xla_backend_optimization_level=0',
+  }
   return subprocess.Popen(
     [sys.executable, 'launch.py', *arguments],
     cwd=REPOSITORY,

@@ -20,6 +20,7 @@ def make_log(stage='distilled', *, weights=(1, 1, 1), norms=(1, 2, 8), n=10):
       'cosine/normals/semantic': 0.3,
       'cosine/depth/alignment/depth': 0.4,
     }
+    seen |= {f'norm/alignment/{t}': seen[f'norm/{t}'] / 2 for t in TASKS}
     log.append(line | {'kind': 'balance'} | seen)
   return log
 
@@ -35,7 +36,7 @@ def test_the_dominating_gradient_and_the_conflicts_are_named():
     in (text)
   )
   assert 'depth and normals in 50 % (mean cosine -0.20)' in text
-  assert 'depth and semantic' not in text and 'no other pair did' in text
+  assert 'depth and semantic' not in text and '; no others.' in text
   assert 'No task conflicted with its alignment' in text
   assert 'alike for all' in text
 
@@ -50,6 +51,28 @@ def test_tasks_that_never_share_an_image_are_not_said_to_agree():
   assert 'nothing is known of conflicts between tasks' in text
   assert 'No two tasks' not in text
   assert 'No task conflicted with its alignment' in text
+
+
+def test_it_says_how_long_the_gradients_of_alignments_are():
+  text = summarize_balance(make_log(), TASKS)
+  assert 'times as long: depth 0.5, normals 0.5, semantic 0.5' in text
+  untaught = [
+    {k: x for k, x in line.items() if 'alignment' not in k}
+    for line in make_log()
+  ]
+  assert 'alignment' not in summarize_balance(untaught, TASKS)
+
+
+def test_a_task_in_conflict_with_its_alignment_is_named():
+  log = [
+    line | {k: -0.2 for k in line if k == 'cosine/depth/alignment/depth'}
+    for line in make_log()
+  ]
+  text = summarize_balance(log, TASKS)
+  assert (
+    'Conflicts of a task with its alignment, by share of steps: depth in 100 %'
+  ) in text
+  assert text.count('Conflicts between tasks, by share of steps') == 1
 
 
 def test_it_says_what_the_weights_did_about_it():
