@@ -49,7 +49,7 @@ from mtl_kd_jax.objectives import LEVELS
 from mtl_kd_jax.optim import make_adam
 from mtl_kd_jax.parallel import make_parallel
 from mtl_kd_jax.tasks import make_tasks
-from mtl_kd_jax.train_state import BACKBONE, init_state
+from mtl_kd_jax.train_state import BACKBONE, combined_params, init_state
 from mtl_kd_jax.train_step import train_step
 
 LABELS = {
@@ -257,7 +257,7 @@ def make_batch(tasks, size):
 
 def make_step(problem, balancer, level) -> Run:
   """The training step of a run, with a state of its own to give up."""
-  params = problem.state.params[BACKBONE]
+  params = combined_params(problem.state.params, balancer)
   names = tuple(problem.tasks)
   state = jax.tree.map(jnp.copy, problem.state).replace(
     balancer_state=balancer.init(names, dict.fromkeys(names, params))

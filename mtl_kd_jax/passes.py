@@ -58,9 +58,17 @@ class Passes(NamedTuple):
   @property
   def by_objective(self) -> dict[str, dict[str, jax.Array]]:
     """Objective -> its gradient with respect to the features; sorted."""
+    return self._sums(lambda part: part.features)
+
+  @property
+  def own_by_objective(self) -> dict[str, dict[str, Any]]:
+    """The same with respect to heads and adaptors; shares, as in `Part`."""
+    return self._sums(lambda part: part.own)
+
+  def _sums(self, of):
     parts = [p for p in self.parts if p.objective is not None]
     return {
-      name: add([p.features for p in parts if p.objective == name])
+      name: add([of(p) for p in parts if p.objective == name])
       for name in sorted({p.objective for p in parts})
     }
 

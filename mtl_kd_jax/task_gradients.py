@@ -111,13 +111,22 @@ def step_gradient(
     axis_name=axis_name,
   )
 
+  def exact(passes):
+    found = {n: passes.through(c) for n, c in passes.by_objective.items()}
+    if not balancer.all_parameters:
+      return found
+    none = jax.tree.map(jnp.zeros_like, state.params)
+    own = total(passes.own_by_objective)
+    return {n: add([none, own[n], {BACKBONE: g}]) for n, g in found.items()}
+
   def probe(part, shift):
     moved = state
     if shift is not None:
-      backbone = jax.tree.map(jnp.subtract, state.params[BACKBONE], shift)
-      moved = state.replace(params=state.params | {BACKBONE: backbone})
-    passes = run(moved, *pieces[part])
-    return {n: passes.through(c) for n, c in passes.by_objective.items()}
+      shift = shift if balancer.all_parameters else {BACKBONE: shift}
+      at = {k: state.params[k] for k in shift}
+      at = jax.tree.map(jnp.subtract, at, shift)
+      moved = state.replace(params=state.params | at)
+    return exact(run(moved, *pieces[part]))
 
   passes = run(state, batch, asked)
   parts, cotangents = passes.parts, passes.by_objective
@@ -134,6 +143,7 @@ def step_gradient(
     state.balancer_state,
     key,
     balancer=balancer,
+    exact=functools.partial(exact, passes),
     through=passes.through,
     probe=probe,
     level=level,
@@ -166,6 +176,7 @@ def _mix(
   key: jax.Array,
   *,
   balancer: GradientBalancer,
+  exact: Callable[[], dict[str, Any]],
   through: Callable[[Any], Any],
   probe: Callable[[int, Any], Any],
   level: str,
@@ -182,6 +193,7 @@ def _mix(
     state: the balancer's.
     key: PRNG key of the step.
     balancer: the rule.
+    exact: () -> objective -> gradient with respect to the parameters.
     through: gradient with respect to features -> to the backbone's parameters.
     probe: gradients on another part of the batch (`GradientBalancer`).
     level: 'parameters' or 'features'.
@@ -193,9 +205,7 @@ def _mix(
   split = axis_name if level == 'features' else None
 
   def whole():
-    given = cotangents
-    if level == 'parameters':
-      given = {name: through(c) for name, c in cotangents.items()}
+    given = cotangents if level == 'features' else exact()
     combined, after = balancer.update(
       losses,
       given,
@@ -207,6 +217,8 @@ def _mix(
       probe=probe,
     )
     gradient = combined.direction
+    if balancer.all_parameters:
+      gradient = gradient[BACKBONE]
     if level == 'features':
       gradient = through(add([gradient, outside]))
     elif outside is not None:

@@ -133,5 +133,16 @@ def init_state(
     batch_stats=batch_stats,
     opt_state=tx.init(params),
     # Like the gradients that it will combine, for rules that remember them.
-    balancer_state=balancer.init(names, dict.fromkeys(names, params[BACKBONE])),
+    balancer_state=balancer.init(
+      names, dict.fromkeys(names, combined_params(params, balancer))
+    ),
   )
+
+
+def combined_params(
+  params: Mapping[str, Any], balancer: Balancer | GradientBalancer
+) -> Any:
+  """The parameters whose gradients a balancer combines."""
+  if isinstance(balancer, GradientBalancer) and balancer.all_parameters:
+    return params
+  return params[BACKBONE]

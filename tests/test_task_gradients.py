@@ -158,7 +158,10 @@ def test_every_balancer_fits_every_way_that_alignment_enters(
 
 @pytest.mark.parametrize('name', ('modo', 'auto_lambda'))
 def test_a_rule_gets_its_independent_parts_of_the_batch(name):
-  """As it would in a loop of its own, on every n-th sample."""
+  """As it would in a loop of its own, on every n-th sample.
+
+  MoDo combines the gradients of the backbone, Auto-Lambda those of all.
+  """
   options = {'modo': {'learning_rate': 10.0}, 'auto_lambda': {'step_size': 1.0}}
   balancer = make_balancer(name, **options[name])
   step, state = make_parts(balancer, mode='outside')
@@ -166,12 +169,14 @@ def test_a_rule_gets_its_independent_parts_of_the_batch(name):
   after, got = jax.jit(step)(state, teachers, batch)
 
   network, distillation = step.keywords['network'], plain.make_distillation()
+  whole = network_params(state.params)
+  params = whole if name == 'auto_lambda' else {'backbone': whole['backbone']}
 
-  def losses(backbone, part):
+  def losses(params, part):
     own = {k: x[part :: balancer.parts] for k, x in batch.items()}
     output, updated = network.apply(
       {
-        'params': network_params(state.params | {'backbone': backbone}),
+        'params': whole | params,
         'batch_stats': state.batch_stats,
       },
       own['image'],
@@ -189,15 +194,14 @@ def test_a_rule_gets_its_independent_parts_of_the_batch(name):
     return task_losses(output.predictions, own, plain.TASKS), (rest, updated)
 
   def gradients(part, shift):
-    at = state.params['backbone']
+    at = params
     if shift is not None:
       at = jax.tree.map(lambda x, s: x - s, at, shift)
     return jax.jacrev(lambda p: losses(p, part)[0])(at)
 
   @jax.jit
   def alone():
-    backbone = state.params['backbone']
-    values, (_, updated) = losses(backbone, 0)
+    values, (_, updated) = losses(params, 0)
     combined, balancer_state = balancer.update(
       values,
       gradients(0, None),
@@ -205,14 +209,14 @@ def test_a_rule_gets_its_independent_parts_of_the_batch(name):
       jax.random.key(0),
       probe=gradients,
     )
-    rest = jax.grad(lambda p: losses(p, 0)[1][0])(backbone)
+    rest = jax.grad(lambda p: losses(p, 0)[1][0])(params)
     moved = jax.tree.map(
-      lambda x, d, r: x - 1e-2 * (d + r), backbone, combined.direction, rest
+      lambda x, d, r: x - 1e-2 * (d + r), params, combined.direction, rest
     )
     return moved, balancer_state, values, updated['batch_stats']
 
-  backbone, balancer_state, values, batch_stats = alone()
-  assert_close(after.params['backbone'], backbone)
+  moved, balancer_state, values, batch_stats = alone()
+  assert_close({k: after.params[k] for k in moved}, moved)
   assert_close(after.balancer_state, balancer_state)
   assert_close(after.batch_stats, batch_stats)
   assert_close({t: got[f'loss/{t}'] for t in values}, values)

@@ -30,8 +30,8 @@ def make(
   L' is the loss on another part of the batch. Its gradient with respect to
   l_t is -alpha <g_t, grad L'> at the shifted parameters, exactly: the finite
   difference of the paper is not needed. The step then descends on sum_t l_t L_t
-  with the new l (lambda of Liu et al. 2022). What tasks have for themselves
-  counts when `gradients` run over all parameters.
+  with the new l (lambda of Liu et al. 2022). theta are all parameters, what
+  tasks have for themselves included.
 
   Args:
     learning_rate: of Adam on l; 1e-4 in the released code.
@@ -92,4 +92,6 @@ def make(
     w = jnp.where(step.present, state['s'], 0)
     return combined(step, Weights(w, w), weighted_sum(w, ordered)), state
 
-  return GradientBalancer(start, update, parts=2, on_features=False)
+  return GradientBalancer(
+    start, update, parts=2, all_parameters=True, on_features=False
+  )

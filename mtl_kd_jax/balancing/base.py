@@ -90,6 +90,9 @@ class GradientBalancer(NamedTuple):
     linear: whether direction = sum_t weights[t] * gradients[t].
     parts: into how many independent parts the batch is split: `gradients` are
       those of part 0, and `probe` gives the others.
+    all_parameters: whether `gradients` and `shift` run over all parameters, and
+      not over the shared ones alone: what a task has for itself too, where the
+      gradients of all others are 0.
     on_features: whether the rule may be given gradients with respect to
       features, which belong to other samples in every step.
     reuse: (state, task names) -> Reused; None for a rule that is whole in every
@@ -100,5 +103,6 @@ class GradientBalancer(NamedTuple):
   update: Callable[..., tuple[Combined, Any]]
   linear: bool = True
   parts: int = 1
+  all_parameters: bool = False
   on_features: bool = True
   reuse: Callable[..., Reused] | None = None
