@@ -127,7 +127,8 @@ def _delta_mtl(metrics, reference, tasks):
 
 def _delta_m(metrics, reference, tasks):
   per_task = _improvements(metrics, reference, tasks, _in_gain)
-  return -_mean(value for values in per_task for value in values)
+  # Not -mean, which is -0 for the reference itself.
+  return 0 - _mean(value for values in per_task for value in values)
 
 
 def _delta_p(metrics, reference, tasks):
