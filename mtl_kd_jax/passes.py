@@ -65,6 +65,11 @@ class Passes(NamedTuple):
     """The same with respect to heads and adaptors; shares, as in `Part`."""
     return self._sums(lambda part: part.own)
 
+  @property
+  def outside(self) -> dict[str, jax.Array] | None:
+    """The gradient of what is not balanced; None where all is."""
+    return add([p.features for p in self.parts if p.objective is None])
+
   def _sums(self, of):
     parts = [p for p in self.parts if p.objective is not None]
     return {

@@ -22,7 +22,7 @@ from mtl_kd_jax.balancing import GradientBalancer
 from mtl_kd_jax.balancing.gram import Gram, in_order, inner_products
 from mtl_kd_jax.distillation import Distillation
 from mtl_kd_jax.objectives import labelled, present_objectives
-from mtl_kd_jax.passes import Part, add, run_passes
+from mtl_kd_jax.passes import Part, Passes, add, run_passes
 from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.train_state import BACKBONE, TrainState
 
@@ -111,13 +111,9 @@ def step_gradient(
     axis_name=axis_name,
   )
 
-  def exact(passes):
-    found = {n: passes.through(c) for n, c in passes.by_objective.items()}
-    if not balancer.all_parameters:
-      return found
-    none = jax.tree.map(jnp.zeros_like, state.params)
-    own = total(passes.own_by_objective)
-    return {n: add([none, own[n], {BACKBONE: g}]) for n, g in found.items()}
+  exact = functools.partial(
+    _exact, params=state.params, balancer=balancer, total=total
+  )
 
   def probe(part, shift):
     moved = state
@@ -129,33 +125,27 @@ def step_gradient(
     return exact(run(moved, *pieces[part]))
 
   passes = run(state, batch, asked)
-  parts, cotangents = passes.parts, passes.by_objective
+  parts, names = passes.parts, tuple(passes.by_objective)
   losses = total(
-    {
-      n: sum(p.scale * p.loss for p in parts if p.objective == n)
-      for n in cotangents
-    }
+    {n: sum(p.scale * p.loss for p in parts if p.objective == n) for n in names}
   )
   mixed = _mix(
-    cotangents,
-    add([p.features for p in parts if p.objective is None]),
+    passes,
     losses,
     state.balancer_state,
     key,
     balancer=balancer,
-    exact=functools.partial(exact, passes),
-    through=passes.through,
+    exact=exact,
     probe=probe,
     level=level,
     present=present_objectives(
-      tuple(cotangents),
+      names,
       batch,
       tasks,
       distilled=asked is not None,
       mode=mode,
       axis_name=axis_name,
     ),
-    features=passes.features,
     axis_name=axis_name,
   )
   own = total(add([_scaled(p, mixed.own) for p in parts]))
@@ -168,44 +158,50 @@ def step_gradient(
   )
 
 
+def _exact(passes, *, params, balancer, total) -> dict[str, Any]:
+  """Objective -> gradient that a rule combines, of the global batch."""
+  found = {n: passes.through(c) for n, c in passes.by_objective.items()}
+  if not balancer.all_parameters:
+    return found
+  none = jax.tree.map(jnp.zeros_like, params)
+  own = total(passes.own_by_objective)
+  return {n: add([none, own[n], {BACKBONE: g}]) for n, g in found.items()}
+
+
 def _mix(
-  cotangents: dict[str, dict[str, jax.Array]],
-  outside: dict[str, jax.Array] | None,
+  passes: Passes,
   losses: dict[str, jax.Array],
   state: Any,
   key: jax.Array,
   *,
   balancer: GradientBalancer,
-  exact: Callable[[], dict[str, Any]],
-  through: Callable[[Any], Any],
+  exact: Callable[[Passes], dict[str, Any]],
   probe: Callable[[int, Any], Any],
   level: str,
   present: dict[str, jax.Array],
-  features: dict[str, jax.Array],
   axis_name: str | None,
 ) -> Mixed:
   """Combines gradients with respect to features or, behind them, parameters.
 
   Args:
-    cotangents: objective -> gradient with respect to the features.
-    outside: the same of what is not balanced, or None.
+    passes: of the batch, or of its part 0.
     losses: objective -> loss.
     state: the balancer's.
     key: PRNG key of the step.
     balancer: the rule.
-    exact: () -> objective -> gradient with respect to the parameters.
-    through: gradient with respect to features -> to the backbone's parameters.
+    exact: passes -> objective -> gradient with respect to parameters.
     probe: gradients on another part of the batch (`GradientBalancer`).
     level: 'parameters' or 'features'.
     present: objective -> bool scalar.
-    features: the backbone's.
     axis_name: the mapped device axis, if any.
   """
   # Features are split over devices as the batch is; parameters are not.
   split = axis_name if level == 'features' else None
+  cotangents, outside = passes.by_objective, passes.outside
+  through = passes.through
 
   def whole():
-    given = cotangents if level == 'features' else exact()
+    given = cotangents if level == 'features' else exact(passes)
     combined, after = balancer.update(
       losses,
       given,
@@ -213,7 +209,7 @@ def _mix(
       key,
       present=present,
       axis_name=split,
-      values=features if level == 'features' else None,
+      values=passes.features if level == 'features' else None,
       probe=probe,
     )
     gradient = combined.direction
