@@ -1,10 +1,15 @@
-"""Smoothed weights and normalised gradients, against NumPy."""
+"""Smoothed and refreshed weights, normalised gradients, against NumPy."""
 
 import jax
 import numpy as np
 import pytest
 
-from mtl_kd_jax.balancing import make_balancer, normalized, smoothed
+from mtl_kd_jax.balancing import (
+  make_balancer,
+  normalized,
+  refreshed,
+  smoothed,
+)
 
 NAMES = ('a', 'b')
 KEY = jax.random.key(0)
@@ -85,3 +90,41 @@ def test_weights_of_losses_follow_slowly_too():
     got, state = balancer.update(losses, state, KEY)
     mean = new if mean is None else beta * mean + (1 - beta) * new
     np.testing.assert_allclose([got[n] for n in NAMES], mean, rtol=1e-5)
+
+
+def test_weights_are_kept_until_the_nth_step():
+  """Weights are of the last whole step, gradients are always the newest."""
+  balancer = refreshed(make_balancer('mgda'), 3)
+  update, state = jax.jit(balancer.update), balancer.init(NAMES)
+  for step in range(7):
+    losses, gradients = draw(step)
+    a, b = (gradients[n].astype(np.float64) for n in NAMES)
+    due = step % 3 == 0
+    kept = balancer.reuse(state, NAMES)
+    assert bool(kept.due) == due
+    if due:
+      w = least_norm(a, b)
+    else:
+      reused = [kept.weights[n] for n in NAMES]
+      np.testing.assert_allclose(reused, w, rtol=1e-4, atol=1e-6)
+    got, state = update(losses, gradients, state, KEY)
+    jax.tree.map(
+      np.testing.assert_array_equal, state['step'], kept.state['step']
+    )
+    weights = [got.weights[n] for n in NAMES]
+    np.testing.assert_allclose(weights, w, rtol=1e-4, atol=1e-6)
+    expected = w[0] * a + w[1] * b
+    np.testing.assert_allclose(got.direction, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_missing_task_finds_its_kept_weight_again():
+  balancer = refreshed(make_balancer('mgda'), 3)
+  update, state = jax.jit(balancer.update), balancer.init(NAMES)
+  losses, gradients = draw(0)
+  first, state = update(losses, gradients, state, KEY)
+  alone, state = update(
+    losses, gradients, state, KEY, present={'a': True, 'b': False}
+  )
+  again, state = update(losses, gradients, state, KEY)
+  assert alone.weights == {'a': first.weights['a'], 'b': 0}
+  assert again.weights == first.weights

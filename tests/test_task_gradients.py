@@ -227,6 +227,26 @@ def test_a_rule_gets_its_independent_parts_of_the_batch(name):
   assert np.abs(before - moved).max() > 1e-5
 
 
+def test_a_step_that_reuses_weights_is_the_weighted_sum_of_all_losses():
+  """One backward pass, with the weights of the step before."""
+  teachers = plain.make_teachers()
+  first, second = (random_batch(4, plain.SIZE, seed=i) for i in range(2))
+  step, state = make_parts(refreshed(make_balancer('mgda'), 2), mode='task')
+  step = jax.jit(step)
+  state, losses = step(state, teachers, first)
+  after, reused = step(state, teachers, second)
+  weights = {t: float(losses[f'weight/{t}']) for t in plain.TASKS}
+  assert weights == {t: float(reused[f'weight/{t}']) for t in plain.TASKS}
+  assert (losses['combined'], reused['combined']) == (1, 0)
+  assert len(set(weights.values())) > 1
+
+  fixed, _ = make_parts(make_balancer('fixed', weights=weights), mode='task')
+  state = state.replace(balancer_state=())
+  expected, _ = jax.jit(fixed)(state, teachers, second)
+  assert_close(after.params['backbone'], expected.params['backbone'])
+  assert_close(after.batch_stats, expected.batch_stats)
+
+
 def test_a_missing_task_does_not_touch_its_head():
   batch = random_batch(4, plain.SIZE)
   batch['depth'][:] = 0
