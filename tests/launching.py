@@ -15,6 +15,7 @@ TINY = (
   '--config.data.scenes.num_train=12',
   '--config.data.val_fraction=0.33',  # of which eight are trained on
   '--config.select=best',
+  '--config.balancing.observe_every=1',
   '--config.report.average_epochs=1',
   '--config.data.scenes.num_val=5',
   '--config.model.width=0.03125',

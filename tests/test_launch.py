@@ -8,6 +8,7 @@ from launching import TINY, launch, start
 import numpy as np
 from PIL import Image
 import pytest
+from test_reporting import scalars
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +66,7 @@ def test_the_main_job_ends_with_the_table_and_its_files(finished):
     'delta_m',
     'delta_p',
   }
-  for name in ('curves.png', 'predictions.png'):
+  for name in ('curves.png', 'balancing.png', 'predictions.png'):
     picture = np.asarray(Image.open(workdir / name).convert('L'))
     assert min(picture.shape) > 200 and picture.std() > 10
   log = (workdir / 'metrics.jsonl').read_text().splitlines()
@@ -76,7 +77,19 @@ def test_the_main_job_ends_with_the_table_and_its_files(finished):
     'uniform',
     'distilled',
   }
-  assert list((workdir / 'tensorboard' / 'distilled').glob('events*'))
+  # What was out of balance: every line in TensorBoard too, and a paragraph.
+  seen = [json.loads(line) for line in log if '"kind": "balance"' in line]
+  assert [(e['stage'], e['step']) for e in seen] == [
+    (stage, step) for stage in ('uniform', 'distilled') for step in (1, 2)
+  ]
+  shown = scalars(workdir / 'tensorboard' / 'distilled')
+  for key in ('norm/depth', 'norm/alignment/depth', 'cosine/depth/normals'):
+    values = [(e['step'], e[key]) for e in seen if e['stage'] == 'distilled']
+    there = [(step, x) for step, tag, x in shown if tag.endswith(key)]
+    assert [step for step, _ in there] == [1, 2]
+    np.testing.assert_allclose(there, values, rtol=1e-5)
+  assert 'cosine/depth/alignment/depth' in seen[-1]
+  assert markdown.count("Balance of '") == 2
   # A table of parameters at the start; the adaptors stand apart.
   assert 'adaptors' in stdout and 'compiling' in stdout
 

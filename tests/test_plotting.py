@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from mtl_kd_jax.plotting import draw_curves, draw_predictions
+from mtl_kd_jax.plotting import draw_balance, draw_curves, draw_predictions
 from mtl_kd_jax.tasks import make_tasks
 
 TASKS = make_tasks(LABELS, LABELS, dataset='toy')
@@ -106,6 +106,42 @@ def test_every_kind_of_line_is_seen(tmp_path):
     ]
     draw_curves(less, tasks, tmp_path / 'less.png', split='val')
     assert not np.array_equal(read(tmp_path / 'less.png'), whole), prefix
+
+
+def make_balance_log():
+  """Weights, and gradients of two tasks and of one alignment."""
+  log = []
+  for step in range(1, 6):
+    line = {'stage': 'distilled', 'step': step, 'epoch': step / 5}
+    weights = {'weight/depth': 1 / step, 'weight/normals': step}
+    log.append(line | {'kind': 'train'} | weights)
+    seen = {'norm/depth': step, 'norm/normals': 1.0}
+    seen |= {'cosine/depth/normals': -0.5, 'norm/alignment/depth': 2.0}
+    seen |= {'cosine/depth/alignment/depth': 0.1 * step}
+    log.append(line | {'kind': 'balance'} | seen)
+  return log
+
+
+def test_everything_that_is_known_of_the_balance_is_seen(
+  tmp_path, pyplot_in_use
+):
+  log = make_balance_log()
+  assert draw_balance(log, TASKS, tmp_path / 'all.png')
+  whole = read(tmp_path / 'all.png')
+  keys = {k for line in log for k in line if '/' in k}
+  assert len(keys) == 7
+  for key in sorted(keys):
+    less = [{k: x for k, x in line.items() if k != key} for line in log]
+    path = tmp_path / 'less.png'
+    path.unlink(missing_ok=True)
+    draw_balance(less, TASKS, path)
+    assert not path.exists() or not np.array_equal(read(path), whole), key
+
+
+def test_without_gradients_there_is_no_picture_of_the_balance(tmp_path):
+  log = [e for e in make_balance_log() if e['kind'] == 'train']
+  assert not draw_balance(log, TASKS, tmp_path / 'none.png')
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_short_run_and_missing_numbers_are_drawn(tmp_path):
