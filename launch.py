@@ -23,12 +23,13 @@ from absl import app, flags, logging
 import jax
 from ml_collections import ConfigDict, config_flags
 
-from configs import common, nyuv2
-from mtl_kd_jax import workdir as workdirs
-from mtl_kd_jax.allocator import keep_freed_memory
+from mtl_kd_jax.config import defaults as common
+from mtl_kd_jax.config.experiments import nyuv2
 from mtl_kd_jax.errors import InputError, NotFiniteError
-from mtl_kd_jax.interrupts import Stopped
 from mtl_kd_jax.jobs import JOBS
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.platform import keep_freed_memory
+from mtl_kd_jax.runtime.preemption import Stopped
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, see configs/.', lock_config=True

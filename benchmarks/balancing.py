@@ -36,7 +36,6 @@ from rich.console import Console
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from mtl_kd_jax.allocator import keep_freed_memory
 from mtl_kd_jax.balancing import (
   BALANCERS,
   GRADIENT_BALANCERS,
@@ -45,12 +44,13 @@ from mtl_kd_jax.balancing import (
 )
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.models.network import make_network
-from mtl_kd_jax.objectives import LEVELS
-from mtl_kd_jax.optim import make_adam
-from mtl_kd_jax.parallel import make_parallel
+from mtl_kd_jax.runtime.parallel import make_parallel
+from mtl_kd_jax.runtime.platform import keep_freed_memory
 from mtl_kd_jax.tasks import make_tasks
-from mtl_kd_jax.train_state import BACKBONE, combined_params, init_state
-from mtl_kd_jax.train_step import train_step
+from mtl_kd_jax.training.loss_terms import LEVELS
+from mtl_kd_jax.training.optim import make_adam
+from mtl_kd_jax.training.state import BACKBONE, combined_params, init_state
+from mtl_kd_jax.training.step import train_step
 
 LABELS = {
   'semantic': Label('class', classes=tuple(map(str, range(13)))),

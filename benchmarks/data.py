@@ -30,10 +30,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from configs import cityscapes as cityscapes_config
-from mtl_kd_jax.allocator import keep_freed_memory
-from mtl_kd_jax.datasets import cityscapes
-from mtl_kd_jax.experiment import build
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.experiments import cityscapes as cityscapes_config
+from mtl_kd_jax.datasets.cityscapes import dataset as cityscapes
+from mtl_kd_jax.runtime.platform import keep_freed_memory
 
 _FRAMES = flags.DEFINE_integer('frames', 1000, 'Frames to prepare.')
 _FOLDER = flags.DEFINE_string('folder', None, 'On the disk to time.')

@@ -21,7 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from mtl_kd_jax.experiment import build
+from mtl_kd_jax.config.build import build
 from mtl_kd_jax.models.network import Output
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')

@@ -25,8 +25,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from mtl_kd_jax.allocator import keep_freed_memory
-from mtl_kd_jax.experiment import build
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.runtime.platform import keep_freed_memory
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
 _STEPS = flags.DEFINE_integer('steps', 15, 'Timed steps of each kind.')

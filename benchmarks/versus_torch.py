@@ -176,14 +176,14 @@ def make_batch(size):
 
 def make_jax(backbone, size, kind):
   """The work as launch.py sets it up."""
-  from mtl_kd_jax.allocator import keep_freed_memory
+  from mtl_kd_jax.runtime.platform import keep_freed_memory
 
   keep_freed_memory()
   import jax
   from ml_collections import ConfigDict
 
-  from configs import common
-  from mtl_kd_jax.experiment import build
+  from mtl_kd_jax.config import defaults as common
+  from mtl_kd_jax.config.build import build
 
   jax.config.update('jax_enable_compilation_cache', False)
   config = ConfigDict(common.get_config())
@@ -280,9 +280,9 @@ def make_torch(backbone, size, kind, shapes, *, channels_last):
 
 def write_shapes(path):
   """Writes what state dicts hold, so that PyTorch's processes have no JAX."""
-  from mtl_kd_jax.import_torch import torch_shapes
+  from mtl_kd_jax.interop.import_torch import torch_shapes
   from mtl_kd_jax.models.network import make_network
-  from mtl_kd_jax.train_state import network_shapes
+  from mtl_kd_jax.training.state import network_shapes
 
   found = {}
   for backbone in NETWORKS:

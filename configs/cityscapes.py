@@ -22,47 +22,6 @@ More classes: --config.data.cityscapes.classes=19
 Metres: --config.data.cityscapes.depth=depth (needs camera_trainvaltest.zip)
 """
 
-from configs import common
+from mtl_kd_jax.config.experiments.cityscapes import VARIANTS, get_config
 
-VARIANTS = ('archives', 'npy')
-
-
-def get_config(variant='archives'):
-  if variant not in VARIANTS:
-    raise ValueError(f'{variant!r} is none of {", ".join(VARIANTS)}')
-  config = common.get_config()
-  config.name = 'cityscapes' if variant == 'archives' else 'cityscapes_npy'
-  config.tasks = ('semantic', 'depth')
-  config.epochs = 200
-  config.batch_size = 8
-
-  config.data.name = config.name
-  config.data.cityscapes.image_size = (128, 256)
-  config.data.cityscapes.classes = 7
-  config.data.cityscapes.depth = 'inverse_depth'
-  config.data.cityscapes_npy.classes = 7
-  # As all tables that can be compared do. Inverse depth is multiplied by the
-  # zoom here, where their code divides it.
-  config.data.scales = (1.0, 1.2, 1.5)
-  config.data.flip = True
-  config.data.workers = 2
-
-  config.model.backbone = 'segnet'
-  config.model.width = 1.0
-
-  config.optim.learning_rate = 1e-4
-  config.optim.schedule = 'step'
-  config.optim.step_epochs = 100
-  config.optim.step_factor = 0.5
-
-  # The papers' code never freezes its teachers' statistics.
-  config.teacher.batch_norm = 'batch'
-  config.distill.weights = {'semantic': 1.0, 'depth': 1.0}
-  config.distill.taps = ('bottleneck', 'decoder')
-  config.distill.learning_rate = 1e-1
-  config.distill.weight_decay = 5e-4
-
-  config.checkpoint.every_epochs = 1
-  config.report.eval_every_epochs = 5
-  config.report.every_steps = 20
-  return config
+__all__ = ['VARIANTS', 'get_config']

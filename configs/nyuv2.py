@@ -24,56 +24,6 @@ what they can be compared with stand in docs/method.md. Shortened, for a look:
 --config.epochs=10 --config.model.width=0.25
 """
 
-from configs import common
+from mtl_kd_jax.config.experiments.nyuv2 import VARIANTS, get_config
 
-VARIANTS = ('kd4mtl', 'mtan', 'url', 'deeplab')
-
-
-def get_config(variant='kd4mtl'):
-  if variant not in VARIANTS:
-    raise ValueError(f'{variant!r} is none of {", ".join(VARIANTS)}')
-  config = common.get_config()
-  config.name = 'nyuv2' if variant == 'kd4mtl' else f'nyuv2_{variant}'
-  config.epochs = 200
-  config.batch_size = 2
-
-  config.data.name = 'nyuv2'
-  config.data.workers = 2
-
-  config.model.backbone = 'mtan' if variant == 'mtan' else 'segnet'
-  config.model.width = 1.0
-
-  config.optim.learning_rate = 1e-4
-  config.optim.schedule = 'step'
-  config.optim.step_epochs = 100
-  config.optim.step_factor = 0.5
-
-  # The papers' code never freezes its teachers' statistics.
-  config.teacher.batch_norm = 'batch'
-  config.distill.weights = {'semantic': 1.0, 'depth': 1.0, 'normals': 2.0}
-  config.distill.taps = ('bottleneck', 'decoder')
-  config.distill.learning_rate = 1e-1
-  config.distill.weight_decay = 5e-4
-
-  config.checkpoint.every_epochs = 1
-  config.report.eval_every_epochs = 5
-  config.report.every_steps = 20
-
-  if variant in ('url', 'deeplab'):
-    config.data.scales = (1.0, 1.2, 1.5)
-    config.data.flip = True
-    config.distill.learning_rate = 1e-2
-    config.distill.schedule = 'cosine'
-  if variant == 'url':
-    config.distill.taps = ('bottleneck:decoder', 'decoder:decoder')
-    # Its floor of 1e-12 under the norm, for all but features shorter than 1e-5.
-    config.distill.epsilon = 1e-12
-  if variant == 'deeplab':
-    config.batch_size = 8
-    config.model.backbone = 'resnet50'
-    config.model.head = 'aspp'
-    config.model.output_stride = 8
-    config.optim.weight_decay = 1e-5
-    config.distill.taps = ('layer4', 'decoder')
-    config.teacher.batch_norm = 'running'
-  return config
+__all__ = ['VARIANTS', 'get_config']

@@ -10,26 +10,6 @@ single-task (ΔMTL), three runs gave it -14, -36 and -39 %, and the distilled on
 For better networks: --config.epochs=40 --config.model.width=0.5
 """
 
-from configs import common
+from mtl_kd_jax.config.experiments.quickstart import get_config
 
-
-def get_config():
-  config = common.get_config()
-  config.name = 'quickstart'
-  config.epochs = 4
-  config.batch_size = 8
-
-  config.data.name = 'scenes'
-  config.data.scenes.image_size = (64, 96)
-  config.data.scenes.num_train = 512
-  config.data.scenes.num_val = 64
-  config.data.flip = True
-
-  config.model.width = 0.25
-
-  config.optim.learning_rate = 5e-3
-  config.optim.schedule = 'cosine'
-  config.distill.learning_rate = 1e-2
-
-  config.report.average_epochs = 0
-  return config
+__all__ = ['get_config']

@@ -2,7 +2,7 @@
 
 import re
 
-from conftest import REPOSITORY
+from fixtures.paths import REPOSITORY
 import pytest
 
 PAGES = [REPOSITORY / 'README.md', *(REPOSITORY / 'docs').glob('*.md')]
@@ -23,7 +23,7 @@ def test_files_that_a_page_names_exist(page):
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 def test_config_keys_that_a_page_names_exist(page):
-  from configs.common import get_config
+  from mtl_kd_jax.config.defaults import get_config
 
   config = get_config()
   for key in re.findall(

@@ -3,11 +3,7 @@
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing.base import Balancer
-from mtl_kd_jax.balancing.vectors import (
-  SMALLEST_LOSS,
-  from_losses,
-  masked_mean,
-)
+from mtl_kd_jax.balancing.vectors import SMALLEST_LOSS, from_losses, masked_mean
 
 
 def make_gls() -> Balancer:

@@ -6,11 +6,7 @@ import optax
 from mtl_kd_jax.balancing import checks
 from mtl_kd_jax.balancing.base import GradientBalancer
 from mtl_kd_jax.balancing.gram import Weights, from_gram
-from mtl_kd_jax.balancing.vectors import (
-  SMALLEST_LOSS,
-  keep_absent,
-  masked_mean,
-)
+from mtl_kd_jax.balancing.vectors import SMALLEST_LOSS, keep_absent, masked_mean
 
 _LEAST_WEIGHT = 1e-4
 

@@ -13,11 +13,7 @@ from mtl_kd_jax.balancing.gram import (
   weighted_sum,
 )
 from mtl_kd_jax.balancing.solvers import project_to_simplex
-from mtl_kd_jax.balancing.vectors import (
-  keep_absent,
-  make_step,
-  masked_softmax,
-)
+from mtl_kd_jax.balancing.vectors import keep_absent, make_step, masked_softmax
 
 PROJECTIONS = ('simplex', 'softmax')
 

@@ -5,15 +5,13 @@ opened `Dataset`. Its `preview` takes the same and returns what can be said
 without opening anything: labels and image size, and no splits.
 """
 
-from mtl_kd_jax.datasets import (
-  cityscapes,
-  cityscapes_npy,
-  folder,
-  nyuv2,
-  nyuv2_mat,
-  scenes,
-)
 from mtl_kd_jax.datasets.base import Dataset
+from mtl_kd_jax.datasets.cityscapes import dataset as cityscapes
+from mtl_kd_jax.datasets.cityscapes import npy as cityscapes_npy
+from mtl_kd_jax.datasets.folder import dataset as folder
+from mtl_kd_jax.datasets.nyuv2 import mat as nyuv2_mat
+from mtl_kd_jax.datasets.nyuv2 import npy as nyuv2
+from mtl_kd_jax.datasets.scenes import dataset as scenes
 from mtl_kd_jax.errors import InputError
 
 DATASETS = {

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from mtl_kd_jax.datasets.base import Sample
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.quiet import without_warnings
+from mtl_kd_jax.runtime.log_filters import without_warnings
 
 try:
   import fcntl

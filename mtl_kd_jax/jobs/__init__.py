@@ -1,6 +1,7 @@
 """What `--job=NAME` runs. To add one: a file with `run`, and a line here."""
 
-from mtl_kd_jax.jobs import data, evaluate, import_weights, taps, train
+from mtl_kd_jax.jobs import evaluate, import_weights, taps, train
+from mtl_kd_jax.jobs import inspect as data
 
 JOBS = {
   'train': train.run,

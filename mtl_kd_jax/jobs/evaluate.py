@@ -4,14 +4,14 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from mtl_kd_jax import workdir as workdirs
-from mtl_kd_jax.checkpointing import Checkpoints
+from mtl_kd_jax.config.build import build, select_split
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.experiment import build, select_split
-from mtl_kd_jax.jobs.results import Rows, checkpoint_dir, report_results
 from mtl_kd_jax.jobs.teachers import read_teacher
-from mtl_kd_jax.parallel import is_main_process
-from mtl_kd_jax.reporting import Reporter
+from mtl_kd_jax.reports.results import Rows, checkpoint_dir, report_results
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
+from mtl_kd_jax.runtime.metric_writer import Reporter
+from mtl_kd_jax.runtime.parallel import is_main_process
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -6,17 +6,17 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from mtl_kd_jax import workdir as workdirs
-from mtl_kd_jax.checkpointing import Checkpoints
+from mtl_kd_jax.config.build import Experiment, build
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.experiment import Experiment, build
-from mtl_kd_jax.import_torch import import_variables, read_state_dict
-from mtl_kd_jax.jobs.results import checkpoint_dir
-from mtl_kd_jax.parallel import is_main_process
-from mtl_kd_jax.reporting import Reporter
-from mtl_kd_jax.stage import Stage
-from mtl_kd_jax.torch_names import SINGLE, describe
-from mtl_kd_jax.train_state import TrainState
+from mtl_kd_jax.interop.import_torch import import_variables, read_state_dict
+from mtl_kd_jax.interop.torch_names import SINGLE, describe
+from mtl_kd_jax.reports.results import checkpoint_dir
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
+from mtl_kd_jax.runtime.metric_writer import Reporter
+from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.training.stage import Stage
+from mtl_kd_jax.training.state import TrainState
 
 
 def run(

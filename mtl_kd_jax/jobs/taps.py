@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from mtl_kd_jax.experiment import build
-from mtl_kd_jax.models.taps import taps_of
-from mtl_kd_jax.train_state import feature_shapes
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.models.features import taps_of
+from mtl_kd_jax.training.state import feature_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -3,10 +3,10 @@
 import pathlib
 from typing import Any
 
-from mtl_kd_jax.checkpointing import read_variables
-from mtl_kd_jax.experiment import Experiment
-from mtl_kd_jax.jobs.results import checkpoint_dir
-from mtl_kd_jax.stage import Stage
+from mtl_kd_jax.config.build import Experiment
+from mtl_kd_jax.reports.results import checkpoint_dir
+from mtl_kd_jax.runtime.checkpointing import read_variables
+from mtl_kd_jax.training.stage import Stage
 
 
 def read_teacher(experiment: Experiment, stage: Stage) -> dict[str, Any]:

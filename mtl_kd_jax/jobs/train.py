@@ -9,16 +9,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mtl_kd_jax import workdir as workdirs
-from mtl_kd_jax.checkpointing import Checkpoints
+from mtl_kd_jax.config.build import Experiment, build, select_split
 from mtl_kd_jax.datasets.check import check_dataset
-from mtl_kd_jax.evaluation import Metrics, relative_gains
-from mtl_kd_jax.experiment import Experiment, build, select_split
-from mtl_kd_jax.jobs.results import Rows, checkpoint_dir, report_results
 from mtl_kd_jax.jobs.teachers import read_teacher
-from mtl_kd_jax.parallel import is_main_process
-from mtl_kd_jax.reporting import Reporter, parameter_table
-from mtl_kd_jax.stage import Stage, run_stage
+from mtl_kd_jax.reports.results import Rows, checkpoint_dir, report_results
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
+from mtl_kd_jax.runtime.metric_writer import Reporter, parameter_table
+from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.training.evaluation import Metrics, relative_gains
+from mtl_kd_jax.training.stage import Stage, run_stage
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:

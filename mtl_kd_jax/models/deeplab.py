@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.models.initializers import xavier_normal
-from mtl_kd_jax.models.norm import BatchNorm
-from mtl_kd_jax.models.resize import resize_bilinear
 from mtl_kd_jax.models.resnet import conv, linear
+from mtl_kd_jax.ops.norm import BatchNorm
+from mtl_kd_jax.ops.resize import resize_bilinear
 
 _FILTERS = 256
 _LOW_LEVEL_FILTERS = 48

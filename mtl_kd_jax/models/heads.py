@@ -7,8 +7,8 @@ from flax.linen.dtypes import promote_dtype
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.models.conv import conv3x3_to_few
 from mtl_kd_jax.models.initializers import xavier_normal
+from mtl_kd_jax.ops.conv import conv3x3_to_few
 
 
 class DenseHead(nn.Module):

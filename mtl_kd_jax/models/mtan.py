@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.models import segnet
-from mtl_kd_jax.models.conv import dot_general
+from mtl_kd_jax.models.features import task_tap
 from mtl_kd_jax.models.initializers import xavier_normal
-from mtl_kd_jax.models.norm import BatchNorm
-from mtl_kd_jax.models.pooling import max_pool
-from mtl_kd_jax.models.resize import resize_bilinear
-from mtl_kd_jax.models.taps import task_tap
+from mtl_kd_jax.ops.conv import dot_general
+from mtl_kd_jax.ops.norm import BatchNorm
+from mtl_kd_jax.ops.pooling import max_pool
+from mtl_kd_jax.ops.resize import resize_bilinear
 
 
 class MTAN(nn.Module):

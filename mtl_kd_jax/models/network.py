@@ -8,8 +8,8 @@ import jax
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models import HEADS, make_backbone, make_head
+from mtl_kd_jax.models.features import taps_of, task_tap
 from mtl_kd_jax.models.heads import DenseHead
-from mtl_kd_jax.models.taps import taps_of, task_tap
 
 
 class Output(NamedTuple):

@@ -20,9 +20,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.models.conv import conv_general_dilated, dot_general
 from mtl_kd_jax.models.initializers import kaiming_normal
-from mtl_kd_jax.models.norm import BatchNorm
+from mtl_kd_jax.ops.conv import conv_general_dilated, dot_general
+from mtl_kd_jax.ops.norm import BatchNorm
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _EXPANSION = 4  # of a bottleneck block

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from mtl_kd_jax.models.conv import conv_general_dilated
 from mtl_kd_jax.models.initializers import xavier_normal
-from mtl_kd_jax.models.norm import BatchNorm
-from mtl_kd_jax.models.pooling import max_pool, max_unpool
+from mtl_kd_jax.ops.conv import conv_general_dilated
+from mtl_kd_jax.ops.norm import BatchNorm
+from mtl_kd_jax.ops.pooling import max_pool, max_unpool
 
 STANDARD = (64, 128, 256, 512, 512)
 WIDE = (64, 128, 256, 512, 1024)

@@ -1,0 +1,1 @@
+"""Every config key, its checks, and what is built of them."""

@@ -1,0 +1,302 @@
+"""Every key there is, with its meaning, unit and allowed values.
+
+The other files in this folder start from here and change what they need. A
+printed config is the whole experiment: nothing is defaulted anywhere else.
+Any key can be changed on the command line: --config.epochs=3
+"""
+
+from ml_collections import ConfigDict, FieldReference
+
+from mtl_kd_jax.config._balancing import add_options
+
+
+def get_config() -> ConfigDict:
+  """The defaults: the paper's settings, on the embedded scenes."""
+  config = ConfigDict()
+  # Names the default workdir, runs/<name>.
+  config.name = 'common'
+  # Seeds initial parameters, order of the samples and augmentation.
+  config.seed = 0
+  # What is learned: some of 'semantic', 'depth', 'normals'.
+  config.tasks = ('semantic', 'depth', 'normals')
+  # Length of every stage, in passes over the training split.
+  config.epochs = 200
+  # Samples in a step, over all devices of all hosts.
+  config.batch_size = 2
+  # Whether to train the uniformly weighted multi-task network, for comparison.
+  config.baseline = True
+  # Which checkpoint of a stage teaches and is reported: 'last', or 'best' on
+  # the split that data.select_split and data.val_fraction say.
+  config.select = 'last'
+
+  _add_data(config)
+  _add_model(config)
+  _add_optim(config)
+  _add_balancing(config)
+  _add_teacher(config)
+  _add_distill(config)
+  _add_running(config)
+  # A misspelled key in a file that starts from here is an error, not a new key.
+  return config.lock()
+
+
+def _add_data(config):
+  config.data = data = ConfigDict()
+  # 'scenes' (rendered, no download); 'nyuv2_mat' or 'cityscapes' (the official
+  # archives); 'nyuv2' or 'cityscapes_npy' (the literature's .npy files); or
+  # 'folder' (your own data).
+  data.name = 'scenes'
+  # scenes, cityscapes: where to prepare, '' for TFDS's usual directory.
+  # nyuv2, cityscapes_npy: the folder that holds train/ and val/.
+  # nyuv2_mat: the folder that holds nyu_depth_v2_labeled.mat.
+  # folder: the folder.
+  data.data_dir = ''
+  # The folder with archives that you downloaded yourself; '' for TFDS's,
+  # downloads/manual in its directory.
+  data.manual_dir = ''
+  data.train_split = 'train'
+  # The split that is reported.
+  data.eval_split = 'val'
+  # The share of the training split, below 1, that is held out of training by
+  # the seed, as the split 'held_out'; 0 for none. For data whose evaluation
+  # split is the test split: checkpoints are then chosen on the held-out share.
+  data.val_fraction = 0.0
+  # The split that checkpoints are chosen on. '': the held-out share, if there
+  # is one, else eval_split (which flatters what is chosen by it).
+  data.select_split = ''
+  # Which training samples keep their labels, drawn by the seed: a share above 0
+  # and up to 1, for all tasks or as {'task': share}; or 'one', for one random
+  # label per image. What is hidden is hidden in every epoch and every stage.
+  data.keep_labels = FieldReference(1.0, field_type=object)
+  # Zoom into random crops by one of these factors; (1.0,) for none.
+  data.scales = (1.0,)
+  # Mirror every second sample.
+  data.flip = False
+  # Processes that read and augment; 0 for threads of the main process.
+  data.workers = 0
+  # Read and check every file once before training.
+  data.check = True
+  _add_scenes(data)
+  _add_cityscapes(data, tasks=config.get_oneway_ref('tasks'))
+  _add_nyuv2(data)
+  _add_folder(data)
+
+
+def _add_scenes(data):
+  # Options of data.name = 'scenes'.
+  data.scenes = scenes = ConfigDict()
+  # Height and width in pixels.
+  scenes.image_size = (96, 128)
+  # Rooms in each split.
+  scenes.num_train = 1024
+  scenes.num_val = 128
+  # Another seed draws other rooms.
+  scenes.seed = 0
+
+
+def _add_cityscapes(data, *, tasks):
+  # Options of data.name = 'cityscapes'.
+  data.cityscapes = cityscapes = ConfigDict()
+  # Height and width in pixels: (128, 256), (256, 512) or the full (1024, 2048).
+  cityscapes.image_size = (128, 256)
+  # 7 (the categories) or 19.
+  cityscapes.classes = 7
+  # What the task 'depth' is: 'inverse_depth', the raw numbers of the disparity
+  # files / 65535 as in the literature; 'disparity' in pixels of the full size;
+  # or 'depth' in metres.
+  cityscapes.depth = 'inverse_depth'
+  # Labels that are needed, and archives read: as above until they are set.
+  cityscapes.tasks = tasks
+  cityscapes.manual_dir = data.get_oneway_ref('manual_dir')
+  # Options of data.name = 'cityscapes_npy'.
+  data.cityscapes_npy = ConfigDict()
+  # 7 (its folders label_7) or 19 (label_19).
+  data.cityscapes_npy.classes = 7
+
+
+def _add_nyuv2(data):
+  # Options of data.name = 'nyuv2': none, the files say it all.
+  data.nyuv2 = ConfigDict()
+  # Options of data.name = 'nyuv2_mat'.
+  data.nyuv2_mat = nyuv2_mat = ConfigDict()
+  # Height and width in pixels that the frames are reduced to.
+  nyuv2_mat.image_size = (288, 384)
+  # First row, end row, first column and end column of 480x640 that are kept.
+  # The default cuts the white border off; (0, 480, 0, 640) keeps all.
+  nyuv2_mat.crop = (45, 471, 41, 601)
+  # 13 or 40.
+  nyuv2_mat.classes = 13
+  # What the archive's labels are: 'raw', the official 894 ids, or 'nyu40', for
+  # copies that hold 1 to 40.
+  nyuv2_mat.label_ids = 'raw'
+  # 'filled', with depth made up where the sensor saw none, or 'raw'.
+  nyuv2_mat.depth = 'filled'
+  # A folder of normals; '' to compute them from the raw depth.
+  nyuv2_mat.normals_dir = ''
+
+
+def _add_folder(data):
+  # Options of data.name = 'folder', your own data (docs/data.md). Files are
+  # given as patterns of paths in the folder, in which {frame} stands for the
+  # name of a frame and {split} for what is named here for the split.
+  data.folder = folder = ConfigDict()
+  # Height and width in pixels that all files are brought to; () if they all
+  # have the same, which is kept.
+  folder.image_size = ()
+  # What stands for {split}; or a file .txt that lists frames, one in a line.
+  folder.train = 'train'
+  folder.val = 'val'
+  # '' for none.
+  folder.test = ''
+  # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
+  folder.image = '{split}/image/{frame}.png'
+  # Whether frames may lack maps: they are unlabelled for that task.
+  folder.partial = False
+  folder.semantic = ConfigDict()
+  # Maps of class ids, .png or .npy; '' for none.
+  folder.semantic.files = ''
+  # Names of the classes.
+  folder.semantic.classes = ()
+  # The id of each class in the files; () for 0, 1, 2 ...
+  folder.semantic.ids = ()
+  # Ids that mean unlabelled. Any other id is an error.
+  folder.semantic.ignore = (-1, 255)
+  folder.depth = ConfigDict()
+  # Maps of depth, .png or .npy; '' for none.
+  folder.depth.files = ''
+  # 'depth', along the optical axis, or 'disparity', also for inverse depth.
+  folder.depth.quantity = 'depth'
+  # The unit after scaling, for the tables.
+  folder.depth.unit = 'm'
+  # What a stored number is multiplied with: 0.001 for millimetres.
+  folder.depth.scale = 1.0
+  # Stored numbers that mean unlabelled, as NaN and infinity always do.
+  folder.depth.invalid = (0,)
+  folder.normals = ConfigDict()
+  # Unit vectors in .npy, or as colours, v = max / 2 * (n + 1), in .png; '' for
+  # none.
+  folder.normals.files = ''
+  # The stored vector or colour that means unlabelled.
+  folder.normals.invalid = (0, 0, 0)
+
+
+def _add_model(config):
+  config.model = model = ConfigDict()
+  # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or
+  # 'resnet50'.
+  model.backbone = 'segnet'
+  # Head of every task: 'dense' (segnet, mtan), 'aspp' (DeepLabV3) or
+  # 'deeplabv3plus' (both resnet).
+  model.head = 'dense'
+  # Factor on all channels: of segnet [64, 128, 256, 512, 512].
+  model.width = 1.0
+  # Image side over side of the coarsest map: 8, 16 or 32 (resnet).
+  model.output_stride = 8
+  # A file of PyTorch weights, .pth or .safetensors, that the backbone begins
+  # with: torchvision's ImageNet weights for a resnet. '' to begin from scratch.
+  model.pretrained = ''
+
+
+def _add_optim(config):
+  config.optim = optim = ConfigDict()
+  # Adam's learning rate, for every network.
+  optim.learning_rate = 1e-4
+  # Added to the gradient as weight_decay * parameter (L2, not AdamW).
+  optim.weight_decay = 0.0
+  # 'step': times step_factor after every step_epochs; 'cosine': to 0 over the
+  # run; 'constant'.
+  optim.schedule = 'step'
+  optim.step_epochs = 100
+  optim.step_factor = 0.5
+
+
+def _add_balancing(config):
+  config.balancing = balancing = ConfigDict()
+  # How the tasks of the distilled network are balanced (docs/balancing.md; the
+  # baseline is always uniform). By losses: 'uniform', 'fixed', 'uncertainty',
+  # 'dwa', 'rlw', 'gls', 'scale_invariant', 'stch', 'imtl_l', 'famo'. By
+  # gradients: 'mgda', 'pcgrad', 'gradvac', 'graddrop', 'cagrad', 'imtl_g',
+  # 'imtl_h', 'gradnorm', 'nash_mtl', 'fairgrad', 'aligned_mtl', 'upgrad',
+  # 'dualproj', 'config', 'moco', 'db_mtl', 'excess_mtl'; and, on independent
+  # parts of the batch, 'sdmgrad', 'modo', 'auto_lambda'.
+  balancing.name = 'uniform'
+  # How alignment losses enter: added 'outside' (the paper), inside the loss of
+  # their 'task', or each as an 'objective' of its own.
+  balancing.distillation = 'outside'
+  # Gradients that are combined: of the backbone's 'parameters' (one backward
+  # pass a task), or of its 'features' (one in all; shared features only).
+  balancing.level = 'parameters'
+  # Gradients are divided by their norm ('l2'), loss ('loss'), both ('loss+') or
+  # nothing ('none') before.
+  balancing.normalize = 'none'
+  # Weights become their running mean with this factor; 0 for none.
+  balancing.smoothing = 0.0
+  # Weights from gradients are computed in every so many steps.
+  balancing.refresh_every = 1
+  # Lengths of the tasks' gradients and the angles between them are measured in
+  # every so many steps, whatever balances; 0 for never.
+  balancing.observe_every = 50
+  # Options of each, config.balancing.<name>: configs/_balancing.py.
+  add_options(balancing)
+
+
+def _add_teacher(config):
+  config.teacher = teacher = ConfigDict()
+  teacher.model = ConfigDict()
+  # The single-task networks. Each key is the student's until it is set.
+  teacher.model.backbone = config.model.get_oneway_ref('backbone')
+  teacher.model.head = config.model.get_oneway_ref('head')
+  teacher.model.width = config.model.get_oneway_ref('width')
+  teacher.model.output_stride = config.model.get_oneway_ref('output_stride')
+  teacher.model.pretrained = config.model.get_oneway_ref('pretrained')
+  # The workdir of another run or import whose single-task networks teach, and
+  # are not trained here; '' to train them.
+  teacher.workdir = ''
+  # BatchNorm of the frozen teachers: 'running' statistics, frozen like their
+  # parameters, or those of the student's 'batch', as the paper's code does.
+  teacher.batch_norm = 'running'
+
+
+def _add_distill(config):
+  config.distill = distill = ConfigDict()
+  # lambda per task: the weight of its alignment loss. Not learned tasks are
+  # ignored.
+  distill.weights = ConfigDict({'semantic': 1.0, 'depth': 1.0, 'normals': 2.0})
+  # Features that are aligned: 'tap', of that name in student and teacher, or
+  # 'student tap:teacher tap'. --job=taps lists all there are.
+  distill.taps = ('bottleneck', 'decoder')
+  # Under the root of the norms in the alignment loss, |x|^2 + epsilon.
+  distill.epsilon = 1e-6
+  # The adaptors' own Adam: learning rate, its schedule (as optim.schedule; the
+  # steps of 'step' are optim's) and L2 weight decay.
+  distill.learning_rate = 1e-1
+  distill.schedule = 'constant'
+  distill.weight_decay = 5e-4
+
+
+def _add_running(config):
+  config.parallel = ConfigDict()
+  # 'jit': batch sharded over all devices; 'pmap': the same under jax.pmap.
+  config.parallel.mode = 'jit'
+  # Whether to join the other hosts (jax.distributed.initialize). Cloud TPU pods
+  # are found by themselves, elsewhere set JAX_COORDINATOR_ADDRESS,
+  # JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  config.parallel.multihost = False
+
+  config.checkpoint = ConfigDict()
+  # Save after every so many epochs ...
+  config.checkpoint.every_epochs = 1
+  # ... and after every so many steps; 0 for never.
+  config.checkpoint.every_steps = 0
+
+  config.report = report = ConfigDict()
+  # Log losses every so many steps.
+  report.every_steps = 10
+  # Score the split that checkpoints are chosen on every so many epochs; 0 for
+  # only at the end.
+  report.eval_every_epochs = 1
+  # Score eval_split after each of so many last epochs, and report the mean
+  # beside the chosen checkpoints, as the literature does; 0 for not.
+  report.average_epochs = 10
+  # Images in predictions.png.
+  report.images = 4

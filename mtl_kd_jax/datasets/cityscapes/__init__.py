@@ -1,0 +1,1 @@
+"""Cityscapes, from the official archives or the .npy dump."""

@@ -1,0 +1,1 @@
+"""NYU-v2, from the official archive or the .npy dump."""

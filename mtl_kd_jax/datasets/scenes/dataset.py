@@ -1,0 +1,283 @@
+"""Rendered rooms with exact labels: the data set that needs no download.
+
+Scene `index` of a split is a pure function of (seed, split, index, size). It is
+rendered once, kept by TFDS in ArrayRecord files (no TensorFlow), and then read
+by random access.
+
+  semantic  9 classes (rooms.CLASSES)
+  depth     metres along z
+  normals   unit, camera frame (x right, y down, z ahead), toward the camera
+
+A few percent of every label are missing, each in its own places (gaps.py).
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mtl_kd_jax.datasets import prepared
+from mtl_kd_jax.datasets.base import Dataset, Sample
+from mtl_kd_jax.datasets.scenes import missing_labels as gaps
+from mtl_kd_jax.datasets.scenes import raycast, rooms, shading
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
+from mtl_kd_jax.runtime.log_filters import without_warnings
+
+_LABELS = {
+  'semantic': Label('class', classes=rooms.CLASSES),
+  'depth': Label('depth', unit='m'),
+  'normals': Label('normal'),
+}
+# The numbers enter the seed: no scene of one split is ever one of another.
+_SPLITS = {'train': 0, 'val': 1}
+# Unlabelled pixels of the class are stored as the last number of a byte, and
+# normals as whole numbers: off by 0.002 degrees at most.
+_NO_CLASS = 255
+_NORMAL_STEPS = 32767
+# TFDS sorts a split in memory, and falls back on TensorFlow beyond 1000 MiB.
+_MAX_SPLIT_BYTES = 1000 * 2**20
+_BYTES_PER_PIXEL = 3 + 1 + 4 + 6
+
+
+def make(
+  *,
+  image_size: tuple[int, int],
+  num_train: int,
+  num_val: int,
+  seed: int,
+  data_dir: str | None = None,
+  progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+  """Opens the rendered rooms, after rendering them if need be.
+
+  Args:
+    image_size: (height, width), pixels.
+    num_train: scenes in the split 'train'.
+    num_val: scenes in the split 'val'.
+    seed: of all scenes, >= 0.
+    data_dir: the folder that TFDS keeps its data sets in; None is its usual
+      one (~/tensorflow_datasets, or the environment's TFDS_DATA_DIR).
+    progress: called with (scenes rendered so far, scenes in all) while
+      rendering; never, if the scenes are there already.
+
+  Raises:
+    InputError: a number cannot be used, or the folder cannot be.
+  """
+  config = _make_config(image_size, num_train, num_val, seed)
+  with without_warnings():
+    builder = _prepare(config, data_dir or None, progress)
+  return Dataset(
+    name='scenes',
+    image_size=config.image_size,
+    labels=_LABELS,
+    sources={
+      split: functools.partial(
+        prepared.Records, builder.as_data_source(split), _decode
+      )
+      for split in _SPLITS
+    },
+  )
+
+
+def preview(*, image_size: tuple[int, int], **options) -> Dataset:
+  """The rooms as they are known before they are rendered."""
+  del options
+  return Dataset('scenes', tuple(image_size), _LABELS, sources={})
+
+
+def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
+  """Renders one scene.
+
+  Args:
+    seed: of the data set.
+    split: 'train' or 'val'.
+    index: of the scene in its split, from 0.
+    size: (height, width), pixels; the room is the same at every size.
+
+  Returns:
+    image float32 [h w 3], semantic int32 [h w], depth float32 [h w 1] metres
+    and normals float32 [h w 3], with missing pixels as in labels.py.
+  """
+  # `spawn_key`, for in a plain list large numbers could run into each other.
+  seeds = np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], index))
+  rng = np.random.default_rng(seeds)
+  room = rooms.draw_room(rng)
+  view = raycast.cast(room.camera, [t.shape for t in room.things], size)
+  image = shading.photograph(room, view, rng)
+
+  classes = np.array([t.label for t in room.things], np.int32)[view.index]
+  normals = room.camera.to_camera(view.normal)
+  missing = gaps.draw_gaps(room.camera, view, classes, normals, rng)
+  depth = np.where(missing['depth'], 0, view.depth)
+  return {
+    'image': image.astype(np.float32) / np.float32(255),
+    'semantic': np.where(missing['semantic'], np.int32(-1), classes),
+    'depth': depth.astype(np.float32)[..., None],
+    'normals': np.where(missing['normals'], 0, normals)
+    .astype(np.float32)
+    .transpose(1, 2, 0)
+    .copy(),
+  }
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ScenesConfig(tfds.core.BuilderConfig):
+  """What one prepared copy of the data set holds; see `make`."""
+
+  image_size: tuple[int, int]
+  num_train: int
+  num_val: int
+  seed: int
+
+
+class Scenes(tfds.core.GeneratorBasedBuilder):
+  """Writes the scenes to disk; a folder for every ScenesConfig.
+
+  `progress`, if set, is called as described in `make`.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'The first rooms.'}  # noqa: RUF012 (TFDS's name)
+
+  progress: Callable[[int, int], None] | None = None
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    size = tuple(self.builder_config.image_size)
+
+    def tensor(shape, dtype, encoding):
+      return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=encoding)
+
+    # zlib is worth its time where planes give long runs of the same bytes.
+    return self.dataset_info_from_configs(
+      description='Rooms rendered by ray casting, with class, depth, normals.',
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tensor((*size, 3), np.uint8, 'bytes'),
+          'semantic': tensor(size, np.uint8, 'zlib'),
+          'depth': tensor((*size, 1), np.float32, 'bytes'),
+          'normals': tensor((3, *size), np.int16, 'zlib'),
+        }
+      ),
+      # Record i is scene i.
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # there is nothing to download
+    config = self.builder_config
+    return {
+      'train': self._generate_examples('train', config.num_train, 0),
+      'val': self._generate_examples('val', config.num_val, config.num_train),
+    }
+
+  def _generate_examples(self, split: str, count: int, done: int) -> Iterator:
+    config = self.builder_config
+    for index in range(count):
+      yield (
+        index,
+        _encode(render(config.seed, split, index, tuple(config.image_size))),
+      )
+      if self.progress is not None:
+        total = config.num_train + config.num_val
+        self.progress(done + index + 1, total)
+
+  # TFDS prints these two announcements whatever the level of logging.
+  def _log_download_bytes(self):
+    pass
+
+  def _log_download_done(self):
+    pass
+
+
+def _encode(sample: Sample) -> dict[str, np.ndarray]:
+  classes = sample['semantic']
+  normals = np.rint(sample['normals'] * _NORMAL_STEPS).astype(np.int16)
+  return {
+    'image': np.rint(sample['image'] * 255).astype(np.uint8),
+    'semantic': np.where(classes < 0, _NO_CLASS, classes).astype(np.uint8),
+    'depth': sample['depth'],
+    # One component after the other compresses far better.
+    'normals': np.ascontiguousarray(normals.transpose(2, 0, 1)),
+  }
+
+
+def _decode(record) -> Sample:
+  classes = record['semantic'].astype(np.int32)
+  classes[classes == _NO_CLASS] = -1
+  x, y, z = normals = record['normals'].astype(np.float32)
+  length = np.sqrt(x * x + y * y + z * z)
+  normals /= np.maximum(length, 1)  # 0, 0, 0 stays
+  return {
+    'image': record['image'].astype(np.float32) / np.float32(255),
+    'semantic': classes,
+    'depth': np.array(record['depth']),  # TFDS's own is read-only
+    'normals': np.ascontiguousarray(normals.transpose(1, 2, 0)),
+  }
+
+
+def _make_config(image_size, num_train, num_val, seed) -> ScenesConfig:
+  """Checks what the user gave."""
+  where = 'config.data.scenes.'
+  sides = tuple(image_size)
+  if len(sides) != 2 or min(sides) < 8:
+    raise InputError(
+      expected='(height, width) of at least 8 pixels each',
+      found=repr(sides),
+      where=where + 'image_size',
+      do='give two such numbers, e.g. (96, 128)',
+    )
+  for key, value, least in (
+    ('num_train', num_train, 1),
+    ('num_val', num_val, 1),
+    ('seed', seed, 0),
+  ):
+    if value < least:
+      raise InputError(
+        expected=f'a whole number from {least}',
+        found=repr(value),
+        where=where + key,
+        do='give a larger number',
+      )
+  height, width = sides = tuple(int(side) for side in sides)
+  most = _MAX_SPLIT_BYTES // (_BYTES_PER_PIXEL * height * width)
+  if max(num_train, num_val) > most:
+    raise InputError(
+      expected=f'at most {most} scenes of {height}x{width} in a split',
+      found=f'{max(num_train, num_val)}',
+      where=where + ('num_train' if num_train > most else 'num_val'),
+      do='ask for fewer or for smaller scenes',
+    )
+  return ScenesConfig(
+    name=f'{height}x{width}_{num_train}+{num_val}_seed{seed}',
+    image_size=sides,
+    num_train=int(num_train),
+    num_val=int(num_val),
+    seed=int(seed),
+  )
+
+
+def _prepare(config, data_dir, progress) -> Scenes:
+  """The builder of `config`, with its files on disk and complete."""
+
+  def write(builder):
+    builder.progress = progress
+    prepared.write_files(builder)
+
+  return prepared.prepare(
+    lambda: Scenes(config=config, data_dir=data_dir),
+    write,
+    what='the rendered scenes',
+    again='the next run renders the scenes again',
+    folder=f'scenes/{config.name}',
+    data_dir=data_dir,
+    megabytes=_size_in_mb(config),
+  )
+
+
+def _size_in_mb(config: ScenesConfig) -> int:
+  height, width = config.image_size
+  scenes = config.num_train + config.num_val
+  return 1 + scenes * height * width * _BYTES_PER_PIXEL // 10**6

@@ -1,0 +1,1 @@
+"""Teachers, adaptors and the losses between their features."""

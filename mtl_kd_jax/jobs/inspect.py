@@ -1,0 +1,264 @@
+"""The data doctor: what a data set holds, and what looks wrong with it."""
+
+from collections.abc import Mapping
+import functools
+import pathlib
+
+from ml_collections import ConfigDict
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from mtl_kd_jax.config.build import open_dataset
+from mtl_kd_jax.datasets.base import Dataset
+from mtl_kd_jax.datasets.inspect.doctor import Finding, diagnose
+from mtl_kd_jax.datasets.inspect.profile import (
+  SplitSurvey,
+  read_unchecked,
+  spread,
+  survey,
+)
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.reports.plots import draw_samples
+from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.tasks import TASKS, Task, make_tasks
+
+_ROWS = 4  # of the contact sheet, for each split
+_LONGEST_BAR = 24  # characters
+
+
+def run(config: ConfigDict, workdir: pathlib.Path, *, most: int) -> None:
+  """Reads the data, prints their card and draws data.png.
+
+  Nothing that is read is refused: what the training would stop at, and what it
+  would not notice, is listed at the end.
+
+  Args:
+    config: names the data; see configs/common.py.
+    workdir: where the contact sheet goes.
+    most: how many samples to read of each split; 0 for all.
+
+  Raises:
+    InputError: the data cannot be opened at all.
+  """
+  if not is_main_process():
+    return
+  dataset = open_dataset(config)
+  console = Console(highlight=False)
+  surveys = {}
+  for split in dataset.sources:
+    with Progress(
+      console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+      count = len(dataset.source(split))
+      task = bar.add_task(f'reading {split}', total=min(count, most or count))
+      surveys[split] = survey(
+        dataset, split, most=most, progress=functools.partial(bar.advance, task)
+      )
+  findings = diagnose(dataset, surveys)
+  _print_card(console, dataset, surveys, findings)
+  path = workdir / 'data.png'
+  if draw_sheet(dataset, surveys, path):
+    console.print(f'written: {path}', soft_wrap=True, markup=False)
+
+
+# ---- The card ----------------------------------------------------------------
+
+
+def _print_card(console, dataset, surveys, findings) -> None:
+  height, width = dataset.image_size
+  console.rule(f'[bold]{dataset.name}', align='left')
+  console.print(f'{height} x {width} pixels (height x width)\n')
+  for split, found in surveys.items():
+    console.print(_contents(dataset, split, found))
+  for task, label in dataset.labels.items():
+    if label.quantity == 'class':
+      console.print(_histogram(task, label, surveys, console.width))
+  _print_findings(console, findings)
+
+
+def _contents(dataset: Dataset, split: str, found: SplitSurvey) -> Table:
+  """A line for each map of a split."""
+  read = 'all' if found.whole else f'{len(found.read)}'
+  table = Table(
+    title=f'{split}: {found.count} samples, {read} read',
+    title_justify='left',
+    box=SIMPLE_HEAD,
+    collapse_padding=True,
+    pad_edge=False,
+  )
+  table.add_column('map')
+  for column in ('lowest', '2 %', 'median', '98 %', 'highest'):
+    table.add_column(column, justify='right', no_wrap=True)
+  table.add_column('unit')
+  table.add_column('valid\npixels', justify='right')
+  table.add_column('without\na label', justify='right')
+  lows = [f.low for f in found.images]
+  highs = [f.high for f in found.images]
+  table.add_row('image', *(_ends(lows, highs) if lows else ['–'] * 5))
+  for task, label in dataset.labels.items():
+    facts = found.labels[task]
+    unit = label.unit or {'class': 'id', 'normal': 'unit'}.get(label.quantity)
+    table.add_row(task, *_spread_of(facts, label), unit, *_shares(facts))
+  return table
+
+
+def _ends(lows, highs):
+  return [_number(min(lows)), '', '', '', _number(max(highs))]
+
+
+def _number(x: float) -> str:
+  return f'{x:.3g}' if abs(x) < 1000 else f'{x:.0f}'
+
+
+def _spread_of(facts, label) -> list[str]:
+  known = [f for f in facts if f.known]
+  if not known:
+    return ['–'] * 5
+  ends = _ends([f.low for f in known], [f.high for f in known])
+  if label.quantity in ('depth', 'disparity'):
+    values = np.concatenate([f.values for f in known])
+    inner = np.quantile(values, (0.02, 0.5, 0.98))
+    ends[1:4] = map(_number, inner)
+  return ends
+
+
+def _shares(facts) -> list[str]:
+  pixels = sum(f.pixels for f in facts)
+  if not pixels:
+    return ['–', '–']
+  empty = sum(f.known == 0 for f in facts)
+  share = sum(f.known for f in facts) / pixels
+  return [f'{share:.1%}', f'{empty}/{len(facts)}' if empty else 'none']
+
+
+def _histogram(task, label, surveys, width) -> Table:
+  """The share of labelled pixels of each class, in every split."""
+  shares = {}
+  for split, found in surveys.items():
+    total = sum(f.known for f in found.labels[task])
+    shares[split] = [
+      sum(f.counts.get(i, 0) for f in found.labels[task]) / max(total, 1)
+      for i in range(len(label.classes))
+    ]
+  table = Table(
+    title=f'{task}: share of the labelled pixels',
+    title_justify='left',
+    box=SIMPLE_HEAD,
+    collapse_padding=True,
+    pad_edge=False,
+  )
+  table.add_column('id', justify='right')
+  table.add_column('class')
+  for split in surveys:
+    table.add_column(split)
+  longest = max(map(max, shares.values()), default=0) or 1
+  names = max(map(len, label.classes))
+  room = (width - names - 6) // len(surveys) - 12
+  bar = max(4, min(_LONGEST_BAR, room))
+  for i, name in enumerate(label.classes):
+    cells = [
+      _bar(share[i], bar * share[i] / longest) for share in shares.values()
+    ]
+    table.add_row(str(i), name, *cells)
+  return table
+
+
+def _bar(share: float, length: float) -> Text:
+  whole, eighths = divmod(round(8 * length), 8)
+  bar = '█' * whole + ' ▏▎▍▌▋▊▉'[eighths].strip()
+  return Text(f'{share:6.2%} ' if share else '     – ').append(bar, 'cyan')
+
+
+def _print_findings(console: Console, findings: list[Finding]) -> None:
+  console.print()
+  if not findings:
+    console.print('[green]nothing looks wrong[/]\n')
+    return
+  console.print(f'[bold yellow]what looks wrong: {len(findings)}[/]\n')
+  for finding in findings:
+    line = Text('! ', style='yellow').append(finding.where, style='bold')
+    console.print(line.append(f': {finding.what}', style='not bold'))
+    console.print(Padding(Text(finding.do), (0, 0, 1, 2)))
+
+
+# ---- The contact sheet -------------------------------------------------------
+
+
+def draw_sheet(
+  dataset: Dataset, surveys: Mapping[str, SplitSurvey], path: pathlib.Path
+) -> bool:
+  """Draws some samples of every split; False when none can be drawn."""
+  names = [task for task in dataset.labels if task in TASKS]
+  tasks = make_tasks(names, dataset.labels, dataset=dataset.name)
+  samples, notes = {}, {}
+  for split, found in surveys.items():
+    good = [i for i in found.read if i not in found.refused]
+    for k in spread(len(good), _ROWS):
+      name = f'{split} {good[k]}'
+      sample = read_unchecked(dataset.source(split), good[k])
+      if all(sample[t].shape[:2] == sample['image'].shape[:2] for t in names):
+        samples[name], notes[name] = _drawable(dataset, sample, tasks)
+  if not samples:
+    return False
+  legend = {
+    dataset.labels[t].classes[i]: colour
+    for t, task in tasks.items()
+    for i, colour in enumerate(_palette(dataset.labels[t], task))
+  }
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_samples(samples, tasks, path, notes=notes, legend=legend)
+  except OSError as error:
+    raise InputError(
+      expected='a folder that can be written to',
+      found=str(error),
+      where=f'--workdir={path.parent}',
+      do='choose another with --workdir=FOLDER',
+    ) from error
+  return True
+
+
+def _drawable(dataset, sample, tasks: Mapping[str, Task]):
+  """A sample that can be drawn, whatever is wrong with it; and its notes."""
+  image = np.nan_to_num(np.asarray(sample['image'], np.float32))
+  drawn = {'image': image / 255 if image.max() > 2 else image}
+  drawn['outlines'] = np.zeros(image.shape[:2], bool)
+  notes = {}
+  for name in tasks:
+    label, array = dataset.labels[name], np.nan_to_num(sample[name])
+    if label.quantity == 'class':
+      inside = (array >= 0) & (array < len(label.classes))
+      drawn[name] = np.where(inside, array, -1).astype(np.int32)
+      drawn['outlines'] = _borders(drawn[name])
+    else:
+      drawn[name] = array.astype(np.float32)
+    notes[name] = _note(label, drawn[name])
+  return drawn, notes
+
+
+def _note(label, array) -> str:
+  known = label.known(array)
+  if not known.any():
+    return 'no label'
+  if label.quantity in ('depth', 'disparity'):
+    low, high = np.quantile(array[known], (0.02, 0.98))
+    return f'dark {low:.3g} to light {high:.3g} {label.unit}'.rstrip()
+  return f'{known.mean():.0%} labelled'
+
+
+def _borders(classes: np.ndarray) -> np.ndarray:
+  """Where a class ends, bool [h w]."""
+  border = np.zeros(classes.shape, bool)
+  border[:, 1:] |= classes[:, 1:] != classes[:, :-1]
+  border[1:] |= classes[1:] != classes[:-1]
+  return border
+
+
+def _palette(label, task: Task) -> np.ndarray:
+  ids = np.arange(len(label.classes), dtype=np.int32)[None]
+  return task.render(ids, ids)[0] if label.classes else ids[:0]

@@ -1,0 +1,1 @@
+"""Array operations in forms that are fast on every backend."""

@@ -1,0 +1,1 @@
+"""What is made of the numbers that a run wrote."""

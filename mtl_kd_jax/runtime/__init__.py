@@ -1,0 +1,1 @@
+"""Where and how a run lives: devices, checkpoints, signals, logs, folders."""

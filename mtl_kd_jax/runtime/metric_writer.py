@@ -1,0 +1,304 @@
+"""What is seen and logged while a run goes on.
+
+    <workdir>/metrics.jsonl         one JSON object a line: losses and metrics
+    <workdir>/tensorboard/<stage>/  the same for TensorBoard
+
+and a progress bar per stage, or plain lines where there is no terminal.
+"""
+
+from collections.abc import Mapping
+import json
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
+from rich.table import Table
+from tensorboardX import SummaryWriter
+
+from mtl_kd_jax.runtime.metric_keys import OBSERVED, mean_of_steps
+
+# Kinds of lines with metrics: of the split that checkpoints are chosen on, and
+# of the one that is reported, in the last epochs.
+SELECTION = 'eval'
+REPORTED = 'test'
+_LOG = 'metrics.jsonl'
+_PLAIN_SECONDS = 10.0  # between two plain lines
+
+
+class Reporter:
+  """Opens a `StageReport` per stage; silent in all processes but one."""
+
+  def __init__(self, workdir: pathlib.Path, *, enabled: bool = True):
+    """Starts reporting.
+
+    Args:
+      workdir: where the logs go.
+      enabled: False in all processes but the main one.
+    """
+    self.workdir = pathlib.Path(workdir)
+    self.enabled = enabled
+    self.console = Console(quiet=not enabled, highlight=False)
+
+  def print(self, *parts: Any) -> None:
+    """Prints above a progress bar, rich tables too."""
+    self.console.print(*parts, markup=False, soft_wrap=True)
+
+  def stage(
+    self, name: str, *, start: int, steps: int, steps_per_epoch: int
+  ) -> 'StageReport':
+    """Opens the report of a stage that goes on after `start` of `steps`."""
+    return StageReport(
+      self, name, start=start, steps=steps, steps_per_epoch=steps_per_epoch
+    )
+
+
+class StageReport:
+  """Progress, JSON lines and TensorBoard of one stage; a context manager."""
+
+  def __init__(self, reporter, name, *, start, steps, steps_per_epoch):
+    self._reporter = reporter
+    self._name = name
+    self._start = self._step = start
+    self._steps = steps
+    self._steps_per_epoch = steps_per_epoch
+    self._begun = None  # when the first step was done: compiling is not counted
+    self._first = start
+    self._paused = 0.0  # seconds since then that went into evaluation
+    self._pause_begun = None
+    self._said = 0.0
+    self._progress = None
+
+  def __enter__(self) -> 'StageReport':
+    if not self._reporter.enabled:
+      return self
+    workdir = self._reporter.workdir
+    _forget_after(workdir / _LOG, self._name, self._start)
+    self._log = open(workdir / _LOG, 'a', encoding='utf-8')
+    self._tensorboard = SummaryWriter(
+      str(workdir / 'tensorboard' / self._name),
+      purge_step=self._start + 1,  # the first step to come is purged
+    )
+    if self._reporter.console.is_terminal:
+      self._progress = _make_progress(self._reporter.console)
+      self._progress.start()
+      self._bar = self._progress.add_task(
+        self._name,
+        total=self._steps,
+        completed=self._start,
+        speed='compiling',
+        losses='',
+      )
+    else:
+      self._say(f'step {self._start}/{self._steps}, compiling')
+    return self
+
+  def __exit__(self, *unused):
+    if not self._reporter.enabled:
+      return
+    if self._progress:
+      self._progress.stop()
+    self._log.close()
+    self._tensorboard.close()
+
+  def train(self, steps: list[tuple[int, Mapping[str, float]]]) -> None:
+    """Shows and logs the losses of some steps.
+
+    Args:
+      steps: (step, losses by name), in order, since the last call. One line is
+        logged, with the mean over them (step_means.py).
+    """
+    self._resume_clock()
+    self._step = steps[-1][0]
+    mean = mean_of_steps([losses for _, losses in steps])
+    speed = self._steps_per_second()
+    if self._reporter.enabled:
+      self._write('train', mean)
+      shown = _show(mean)
+      if self._progress:
+        self._progress.update(
+          self._bar,
+          completed=self._step,
+          speed=f'{speed:.1f} steps/s' if speed else '',
+          losses=shown,
+        )
+      elif self._step == self._steps or time.time() > self._said:
+        left = (self._steps - self._step) / speed if speed else math.nan
+        pace = f', {speed:.1f} steps/s, {left:.0f} s left' if speed else ''
+        self._say(f'step {self._step}/{self._steps}{pace}: {shown}')
+    if self._begun is None:
+      self._begun, self._first = time.time(), self._step
+      self._paused = 0.0
+
+  def observed(self, steps: list[tuple[int, Mapping[str, float]]]) -> None:
+    """Logs what was observed of gradients, a line of kind OBSERVED a step."""
+    if self._reporter.enabled:
+      for step, values in steps:
+        self._write(OBSERVED, mean_of_steps([values]), step=step)
+
+  def pause(self, reason: str) -> None:
+    """Stops the clock until the next step; shows why."""
+    self._pause_begun = time.time()
+    if self._progress:
+      self._progress.update(self._bar, speed=reason)
+
+  def scored(self, step: int) -> set[str]:
+    """The kinds of evaluation of a step that an earlier run has logged."""
+    if not self._reporter.enabled:
+      return {SELECTION, REPORTED}  # the main process knows
+    return {
+      e['kind']
+      for e in read_log(self._reporter.workdir)
+      if (e['stage'], e['step']) == (self._name, step)
+    }
+
+  def evaluation(
+    self,
+    step: int,
+    metrics: Mapping[str, Mapping[str, float]],
+    *,
+    kind: str = SELECTION,
+  ) -> None:
+    """Logs the metrics of a split, SELECTION or REPORTED, and ends a pause."""
+    self._resume_clock()
+    self._step = step
+    if self._reporter.enabled:
+      self._write(
+        kind,
+        {f'{t}/{m}': x for t, ms in metrics.items() for m, x in ms.items()},
+      )
+
+  def _resume_clock(self):
+    if self._pause_begun is not None:
+      self._paused += time.time() - self._pause_begun
+      self._pause_begun = None
+
+  def _steps_per_second(self):
+    if self._begun is None or self._step == self._first:
+      return None
+    seconds = time.time() - self._begun - self._paused
+    return (self._step - self._first) / max(seconds, 1e-9)
+
+  def _write(self, kind, values, *, step=None):
+    step = self._step if step is None else step
+    line = {
+      'stage': self._name,
+      'kind': kind,
+      'step': step,
+      'epoch': step / self._steps_per_epoch,
+      'time': time.time(),
+      **{name: _or_none(x) for name, x in values.items()},
+    }
+    self._log.write(json.dumps(line) + '\n')
+    self._log.flush()
+    for name, x in values.items():
+      if math.isfinite(x):
+        self._tensorboard.add_scalar(f'{kind}/{name}', x, step)
+
+  def _say(self, text):
+    self._said = time.time() + _PLAIN_SECONDS
+    self._reporter.print(f'[{self._name}] {text}')
+
+
+def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """The lines of metrics.jsonl; [] when there is none."""
+  return [entry for _, entry in _lines(workdir / _LOG)]
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Writes a whole file or nothing, whenever the process is killed."""
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def parameter_table(networks: Mapping[str, Any]) -> Table:
+  """A table of the parameters of every network.
+
+  Args:
+    networks: name -> params (arrays or shapes), by top-level module.
+  """
+  parts = {
+    name: {part: _count(tree) for part, tree in params.items()}
+    for name, params in networks.items()
+  }
+  heads = {name: _sum(p, 'head_') for name, p in parts.items()}
+  table = Table(title='Parameters', title_justify='left')
+  table.add_column('network')
+  for column in ('backbone', 'heads', 'adaptors', 'total'):
+    table.add_column(column, justify='right')
+  for name, p in parts.items():
+    counts = (p['backbone'], heads[name], p.get('adaptors', 0))
+    table.add_row(name, *(f'{n:,}' for n in (*counts, sum(counts))))
+  return table
+
+
+def _sum(parts, prefix):
+  return sum(n for part, n in parts.items() if part.startswith(prefix))
+
+
+def _count(tree) -> int:
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _lines(path):
+  """(raw line, parsed) of a log; a half-written last line is left out."""
+  if not path.exists():
+    return
+  for raw in path.read_text(encoding='utf-8').splitlines():
+    try:
+      yield raw, json.loads(raw)
+    except json.JSONDecodeError:
+      continue
+
+
+def _forget_after(path, stage, step):
+  """Takes out what an earlier run logged beyond its last checkpoint."""
+  kept = [
+    raw
+    for raw, entry in _lines(path)
+    if entry['stage'] != stage or entry['step'] <= step
+  ]
+  write_atomically(path, ''.join(raw + '\n' for raw in kept))
+
+
+def _show(losses):
+  """E.g. 'loss 4.871: depth 0.912 (aligned 0.604), semantic 1.310 (...)'."""
+  parts = []
+  for name, x in losses.items():
+    kind, _, task = name.partition('/')
+    if kind == 'loss' and task:
+      aligned = losses.get(f'alignment/{task}')
+      note = '' if aligned is None else f' (aligned {aligned:.3f})'
+      shown = f'{x:.3f}' if math.isfinite(x) else 'no label'
+      parts.append(f'{task} {shown}{note}')
+  return f'loss {losses["loss"]:.3f}: {", ".join(parts)}'
+
+
+def _or_none(x):
+  return x if math.isfinite(x) else None  # JSON has no NaN
+
+
+def _make_progress(console):
+  return Progress(
+    TextColumn('{task.description}'),
+    BarColumn(bar_width=20),
+    MofNCompleteColumn(),
+    TextColumn('{task.fields[speed]}'),
+    TimeElapsedColumn(),
+    TextColumn('left'),
+    TimeRemainingColumn(),
+    TextColumn('{task.fields[losses]}'),
+    console=console,
+  )

@@ -1,0 +1,254 @@
+"""The pipeline: orders, resuming, shares of processes, workers, errors."""
+
+import itertools
+
+from absl import flags
+from fixtures.samples import LABELS, RandomSource
+import jax
+import numpy as np
+import pytest
+
+from mtl_kd_jax.datasets import loader
+from mtl_kd_jax.datasets.base import Dataset
+from mtl_kd_jax.errors import InputError
+
+SIZE = (8, 8)
+AUGMENTATION = {'scales': (1.0, 1.2, 1.5), 'flip': True}
+
+
+class NumberedSource:
+  """Grey images that tell their number, however they are augmented."""
+
+  def __init__(self, length):
+    self._length = length
+
+  def __len__(self):
+    return self._length
+
+  def __getitem__(self, index):
+    grey = np.full((*SIZE, 3), index / 64, np.float32)
+    labels = {t: label.missing(SIZE) for t, label in LABELS.items()}
+    labels['semantic'] = np.full(SIZE, index % 4, np.int32)
+    return {'image': grey, **labels}
+
+
+class BrokenSource(NumberedSource):
+  """One of its samples cannot be used."""
+
+  def __getitem__(self, index):
+    if index == 3:
+      raise InputError(
+        expected='a good file', found='a bad one', where='3.npy', do='mend it'
+      )
+    return super().__getitem__(index)
+
+
+def make_dataset(source):
+  return Dataset('toy', SIZE, LABELS, {'train': lambda: source})
+
+
+def train(source, *, batch_size=4, epochs=2, start=0, seed=0, workers=0):
+  return loader.train_batches(
+    make_dataset(source),
+    source,
+    batch_size=batch_size,
+    epochs=epochs,
+    start_step=start,
+    seed=seed,
+    workers=workers,
+    **AUGMENTATION,
+  )
+
+
+def evaluate(source, *, batch_size=4, workers=0):
+  dataset = make_dataset(source)
+  return loader.eval_batches(
+    dataset, source, batch_size=batch_size, workers=workers
+  )
+
+
+def numbers(batch):
+  return [round(64 * float(x)) for x in batch['image'][:, 0, 0, 0]]
+
+
+def all_numbers(batches):
+  return [number for batch in batches for number in numbers(batch)]
+
+
+def epochs_of(*, length, batch_size, epochs, seed=0):
+  source = NumberedSource(length)
+  batches = list(train(source, batch_size=batch_size, epochs=epochs, seed=seed))
+  steps = length // batch_size
+  assert len(batches) == epochs * steps
+  assert all(len(b['image']) == batch_size for b in batches)
+  return [
+    all_numbers(batches[e * steps : (e + 1) * steps]) for e in range(epochs)
+  ]
+
+
+def assert_same_batches(actual, expected):
+  for a, b in itertools.zip_longest(actual, expected):
+    assert a.keys() == b.keys()
+    for key in a:
+      assert a[key].dtype == b[key].dtype
+      np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def in_process(monkeypatch, index, count):
+  monkeypatch.setattr(jax, 'process_index', lambda: index)
+  monkeypatch.setattr(jax, 'process_count', lambda: count)
+
+
+def test_every_epoch_is_another_permutation():
+  epochs = epochs_of(length=12, batch_size=4, epochs=4)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(12))
+  assert len(set(map(tuple, epochs))) == 4
+  assert list(range(12)) not in epochs
+
+
+def test_an_incomplete_last_batch_is_dropped_and_not_always_the_same_samples():
+  epochs = epochs_of(length=11, batch_size=4, epochs=8)
+  for epoch in epochs:
+    assert len(set(epoch)) == 8
+    assert set(epoch) <= set(range(11))
+  assert set().union(*epochs) == set(range(11))
+
+
+def test_seeds_give_other_orders():
+  first, second = (
+    epochs_of(length=12, batch_size=4, epochs=1, seed=seed) for seed in (0, 1)
+  )
+  assert first != second
+
+
+def test_seeds_and_epochs_give_other_augmentations():
+  # One sample: whatever differs is not its order.
+  source = RandomSource(1, SIZE)
+  images = [
+    batch['image'].tobytes()
+    for seed in (0, 1)
+    for batch in train(source, batch_size=1, epochs=10, seed=seed)
+  ]
+  # An image may stay as it is more than once: 1 of 3 scales, 1 of 2 sides.
+  assert len(set(images[:10])) > 5
+  assert images[:10] != images[10:]
+
+
+@pytest.mark.parametrize('start', [1, 3, 4, 5])
+def test_starting_at_a_step_goes_on_as_if_never_stopped(start):
+  source = RandomSource(11, SIZE)
+  expected = list(train(source, batch_size=3, epochs=2))
+  assert len(expected) == 6
+  resumed = train(source, batch_size=3, epochs=2, start=start)
+  assert_same_batches(resumed, expected[start:])
+
+
+def test_a_longer_run_begins_like_a_shorter_one():
+  source = RandomSource(6, SIZE)
+  longer = train(source, batch_size=3, epochs=3)
+  assert_same_batches(
+    itertools.islice(longer, 4), train(source, batch_size=3, epochs=2)
+  )
+
+
+def test_two_processes_share_the_batches_of_one(monkeypatch):
+  source = RandomSource(10, SIZE)
+  whole = list(train(source, start=1))
+  shares = []
+  for index in range(2):
+    in_process(monkeypatch, index, 2)
+    shares.append(list(train(source, start=1)))
+  assert len(whole) == len(shares[0]) == len(shares[1]) == 3
+  for batch, first, second in zip(whole, *shares, strict=True):
+    assert len(first['image']) == len(second['image']) == 2
+    # Whole samples, so that no label goes to another one's image.
+    together = samples(first) | samples(second)
+    assert together == samples(batch)
+    assert len(together) == 4
+
+
+def test_two_processes_share_the_evaluation(monkeypatch):
+  source = NumberedSource(6)
+  seen = []
+  for index in range(2):
+    in_process(monkeypatch, index, 2)
+    batches = list(evaluate(source))
+    assert [len(b['image']) for b in batches] == [2, 2]
+    for batch in batches:
+      labelled = (batch['semantic'] >= 0).all((1, 2))
+      seen += list(np.array(numbers(batch))[labelled])
+  assert sorted(seen) == list(range(6))
+
+
+def samples(batch):
+  return {
+    b''.join(batch[key][i].tobytes() for key in sorted(batch))
+    for i in range(len(batch['image']))
+  }
+
+
+def test_a_worker_process_changes_nothing():
+  source = RandomSource(6, SIZE)
+  batches = train(source, batch_size=3, start=1, workers=1)
+  assert_same_batches(batches, train(source, batch_size=3, start=1))
+  assert_same_batches(evaluate(source, workers=1), evaluate(source))
+
+
+def test_evaluation_covers_every_sample_once_and_in_order():
+  batches = list(evaluate(NumberedSource(10)))
+  assert [len(b['image']) for b in batches] == [4, 4, 4]
+  assert all_numbers(batches)[:10] == list(range(10))
+
+
+def test_padding_carries_no_labels():
+  source = RandomSource(5, SIZE)
+  batches = list(evaluate(source))
+  padding = {key: array[1:] for key, array in batches[1].items()}
+  assert len(padding['image']) == 3
+  assert not padding['image'].any()
+  for task, label in LABELS.items():
+    missing = np.broadcast_to(label.missing(SIZE), padding[task].shape)
+    np.testing.assert_array_equal(padding[task], missing)
+    assert padding[task].dtype == batches[0][task].dtype
+
+
+def test_evaluation_is_neither_shuffled_nor_augmented():
+  source = RandomSource(8, SIZE)
+  for i, batch in enumerate(evaluate(source)):
+    for j in range(4):
+      for key, array in source[4 * i + j].items():
+        np.testing.assert_array_equal(batch[key][j], array, err_msg=key)
+
+
+def test_a_full_last_batch_is_not_padded():
+  assert len(list(evaluate(NumberedSource(8)))) == 2
+
+
+def test_a_batch_larger_than_the_split_is_refused():
+  assert loader.steps_per_epoch(8, 8) == 1
+  assert loader.steps_per_epoch(15, 4) == 3
+  with pytest.raises(InputError, match=r'at most 8.*\n.*9.*\n.*batch_size'):
+    loader.steps_per_epoch(8, 9)
+  with pytest.raises(InputError):
+    train(NumberedSource(3))
+
+
+def test_workers_need_no_absl_app():
+  # A notebook has none, and may use this iterator all the same.
+  flags.FLAGS.unparse_flags()
+  try:
+    batch = next(iter(evaluate(NumberedSource(4), workers=1)))
+  finally:
+    flags.FLAGS.mark_as_parsed()
+  assert numbers(batch) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_input_error_of_the_source_arrives_as_it_is(workers):
+  source = BrokenSource(8)
+  for batches in (train(source, workers=workers), evaluate(source)):
+    with pytest.raises(InputError) as error:
+      list(batches)
+    assert error.value.where == '3.npy'
+    assert error.value.do == 'mend it'

@@ -1,0 +1,275 @@
+"""launch.py as a user starts it: in a process of its own."""
+
+import json
+import signal
+import time
+
+from fixtures.launching import TINY, launch, start
+from fixtures.tensorboard import scalars
+import numpy as np
+from PIL import Image
+import pytest
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  return f'--config.data.data_dir={tmp_path_factory.mktemp("tfds")}'
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, data_dir):
+  """The workdir of a run, and what the run printed."""
+  workdir = tmp_path_factory.mktemp('launch') / 'run'
+  code, stdout, stderr = launch(*TINY, data_dir, f'--workdir={workdir}')
+  assert code == 0, stderr
+  return workdir, stdout
+
+
+def parameters(workdir):
+  """The last parameters of the distilled network, read by orbax alone."""
+  import orbax.checkpoint as ocp
+
+  folder = workdir / 'checkpoints' / 'distilled' / 'last'
+  newest = max(int(p.name) for p in folder.iterdir())
+  state = ocp.StandardCheckpointer().restore(folder / str(newest) / 'state')
+  leaves = {}
+
+  def collect(prefix, tree):
+    for key, value in tree.items():
+      if isinstance(value, dict):
+        collect(f'{prefix}/{key}', value)
+      else:
+        leaves[f'{prefix}/{key}'] = np.asarray(value)
+
+  collect('', state['params'])
+  return leaves
+
+
+def test_the_main_job_ends_with_the_table_and_its_files(finished):
+  workdir, stdout = finished
+  results = json.loads((workdir / 'results.json').read_text())
+  assert results['chosen_on'] == 'held_out'
+  assert "chosen on split 'held_out'" in stdout
+  assert 'mean of the last epoch on' in stdout
+  assert list(results['rows']) == ['single-task', 'uniform', 'distilled']
+  markdown = (workdir / 'results.md').read_text()
+  for row in results['rows'].values():
+    for task, metrics in row['metrics'].items():
+      for metric, value in metrics.items():
+        decimals = 2 if results['columns'][task][metric]['unit'] in '%°' else 4
+        if results['columns'][task][metric]['unit'] == '':
+          decimals = 4
+        assert f'{value:.{decimals}f}' in markdown
+        assert f'{value:.{decimals}f}' in stdout
+  assert set(results['rows']['distilled']['gains']) == {
+    'delta_mtl',
+    'delta_m',
+    'delta_p',
+  }
+  for name in ('curves.png', 'balancing.png', 'predictions.png'):
+    picture = np.asarray(Image.open(workdir / name).convert('L'))
+    assert min(picture.shape) > 200 and picture.std() > 10
+  log = (workdir / 'metrics.jsonl').read_text().splitlines()
+  assert {json.loads(line)['stage'] for line in log} == {
+    'teacher_semantic',
+    'teacher_depth',
+    'teacher_normals',
+    'uniform',
+    'distilled',
+  }
+  # What was out of balance: every line in TensorBoard too, and a paragraph.
+  seen = [json.loads(line) for line in log if '"kind": "balance"' in line]
+  assert [(e['stage'], e['step']) for e in seen] == [
+    (stage, step) for stage in ('uniform', 'distilled') for step in (1, 2)
+  ]
+  shown = scalars(workdir / 'tensorboard' / 'distilled')
+  for key in ('norm/depth', 'norm/alignment/depth', 'cosine/depth/normals'):
+    values = [(e['step'], e[key]) for e in seen if e['stage'] == 'distilled']
+    there = [(step, x) for step, tag, x in shown if tag.endswith(key)]
+    assert [step for step, _ in there] == [1, 2]
+    np.testing.assert_allclose(there, values, rtol=1e-5)
+  assert 'cosine/depth/alignment/depth' in seen[-1]
+  assert markdown.count("Balance of '") == 2
+  # A table of parameters at the start; the adaptors stand apart.
+  assert 'adaptors' in stdout and 'compiling' in stdout
+
+
+def test_a_second_run_skips_what_is_finished(finished, data_dir):
+  workdir, _ = finished
+  before = (workdir / 'results.json').read_text()
+  code, stdout, stderr = launch(*TINY, data_dir, f'--workdir={workdir}')
+  assert code == 0, stderr
+  assert 'compiling' not in stdout
+  assert (workdir / 'results.json').read_text() == before
+
+
+def test_evaluate_scores_a_finished_run_on_any_split(finished):
+  workdir, _ = finished
+  original = (workdir / 'results.json').read_text()
+  for split in ('val', 'train'):
+    code, stdout, stderr = launch(
+      '--job=evaluate', f'--workdir={workdir}', f'--split={split}'
+    )
+    assert code == 0, stderr
+    assert 'distilled' in stdout and repr(split) in stdout
+  again = json.loads((workdir / 'results_val.json').read_text())
+  expected = json.loads(original)
+  assert expected.pop('mean_of_last_epochs')['rows'] == again['rows']
+  assert again == expected
+  other = json.loads((workdir / 'results_train.json').read_text())
+  assert other['rows'] != again['rows']
+  assert (workdir / 'results.json').read_text() == original
+
+
+def test_another_config_is_refused_and_nothing_is_touched(finished, data_dir):
+  workdir, _ = finished
+  before = {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
+  code, _, stderr = launch(
+    *TINY, data_dir, f'--workdir={workdir}', '--config.optim.learning_rate=0.5'
+  )
+  assert code == 2
+  assert 'optim.learning_rate was 0.005 and is 0.5' in stderr
+  assert 'Traceback' not in stderr
+  assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_run_goes_on_to_identical_parameters(
+  signum, finished, data_dir, tmp_path
+):
+  arguments = (*TINY, data_dir, f'--workdir={tmp_path}')
+  # Many checkpoints, so that a kill is likely to fall into one.
+  arguments = (*arguments, '--config.checkpoint.every_steps=1')
+  process = start(*arguments)
+  log = tmp_path / 'metrics.jsonl'
+  deadline = time.time() + 600
+  # In the middle of a stage: after the first of two steps of the second one.
+  while process.poll() is None and time.time() < deadline:
+    if log.exists() and '"teacher_depth"' in log.read_text():
+      process.send_signal(signum)
+      break
+    time.sleep(0.002)
+  _, stderr = process.communicate(timeout=600)
+  assert process.returncode != 0
+  assert 'Traceback' not in stderr
+  assert not (tmp_path / 'results.json').exists()
+  if signum == signal.SIGTERM:
+    assert process.returncode == 128 + signum
+    assert 'run the same command again to go on' in stderr
+  code, stdout, stderr = launch(*arguments)
+  assert code == 0, stderr
+  assert 'teacher_semantic] step' not in stdout  # skipped: it was finished
+  expected, resumed = parameters(finished[0]), parameters(tmp_path)
+  assert expected.keys() == resumed.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+  tables = [w / 'results.md' for w in (finished[0], tmp_path)]
+  assert tables[0].read_text() == tables[1].read_text()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (('--config.epocs=3',), 'epocs'),
+    (('--config.epochs=many',), 'epochs'),
+    (('--config.model.widht=1.0',), 'widht'),
+    (('--config=configs/nothing.py',), 'nothing.py'),
+    (('--job=trian',), 'trian'),
+    (('--wrkdir=x',), 'wrkdir'),
+    (('stray',), 'stray'),
+    (('--config.tasks=("semantic", "sky")',), "'sky'"),
+    (('--config.batch_size=0',), 'config.batch_size'),
+    (
+      ('--config=configs/nyuv2.py', '--config.data.data_dir=/nowhere'),
+      'configs/quickstart.py',
+    ),
+  ],
+  ids=lambda x: x[-1] if isinstance(x, tuple) else '',
+)
+def test_a_wrong_command_line_is_one_message(arguments, message, tmp_path):
+  config = (
+    () if '--config=' in arguments[0] else ('--config=configs/common.py',)
+  )
+  workdir = tmp_path / 'run'
+  code, stdout, stderr = launch(*config, *arguments, f'--workdir={workdir}')
+  assert code not in (0, 3)
+  assert message in stderr
+  assert 'Traceback' not in stderr and 'Traceback' not in stdout
+  assert not workdir.exists()
+
+
+def test_no_config_and_no_run_are_explained(tmp_path):
+  code, _, stderr = launch()
+  assert code == 2 and 'configs/quickstart.py' in stderr
+  code, _, stderr = launch('--job=evaluate', f'--workdir={tmp_path}')
+  assert code == 2 and 'the workdir of an earlier run' in stderr
+
+
+def test_evaluating_an_unfinished_run_is_refused(finished, tmp_path):
+  (tmp_path / 'config.json').write_text(
+    (finished[0] / 'config.json').read_text()
+  )
+  code, _, stderr = launch('--job=evaluate', f'--workdir={tmp_path}')
+  assert code == 2 and 'a finished run' in stderr
+  assert not (tmp_path / 'checkpoints').exists()
+
+
+def test_divergence_ends_with_its_own_exit_code(data_dir, tmp_path):
+  code, _, stderr = launch(
+    *TINY,
+    data_dir,
+    f'--workdir={tmp_path}',
+    '--config.optim.learning_rate=1e38',
+    '--config.epochs=3',
+  )
+  assert code == 3
+  assert 'in stage teacher_semantic, step' in stderr
+  assert 'Traceback' not in stderr
+
+
+def test_a_misspelled_key_in_a_config_file_is_one_message(tmp_path):
+  config = tmp_path / 'mine.py'
+  config.write_text(
+    'from configs import common\n'
+    'def get_config():\n'
+    '  config = common.get_config()\n'
+    '  config.epocs = 3\n'
+    '  return config\n'
+  )
+  code, _, stderr = launch(f'--config={config}', f'--workdir={tmp_path}/run')
+  assert code == 2 and 'Did you mean "epochs"' in stderr
+  assert 'Traceback' not in stderr and len(stderr.splitlines()) == 2
+
+
+def test_taps_are_listed_without_data_or_traces(tmp_path):
+  code, stdout, stderr = launch(
+    '--job=taps',
+    '--config=configs/nyuv2.py:mtan',
+    '--config.teacher.model.backbone=segnet',
+    '--config.teacher.model.width=0.5',
+    "--config.distill.taps=('decoder:bottleneck',)",
+    f'--workdir={tmp_path}/run',
+  )
+  assert code == 0, stderr
+  for part in (
+    'student: mtan x 1',
+    'teachers: segnet x 0.5',
+    '[b 288 384 64]',
+    '[b 9 12 256]',
+    '64 to 256 channels, resized to 9 x 12',
+  ):
+    assert part in stdout
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_doctor_is_started_and_reads_so_many_samples(data_dir, tmp_path):
+  code, stdout, stderr = launch(
+    *TINY, data_dir, '--job=data', '--samples=2', f'--workdir={tmp_path}/run'
+  )
+  assert code == 0, stderr
+  assert 'train: 12 samples, 2 read' in stdout
+  assert 'without' in stdout and 'cone' in stdout
+  assert (tmp_path / 'run' / 'data.png').exists()
+
+
+# ---- Weights from elsewhere --------------------------------------------------

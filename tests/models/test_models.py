@@ -1,0 +1,359 @@
+"""Backbones, network, heads and adaptors: shapes, counts, statistics."""
+
+import collections
+import functools
+import json
+import math
+
+from fixtures.paths import REPOSITORY
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_kd_jax.distillation.adaptors import Adaptors, Pair
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.models import BACKBONES
+from mtl_kd_jax.models.features import taps_of, task_tap
+from mtl_kd_jax.models.heads import DenseHead
+from mtl_kd_jax.models.network import make_network as network_by_name
+
+REFERENCE = (
+  REPOSITORY.parent / 'shared' / 'reference' / 'kd4mtl_state_dict_shapes.json'
+)
+CHANNELS = {'semantic': 13, 'depth': 1, 'normals': 3}
+WIDTH = 1 / 16
+
+
+# The head that suits a backbone.
+HEAD_OF = {n: 'deeplabv3plus' for n in BACKBONES if n.startswith('resnet')}
+# What its kernels are drawn from: fans (in, out) -> variance.
+KAIMING = {name: lambda fan_in, fan_out: 2 / fan_out for name in HEAD_OF}
+
+
+def xavier(fan_in, fan_out):
+  return 2 / (fan_in + fan_out)
+
+
+@pytest.fixture(params=BACKBONES)
+def name(request):
+  return request.param
+
+
+def stride_of(name):
+  return BACKBONES[name]().stride
+
+
+def make_network(name, width=WIDTH, image_size=None):
+  stride = stride_of(name)
+  return network_by_name(
+    backbone=name,
+    head=HEAD_OF.get(name, 'dense'),
+    width=width,
+    output_stride=32,
+    channels=CHANNELS,
+    image_size=image_size or (stride, 2 * stride),
+  )
+
+
+def shapes_of(network, image_size):
+  """Shapes of output and variables, without computing either."""
+  image = jax.ShapeDtypeStruct((2, *image_size, 3), jnp.float32)
+  return jax.eval_shape(
+    lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
+  )
+
+
+def count(params):
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def kernels_of(params):
+  """Path -> kernel."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  return {
+    jax.tree_util.keystr(path): x
+    for path, x in leaves
+    if path[-1].key == 'kernel'
+  }
+
+
+def kernel_shape(kernel):
+  """[h w i o]: a dense kernel is the 1x1 convolution that it stands for."""
+  return (1,) * (4 - kernel.ndim) + kernel.shape
+
+
+class Ran:
+  """A network of width 1/16, initialised and applied in both modes."""
+
+  def __init__(self, name):
+    self.network = network = make_network(name)
+    stride = stride_of(name)
+    rng = np.random.default_rng(0)
+    self.image = rng.random((2, stride, 2 * stride, 3)).astype(np.float32)
+
+    @jax.jit
+    def init(image):
+      # The default generator takes 15 s to compile for so many kernels.
+      return network.init(jax.random.key(0, impl='rbg'), image, train=False)
+
+    @jax.jit
+    def run(variables, image):
+      apply = functools.partial(network.apply, mutable=['batch_stats'])
+      train, updated = apply(variables, image, train=True)
+      # Other statistics than the initial ones, so that they show.
+      used = {**variables, **updated}
+      evaluation, kept = apply(used, image, train=False)
+      return train, updated, evaluation, kept
+
+    self.variables = init(self.image)
+    self.train, self.updated, self.evaluation, self.kept = run(
+      self.variables, self.image
+    )
+
+
+@functools.cache
+def run(name):
+  return Ran(name)
+
+
+@pytest.mark.parametrize('sides', [(1, 1), (2, 3)])
+def test_predictions_have_full_size_and_features_their_names(name, sides):
+  image_size = tuple(stride_of(name) * side for side in sides)
+  network = make_network(name, image_size=image_size)
+  (predictions, features), _ = shapes_of(network, image_size)
+  shapes = {task: x.shape for task, x in predictions.items()}
+  assert shapes == {t: (2, *image_size, c) for t, c in CHANNELS.items()}
+  for x in features.values():
+    assert x.ndim == 4
+    assert x.dtype == jnp.float32
+  for task in CHANNELS:
+    seen = taps_of(features, task)
+    assert {*network.backbone.taps, 'decoder'} == seen.keys()
+
+
+def test_width_scales_the_channels(name):
+  size = (stride_of(name),) * 2
+  (_, half), _ = shapes_of(make_network(name, 0.5), size)
+  (_, full), _ = shapes_of(make_network(name, 1), size)
+  for tap, x in full.items():
+    assert x.shape[:3] == half[tap].shape[:3]
+    assert x.shape[3] == 2 * half[tap].shape[3]
+
+
+def test_the_narrowest_backbone_still_has_a_channel(name):
+  size = (stride_of(name),) * 2
+  (_, features), _ = shapes_of(make_network(name, 1e-6), size)
+  assert all(x.shape[3] >= 1 for x in features.values())
+
+
+def test_every_feature_depends_on_the_image(name):
+  for tap, x in run(name).evaluation.features.items():
+    assert np.isfinite(x).all(), tap
+    assert (x != x[:1]).any(), tap
+
+
+def test_running_statistics_move_in_training_only(name):
+  ran = run(name)
+  old = jax.tree.leaves(ran.variables['batch_stats'])
+  new = jax.tree.leaves(ran.updated['batch_stats'])
+  kept = jax.tree.leaves(ran.kept['batch_stats'])
+  for before, after, still in zip(old, new, kept, strict=True):
+    assert (np.asarray(before) != after).any()
+    np.testing.assert_array_equal(still, after)
+  # The two modes normalise differently, so they see different features.
+  for task, prediction in ran.train.predictions.items():
+    assert abs(prediction - ran.evaluation.predictions[task]).max() > 1e-3
+
+
+def test_kernels_have_their_variance_and_biases_are_zero(name):
+  params = run(name).variables['params']
+  standard = []
+  for path, kernel in kernels_of(params).items():
+    variance = xavier if "['out']" in path else KAIMING.get(name, xavier)
+    h, w, i, o = kernel_shape(kernel)
+    z = np.asarray(kernel, np.float64) / math.sqrt(
+      variance(h * w * i, h * w * o)
+    )
+    # Of a sample variance the relative deviation is sqrt(2 / n).
+    assert abs((z**2).mean() - 1) < 5 * math.sqrt(2 / z.size), path
+    standard.append(z.ravel())
+  standard = np.concatenate(standard)
+  assert abs((standard**2).mean() - 1) < 5 * math.sqrt(2 / standard.size)
+  # PyTorch's normal has tails: flax's own ends at 2.3 deviations.
+  assert abs(standard).max() > 3.5
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    if path[-1].key == 'bias':
+      assert not x.any(), path
+
+
+@pytest.mark.parametrize(
+  'options, found, advice',
+  [
+    ({'backbone': 'vgg'}, 'vgg', 'correct the name'),
+    ({'head': 'hydra'}, 'hydra', 'correct the name'),
+    ({'head': 'aspp'}, 'layer4', 'choose dense'),
+    ({'backbone': 'resnet18'}, 'decoder', 'choose aspp or deeplabv3plus'),
+    ({'output_stride': 4}, '4', '32 is the fastest'),
+    ({'width': 0}, '0', '0.25'),
+    ({'width': -1.0}, '-1.0', '0.25'),
+    ({'width': float('nan')}, 'nan', '0.25'),
+    ({'image_size': (64, 50)}, '64 x 50', '64 x 64'),
+    ({'image_size': (1, 96)}, '1 x 96', '32 x 96'),
+    ({'image_size': (0, 32)}, '0 x 32', '32 x 32'),
+  ],
+  ids=str,
+)
+def test_networks_that_cannot_be_are_refused_with_advice(
+  options, found, advice
+):
+  names = {'backbone': 'segnet', 'head': 'dense'}
+  sizes = {'width': 1, 'output_stride': 8, 'image_size': (32, 32)}
+  with pytest.raises(InputError) as error:
+    network_by_name(
+      **(names | sizes | options), channels=CHANNELS, where='config.somewhere'
+    )
+  assert found in error.value.found
+  assert advice in error.value.do
+  if 'image_size' not in options:
+    assert 'config.somewhere' in error.value.where
+
+
+# ---- SegNet, as the reference has it ----------------------------------------
+
+
+@pytest.fixture(scope='module')
+def segnet():
+  return shapes_of(make_network('segnet', 1), (64, 96))
+
+
+def test_segnet_has_the_features_of_the_reference(segnet):
+  (_, features), _ = segnet
+  shapes = {tap: x.shape for tap, x in features.items()}
+  assert shapes == {
+    'bottleneck': (2, 2, 3, 512),
+    'decoder': (2, 64, 96, 64),
+  }
+
+
+REFERENCE_PARAMETERS = {
+  # Counted from the networks' definitions: METHOD 1.3, and shared shapes.
+  'segnet': 25_055_185,
+  'mtan': 44_229_073,
+  'segnet_wide': 43_934_161,
+  'segnet_deep': 50_807_761,
+}
+
+
+@pytest.mark.parametrize('name', REFERENCE_PARAMETERS)
+def test_the_parameters_are_as_many_as_the_references(name):
+  _, variables = shapes_of(make_network(name, 1), (32, 32))
+  assert count(variables['params']) == REFERENCE_PARAMETERS[name]
+
+
+@pytest.mark.parametrize('name', ['segnet', 'mtan'])
+def test_the_kernels_are_those_of_the_reference(name):
+  if not REFERENCE.is_file():
+    pytest.skip('no shapes of the reference here')
+  shapes = json.loads(REFERENCE.read_text())[name].values()
+  expected = [(h, w, i, o) for o, i, h, w in (s for s in shapes if len(s) == 4)]
+  _, variables = shapes_of(make_network(name, 1), (32, 32))
+  kernels = kernels_of(variables['params']).values()
+  actual = [kernel_shape(x) for x in kernels]
+  assert collections.Counter(actual) == collections.Counter(expected)
+
+
+def test_segnet_records_the_statistics_of_its_first_convolution():
+  ran = run('segnet')
+  params = ran.variables['params']['backbone']['encoder_0_0']['conv']
+  kernel = np.asarray(params['kernel'], np.float64)
+  _, h, w, _ = ran.image.shape
+  padded = np.pad(ran.image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  y = sum(
+    padded[:, i : i + h, j : j + w] @ kernel[i, j] for i, j in np.ndindex(3, 3)
+  )
+  updated = ran.updated['batch_stats']['backbone']['encoder_0_0']['norm']
+  # PyTorch's momentum of 0.1: a tenth of the batch, nine of what was.
+  np.testing.assert_allclose(
+    updated['mean'], 0.1 * y.mean((0, 1, 2)), rtol=1e-4, atol=1e-6
+  )
+  np.testing.assert_allclose(
+    updated['var'], 0.9 + 0.1 * y.var((0, 1, 2), ddof=1), rtol=1e-4
+  )
+
+
+# ---- Heads and adaptors -----------------------------------------------------
+
+
+def test_a_head_is_its_two_convolutions_and_nothing_between():
+  head = DenseHead(channels=2)
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 3, 4, 6)).astype(np.float32)
+  call = functools.partial(head.init, size=(3, 4), train=False)
+  shapes = jax.eval_shape(call, jax.random.key(0), {'decoder': x})
+  variables = jax.tree.map(
+    lambda s: rng.normal(size=s.shape).astype(np.float32), shapes
+  )
+  conv, out = variables['params']['conv'], variables['params']['out']
+  assert conv['kernel'].shape == (3, 3, 6, 6)
+  padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  hidden = sum(
+    padded[:, i : i + 3, j : j + 4] @ conv['kernel'][i, j]
+    for i, j in np.ndindex(3, 3)
+  )
+  expected = (hidden + conv['bias']) @ out['kernel'] + out['bias']
+  prediction, own = head.apply(
+    variables, {'decoder': x}, size=(3, 4), train=False
+  )
+  np.testing.assert_allclose(prediction, expected, rtol=1e-4, atol=1e-4)
+  assert own == {}
+
+
+def test_a_head_without_a_feature_of_full_size_says_so():
+  features = {'decoder': np.zeros((1, 2, 2, 3), np.float32)}
+  with pytest.raises(ValueError, match=r'decoder of size \(4, 4\)'):
+    DenseHead(1).init(jax.random.key(0), features, size=(4, 4), train=False)
+
+
+def test_adaptors_for_three_tasks_have_the_parameters_of_the_reference(segnet):
+  (_, features), _ = segnet
+  pairs = {Pair(tap, tap): x.shape[-1] for tap, x in features.items()}
+  adaptors = Adaptors({task: pairs for task in CHANNELS})
+  variables = jax.eval_shape(adaptors.init, jax.random.key(0), features)
+  assert count(variables) == 798_720
+  assert len(kernels_of(variables)) == len(jax.tree.leaves(variables)) == 6
+
+
+def test_adaptors_are_linear_maps_without_bias():
+  low, high = Pair('low', 'low'), Pair('high', 'top')
+  adaptors = Adaptors(
+    {'depth': {low: 4, high: 2}, 'normals': {low: 3, high: 6}}
+  )
+  rng = np.random.default_rng(0)
+  features = {
+    'low': rng.normal(size=(2, 1, 2, 5)).astype(np.float32),
+    'high/depth': rng.normal(size=(2, 2, 4, 3)).astype(np.float32),
+    'high/normals': rng.normal(size=(2, 2, 4, 3)).astype(np.float32),
+  }
+  variables = adaptors.init(jax.random.key(0), features)
+  adapted = adaptors.apply(variables, features)
+  assert adapted.keys() == {'depth', 'normals'}
+  for task, pairs in adapted.items():
+    assert pairs.keys() == {low, high}
+    for pair, x in pairs.items():
+      params = variables['params'][f'{task}_{pair}']
+      assert params.keys() == {'kernel'}
+      kernel = np.asarray(params['kernel'], np.float64)
+      # A task's own feature, where it has one.
+      feature = features['low' if pair == low else f'high/{task}']
+      np.testing.assert_allclose(x, feature @ kernel, rtol=1e-4, atol=1e-5)
+
+
+# ---- Names of features ------------------------------------------------------
+
+
+def test_a_task_sees_its_own_features_before_the_shared_ones():
+  features = {'a': 1, 'b': 2, 'a/depth': 3, 'c/depth': 4, 'c/normals': 5}
+  assert taps_of(features, 'depth') == {'a': 3, 'b': 2, 'c': 4}
+  assert taps_of(features, 'semantic') == {'a': 1, 'b': 2}
+  assert task_tap('c', 'depth') == 'c/depth'

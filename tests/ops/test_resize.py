@@ -1,0 +1,67 @@
+"""Bilinear resizing against an interpolation written out pixel by pixel."""
+
+import jax
+import numpy as np
+import pytest
+
+from mtl_kd_jax.ops.resize import resize_bilinear
+
+SIZES = [((3, 4), (6, 8)), ((1, 2), (2, 4)), ((2, 3), (7, 5)), ((5, 6), (3, 2))]
+
+
+def interpolate(x, size, align_corners):
+  """[h w] -> size, each new pixel from its four neighbours, in float64."""
+  h, w = x.shape
+  y = np.zeros(size)
+  for index in np.ndindex(size):
+    place = []
+    for i, old, new in zip(index, (h, w), size, strict=True):
+      if align_corners:
+        place.append(i * (old - 1) / max(new - 1, 1))
+      else:
+        place.append(min(max((i + 0.5) * old / new - 0.5, 0), old - 1))
+    (u, v), (i, j) = place, map(int, place)
+    k, m = min(i + 1, h - 1), min(j + 1, w - 1)
+    a, b = u - i, v - j
+    y[index] = (1 - a) * ((1 - b) * x[i, j] + b * x[i, m]) + a * (
+      (1 - b) * x[k, j] + b * x[k, m]
+    )
+  return y
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('old, new', SIZES, ids=str)
+def test_every_pixel_comes_from_its_four_neighbours(old, new, align_corners):
+  x = np.random.default_rng(0).normal(size=(2, *old, 3)).astype(np.float32)
+  y = resize_bilinear(x, new, align_corners=align_corners)
+  assert y.shape == (2, *new, 3)
+  for b, c in np.ndindex(2, 3):
+    expected = interpolate(x[b, :, :, c].astype(np.float64), new, align_corners)
+    np.testing.assert_allclose(y[b, :, :, c], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('old, new', SIZES, ids=str)
+def test_the_gradient_is_the_transposed_map(old, new):
+  rng = np.random.default_rng(1)
+  x, d = rng.normal(size=(2, 1, *old, 1)).astype(np.float32)
+  g = rng.normal(size=(1, *new, 1)).astype(np.float32)
+  _, pull = jax.vjp(lambda x: resize_bilinear(x, new), x)
+  moved = resize_bilinear(d, new)
+  np.testing.assert_allclose(
+    np.vdot(g, moved), np.vdot(pull(g)[0], d), rtol=1e-4
+  )
+
+
+def test_a_map_of_the_right_size_is_left_as_it_is():
+  x = np.ones((1, 2, 3, 4), np.float32)
+  assert resize_bilinear(x, (2, 3)) is x
+
+
+def test_doubling_moves_no_data_by_index():
+  text = (
+    jax.jit(jax.grad(lambda x: resize_bilinear(x, (8, 12)).sum()))
+    .lower(np.ones((1, 4, 6, 2), np.float32))
+    .as_text()
+  )
+  assert 'scatter' not in text
+  assert 'gather' not in text

@@ -1,0 +1,274 @@
+"""The result in its three forms: they agree, and nothing is cut off."""
+
+import dataclasses
+import io
+import itertools
+import json
+import re
+
+from fixtures.samples import LABELS
+import pytest
+from rich.console import Console
+
+from mtl_kd_jax.reports.tables import SINGLE_TASK, Results
+from mtl_kd_jax.tasks import make_tasks
+
+NAN = float('nan')
+TASKS = make_tasks(LABELS, LABELS, dataset='toy')
+
+# Numbers that round differently in every digit that is shown.
+REFERENCE = {
+  'semantic': {'miou': 20.12345, 'pixel_accuracy': 51.98765},
+  'depth': {'abs_error': 0.654321, 'rel_error': 0.234567, 'rmse': 0.87654},
+  'normals': {
+    'mean_angle': 31.41592,
+    'median_angle': 27.18281,
+    'within_11.25': 12.34567,
+    'within_22.5': 23.45678,
+    'within_30': 34.56789,
+  },
+}
+
+
+def better(factor):
+  """All metrics `factor` times as good, in their own direction."""
+  return {
+    t: {
+      m: x * factor if TASKS[t].columns[m].higher_is_better else x / factor
+      for m, x in metrics.items()
+    }
+    for t, metrics in REFERENCE.items()
+  }
+
+
+def make_results(averages=(), **rows):
+  return Results(
+    name='toy run',
+    split='val',
+    checkpoint='last',
+    tasks=TASKS,
+    rows={SINGLE_TASK: REFERENCE, **rows},
+    average_epochs=10 if averages else 0,
+    averages=dict(averages),
+  )
+
+
+def cells_of_markdown(results):
+  """row -> its cells, of the one table in the text."""
+  lines = [x for x in results.markdown().splitlines() if x.startswith('|')]
+  rows = [[c.strip() for c in line.strip('|').split('|')] for line in lines]
+  assert len({len(row) for row in rows}) == 1
+  assert all(set(cell) <= set('-:') for cell in rows[1])
+  return rows[0], {row[0]: row[1:] for row in rows[2:]}
+
+
+def render(results, width):
+  """The text of every table, drawn on a terminal of that width."""
+  texts = []
+  for table in itertools.chain(*results.tables(width).values()):
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    texts.append(out.getvalue())
+  return texts
+
+
+def rows_of(text, names):
+  """row -> its cells, of a drawn table."""
+  rows = {}
+  for line in text.splitlines():
+    name, *cells = [cell.strip() for cell in re.split('[│┃]', line)]
+    if name in names:
+      rows[name] = cells
+  return rows
+
+
+def decimals(unit):
+  return 2 if unit in ('%', '°') else 4
+
+
+def test_json_holds_the_exact_numbers():
+  document = json.loads(make_results(distilled=better(1.1)).json())
+  assert document['name'] == 'toy run'
+  assert document['split'] == 'val'
+  assert document['checkpoint'] == 'last'
+  assert list(document['rows']) == [SINGLE_TASK, 'distilled']
+  assert document['rows'][SINGLE_TASK]['metrics'] == REFERENCE
+  assert document['rows']['distilled']['metrics'] == better(1.1)
+
+
+def test_json_says_what_the_numbers_mean():
+  document = json.loads(make_results().json())
+  columns = document['columns']
+  assert columns['depth']['rmse'] == {
+    'title': 'RMSE',
+    'unit': 'm',
+    'higher_is_better': False,
+  }
+  assert columns['semantic']['miou']['unit'] == '%'
+  assert columns['semantic']['miou']['higher_is_better'] is True
+  for task, metrics in REFERENCE.items():
+    assert columns[task].keys() == metrics.keys()
+  gains = document['gain_columns']
+  directions = {g: c['higher_is_better'] for g, c in gains.items()}
+  # CAGrad's counts degradation: the lower the better.
+  assert directions == {'delta_mtl': True, 'delta_m': False, 'delta_p': True}
+
+
+def test_gains_are_those_of_their_definitions():
+  row = better(1.0)
+  row['semantic'] = {'miou': 22.135795, 'pixel_accuracy': 51.98765}  # +10 %
+  row['depth']['abs_error'] = REFERENCE['depth']['abs_error'] * 1.2  # 20 worse
+  row['depth']['rmse'] = 99.0  # counts in none of them
+  gains = json.loads(make_results(row=row).json())['rows']['row']['gains']
+  assert gains['delta_mtl'] == pytest.approx((10 - 20 + 0) / 3)
+  assert gains['delta_m'] == pytest.approx(-(10 - 20) / 9)
+  assert gains['delta_p'] == pytest.approx((10 / 2 - 20 / 2 + 0) / 3)
+
+
+def test_the_reference_gains_nothing():
+  results = make_results(distilled=better(1.1))
+  assert '-0.00' not in results.markdown()
+  document = json.loads(results.json())
+  assert set(document['rows'][SINGLE_TASK]['gains'].values()) == {0.0}
+  gains = document['rows']['distilled']['gains']
+  assert gains['delta_mtl'] > 9 and gains['delta_p'] > 9
+  assert gains['delta_m'] < -9
+
+
+def test_markdown_and_json_agree_in_every_number():
+  results = make_results(uniform=better(0.9), distilled=better(1.07))
+  document = json.loads(results.json())
+  _, rows = cells_of_markdown(results)
+  assert list(rows) == list(document['rows'])
+  for name, row in document['rows'].items():
+    expected = [
+      f'{value:.{decimals(document["columns"][task][metric]["unit"])}f}'
+      for task, metrics in row['metrics'].items()
+      for metric, value in metrics.items()
+    ]
+    expected += [f'{gain:+.2f}' for gain in row['gains'].values()]
+    assert rows[name] == expected
+
+
+def test_terminal_and_markdown_agree_in_every_cell():
+  results = make_results(uniform=better(0.9), distilled=better(1.07))
+  _, rows = cells_of_markdown(results)
+  (wide,) = render(results, width=250)
+  assert rows_of(wide, rows) == rows
+  narrow = [rows_of(text, rows) for text in render(results, width=80)]
+  assert len(narrow) == 4  # three tasks and the gains
+  together = {name: [c for t in narrow for c in t[name]] for name in rows}
+  assert together == rows
+
+
+def test_headings_have_units_and_directions():
+  head, _ = cells_of_markdown(make_results())
+  for heading in ('mIoU % ↑', 'AbsErr m ↓', 'Mean ° ↓', 'Δm % ↓', 'ΔMTL % ↑'):
+    assert heading in head
+  columns = sum(len(task.columns) for task in TASKS.values()) + 3
+  assert len(head) == 1 + columns
+  assert all(re.search('[↑↓]$', heading) for heading in head[1:])
+  for width in (80, 250):
+    text = ''.join(render(make_results(), width))
+    assert text.count('↑') == sum(h.endswith('↑') for h in head)
+    assert text.count('↓') == sum(h.endswith('↓') for h in head)
+    for heading in head[1:]:
+      assert heading.split()[0] in text
+
+
+@pytest.mark.parametrize('width', [60, 80, 120, 250])
+def test_nothing_is_cut_off_or_wider_than_the_terminal(width):
+  results = make_results(uniform=better(0.9), distilled=better(1.07))
+  for text in render(results, width):
+    assert '…' not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_what_has_no_label_is_a_dash_and_null():
+  row = better(1.1)
+  row['normals'] = dict.fromkeys(row['normals'], NAN)
+  results = make_results(row=row)
+
+  def refuse(constant):
+    raise ValueError(f'{constant} is not JSON')
+
+  document = json.loads(results.json(), parse_constant=refuse)
+  entry = document['rows']['row']
+  assert set(entry['metrics']['normals'].values()) == {None}
+  assert None not in entry['metrics']['depth'].values()
+  assert set(entry['gains'].values()) == {None}
+  _, rows = cells_of_markdown(results)
+  dashes = [cell == '–' for cell in rows['row']]
+  assert dashes == [False] * 5 + [True] * 8
+  assert '–' not in rows[SINGLE_TASK]
+  (text,) = render(results, 250)
+  assert rows_of(text, rows)['row'] == rows['row']
+  assert '– means' in results.markdown()
+
+
+def test_a_reference_of_zero_has_no_relative_gain():
+  reference = better(1.0)
+  reference['semantic']['miou'] = 0.0
+  results = make_results(row=better(1.0))
+  results.rows[SINGLE_TASK] = reference
+  gains = json.loads(results.json())['rows']['row']['gains']
+  assert gains['delta_mtl'] is None
+
+
+def test_the_mean_of_the_last_epochs_stands_beside_under_its_own_name():
+  averages = {SINGLE_TASK: better(0.8), 'distilled': better(0.88)}
+  plain = make_results(distilled=better(1.3))
+  results = make_results(averages, distilled=better(1.3))
+  document = json.loads(results.json())
+  assert 'mean_of_last_epochs' not in json.loads(plain.json())
+  mean = document.pop('mean_of_last_epochs')
+  assert document == json.loads(plain.json())
+  assert mean['epochs'] == 10
+  assert mean['rows']['distilled']['metrics'] == averages['distilled']
+  # Relative to the single-task networks of the same protocol.
+  gains = mean['rows']['distilled']['gains']
+  assert gains['delta_mtl'] == pytest.approx(9.39, abs=0.1)
+  first, second = (
+    text.splitlines() for text in results.markdown().split('\n# ')
+  )
+  assert 'last checkpoints' in first[0] and len(first) == 6
+  assert 'mean of the last 10 epochs' in second[0]
+  assert f'{averages["distilled"]["depth"]["abs_error"]:.4f}' in second[5]
+  titles = list(results.tables(250))
+  assert titles == [results.title, results.average_title]
+  drawn = render(results, 250)[1]
+  assert rows_of(drawn, averages)['distilled'][0] in second[5]
+
+
+def test_the_title_says_what_the_best_were_chosen_on():
+  results = dataclasses.replace(
+    make_results(), checkpoint='best', chosen_on='held_out'
+  )
+  assert "best checkpoints (chosen on split 'held_out')" in results.title
+  assert json.loads(results.json())['chosen_on'] == 'held_out'
+  assert json.loads(make_results().json())['chosen_on'] is None
+
+
+def test_the_title_says_what_was_scored():
+  results = make_results()
+  assert results.markdown().startswith(f'# {results.title}\n')
+  for part in ('toy run', 'last', "'val'"):
+    assert part in results.title
+
+
+def test_files_are_written_under_their_stem(tmp_path):
+  results = make_results()
+  results.write(tmp_path)
+  results.write(tmp_path, 'results_train')
+  names = {p.name for p in tmp_path.iterdir()}
+  assert names == {
+    'results.json',
+    'results.md',
+    'results_train.json',
+    'results_train.md',
+  }
+  for stem in ('results', 'results_train'):
+    text = (tmp_path / f'{stem}.json').read_text(encoding='utf-8')
+    assert text == results.json()
+    text = (tmp_path / f'{stem}.md').read_text(encoding='utf-8')
+    assert text == results.markdown()

@@ -1,0 +1,123 @@
+"""The first signal is a wish, the second an order."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mtl_kd_jax.runtime.preemption import Stopped, StopSignals
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+both = pytest.mark.parametrize('signum', SIGNALS)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+  """Signals arrive here when no StopSignals takes them."""
+  seen = []
+
+  def note(signum, frame):
+    seen.append(signum)
+
+  old = {signum: signal.signal(signum, note) for signum in SIGNALS}
+  yield seen, note
+  for signum, handler in old.items():
+    signal.signal(signum, handler)
+
+
+def current():
+  return [signal.getsignal(signum) for signum in SIGNALS]
+
+
+def send(signum):
+  """Python's handler has run when this returns: it runs in this thread."""
+  assert threading.current_thread() is threading.main_thread()
+  os.kill(os.getpid(), signum)
+
+
+@both
+def test_the_first_signal_is_noted(handlers, capsys, signum):
+  seen, _ = handlers
+  with StopSignals() as stop:
+    assert stop.received is None
+    send(signum)
+    assert stop.received == signum
+  assert stop.received == signum
+  assert seen == []
+  assert signal.Signals(signum).name in capsys.readouterr().err
+
+
+@both
+@pytest.mark.parametrize('second', SIGNALS)
+def test_the_second_signal_acts_as_usual(handlers, capsys, signum, second):
+  seen, note = handlers
+  with StopSignals() as stop:
+    send(signum)
+    assert current() == [note, note]
+    send(second)
+    assert seen == [second]
+    assert stop.received == signum
+
+
+def test_without_a_signal_the_handlers_are_restored(handlers, capsys):
+  _, note = handlers
+  with StopSignals() as stop:
+    assert note not in current()
+  assert current() == [note, note]
+  assert stop.received is None
+  assert capsys.readouterr().err == ''
+
+
+def test_an_exception_restores_the_handlers_and_goes_on(handlers):
+  seen, note = handlers
+  with pytest.raises(ZeroDivisionError):
+    with StopSignals():
+      raise ZeroDivisionError
+  assert current() == [note, note]
+  send(signal.SIGTERM)
+  assert seen == [signal.SIGTERM]
+
+
+def test_stages_one_after_the_other_each_have_their_own(handlers, capsys):
+  _, note = handlers
+  with StopSignals() as first:
+    send(signal.SIGINT)
+  with StopSignals() as second:
+    assert second.received is None
+    send(signal.SIGTERM)
+  assert (first.received, second.received) == (signal.SIGINT, signal.SIGTERM)
+  assert current() == [note, note]
+
+
+def test_stopped_carries_its_signal():
+  stopped = Stopped('the state is saved', signal.SIGTERM)
+  assert stopped.signum == signal.SIGTERM
+  assert str(stopped) == 'the state is saved'
+
+
+PROGRAM = """
+import os, signal
+from mtl_kd_jax.runtime.preemption import StopSignals
+
+with StopSignals() as stop:
+  os.kill(os.getpid(), signal.{0})
+  print('saved after', stop.received, flush=True)
+  os.kill(os.getpid(), signal.{0})
+  print('never reached', flush=True)
+"""
+
+
+@both
+def test_a_real_process_survives_one_signal_and_dies_of_the_second(signum):
+  run = subprocess.run(
+    [sys.executable, '-c', PROGRAM.format(signum.name)],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+  )
+  assert run.stdout == f'saved after {int(signum)}\n', run.stderr
+  assert run.returncode == -signum

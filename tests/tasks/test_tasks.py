@@ -1,0 +1,445 @@
+"""Every task of the registry keeps the contract; metrics against NumPy."""
+
+import functools
+from typing import NamedTuple
+
+from fixtures.samples import LABELS, random_batch
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks import TASKS, make_tasks
+from mtl_kd_jax.tasks.base import masked_mean, merge, merge_all
+
+SIZE = (6, 8)
+GREY = 90
+
+
+@functools.cache
+def make_task(name):
+  return TASKS[name](LABELS[name])
+
+
+@pytest.fixture(params=TASKS)
+def task(request):
+  return make_task(request.param)
+
+
+def make_label(task, batch_size=4):
+  return random_batch(batch_size, SIZE)[task.name]
+
+
+def make_missing(task, batch_size=4):
+  return np.stack([LABELS[task.name].missing(SIZE)] * batch_size)
+
+
+def make_prediction(task, seed=100):
+  rng = np.random.default_rng(seed)
+  return rng.normal(size=(4, *SIZE, task.channels)).astype(np.float32)
+
+
+def perfect_prediction(task, label):
+  if LABELS[task.name].quantity != 'class':
+    return label
+  return 50 * np.eye(task.channels, dtype=np.float32)[label]
+
+
+class Score(NamedTuple):
+  losses: jax.Array
+  loss: jax.Array
+  gradient: jax.Array
+  statistics: dict
+
+
+@functools.cache
+def compile_score(name):
+  # One program for all: compiling takes most of the time of these tests.
+  task = make_task(name)
+
+  def run(prediction, label):
+    def mean(prediction):
+      losses = task.loss(prediction, label)
+      return masked_mean(losses, task.valid(label)), losses
+
+    grad = jax.value_and_grad(mean, has_aux=True)
+    (loss, losses), gradient = grad(prediction)
+    statistics = task.statistics(prediction, label, task.valid(label))
+    return Score(losses, loss, gradient, statistics)
+
+  return jax.jit(run)
+
+
+def score(task, prediction, label):
+  return compile_score(task.name)(prediction, label)
+
+
+def metrics_of(task, prediction, label):
+  return task.metrics(merge_all([score(task, prediction, label).statistics]))
+
+
+def make_unlabelled(task):
+  """Labels, predictions, and other predictions where there is no label."""
+  label = make_label(task)
+  unlabelled = ~np.asarray(task.valid(label))
+  assert 0 < unlabelled.sum() < unlabelled.size
+  prediction = make_prediction(task)
+  other = np.where(
+    unlabelled[..., None], 100 * make_prediction(task, seed=101), prediction
+  )
+  return label, prediction, other
+
+
+def test_a_task_has_the_name_of_its_key():
+  for name, make in TASKS.items():
+    assert make(LABELS[name]).name == name
+
+
+def test_columns_name_the_metrics_in_their_order(task):
+  metrics = metrics_of(task, make_prediction(task), make_label(task))
+  assert list(metrics) == list(task.columns)
+  assert all(type(value) is float for value in metrics.values())
+  assert task.headline in task.columns
+  assert task.columns[task.headline].in_gain
+  headline = task.columns[task.headline]
+  assert task.higher_is_better == headline.higher_is_better
+
+
+def test_missing_pixels_of_a_label_are_not_valid(task):
+  valid = task.valid(jnp.asarray(make_missing(task)))
+  assert valid.dtype == bool
+  assert valid.shape == (4, *SIZE)
+  assert not valid.any()
+
+
+def test_the_loss_is_finite_and_one_number_per_pixel(task):
+  label, prediction, other = make_unlabelled(task)
+  for values in (prediction, other, 1e4 * prediction, 0 * prediction):
+    losses = score(task, values, label).losses
+    assert losses.dtype == jnp.float32
+    assert losses.shape == (4, *SIZE)
+    assert jnp.isfinite(losses).all()
+
+
+def test_unlabelled_pixels_change_neither_loss_nor_metrics(task):
+  label, prediction, other = make_unlabelled(task)
+  assert (prediction != other).any()
+  one, two = score(task, prediction, label), score(task, other, label)
+  assert one.loss == two.loss
+  assert task.metrics(one.statistics) == task.metrics(two.statistics)
+
+
+def test_unlabelled_samples_change_neither_loss_nor_metrics(task):
+  label, prediction = make_label(task, 2), make_prediction(task)
+  shorter = score(task, prediction[:2], label)
+  longer = score(
+    task, prediction, np.concatenate([label, make_missing(task, 2)])
+  )
+  np.testing.assert_allclose(longer.loss, shorter.loss, rtol=1e-6)
+  assert task.metrics(longer.statistics) == pytest.approx(
+    task.metrics(shorter.statistics), rel=1e-6
+  )
+
+
+@pytest.mark.parametrize('scale', [0, 1, 1e4])
+def test_gradients_are_finite_and_zero_at_unlabelled_pixels(task, scale):
+  label, prediction, _ = make_unlabelled(task)
+  gradient = score(task, np.float32(scale) * prediction, label).gradient
+  labelled = np.asarray(task.valid(label))
+  gradient = np.asarray(gradient)
+  assert np.isfinite(gradient).all()
+  assert not gradient[~labelled].any()
+  assert gradient[labelled].any()
+
+
+def test_an_unlabelled_batch_has_loss_0_and_no_metric(task):
+  result = score(task, make_prediction(task), make_missing(task))
+  assert result.loss == 0
+  assert not result.gradient.any()
+  metrics = task.metrics(merge_all([result.statistics]))
+  assert metrics and all(np.isnan(value) for value in metrics.values())
+
+
+def test_statistics_of_halves_add_up_to_those_of_the_whole(task):
+  label, prediction = make_label(task), make_prediction(task)
+  halves = [
+    score(task, prediction[part], label[part]).statistics
+    for part in (slice(0, 2), slice(2, 4))
+  ]
+  whole = score(task, prediction, label).statistics
+  merged = merge(*halves)
+  assert set(merged) == set(whole)
+  for name, value in whole.items():
+    np.testing.assert_allclose(merged[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_statistics_of_many_batches_neither_overflow_nor_get_lost(task):
+  statistics = score(task, make_prediction(task), make_label(task)).statistics
+  # More than int32 counts, and so much that float32 would lose a batch in it.
+  much = {k: 2.0**28 * np.asarray(x, np.float64) for k, x in statistics.items()}
+  much = {
+    k: x if statistics[k].dtype == np.float32 else x.astype(np.int64)
+    for k, x in much.items()
+  }
+  merged = merge_all([much, statistics, statistics])
+  for name, value in statistics.items():
+    added = merged[name] - much[name]
+    np.testing.assert_allclose(added, 2 * value, rtol=1e-5, err_msg=name)
+
+
+def test_perfect_predictions_reach_the_ideal(task):
+  label = make_label(task)
+  metrics = metrics_of(task, perfect_prediction(task, label), label)
+  for name, column in task.columns.items():
+    ideal = 100 if column.higher_is_better else 0
+    # The median is read from a histogram with bins of 0.05 degree.
+    tolerance = 0.1 if name == 'median_angle' else 1e-4
+    assert metrics[name] == pytest.approx(ideal, abs=tolerance), name
+  assert score(task, perfect_prediction(task, label), label).loss < 1e-6
+
+
+def test_low_precision_predictions_are_scored_in_float32(task):
+  label = make_label(task)
+  low = jnp.asarray(make_prediction(task), jnp.bfloat16)
+  exact = np.asarray(low.astype(jnp.float32))
+  low, exact = score(task, low, label), score(task, exact, label)
+  assert low.losses.dtype == jnp.float32
+  np.testing.assert_allclose(low.loss, exact.loss, rtol=1e-6)
+  assert task.metrics(low.statistics) == pytest.approx(
+    task.metrics(exact.statistics), rel=1e-6
+  )
+
+
+def test_pictures_are_rgb_and_grey_where_unlabelled(task):
+  label = make_label(task)[0]
+  valid = np.asarray(task.valid(label))
+  picture = task.render(label, label)
+  assert picture.dtype == np.uint8
+  assert picture.shape == (*SIZE, 3)
+  grey = (picture == GREY).all(axis=-1)
+  np.testing.assert_array_equal(grey, ~valid)
+  prediction = make_prediction(task)[0]
+  predicted = task.render(prediction, label)
+  assert predicted.dtype == np.uint8
+  assert predicted.shape == (*SIZE, 3)
+  assert not (predicted == GREY).all(axis=-1).any()
+
+
+def test_an_unlabelled_picture_is_grey(task):
+  missing = make_missing(task)[0]
+  assert (task.render(missing, missing) == GREY).all()
+  # A prediction still has a picture, although no label gives the scale.
+  assert task.render(make_prediction(task)[0], missing).std() > 0
+
+
+def test_a_right_prediction_looks_like_its_label(task):
+  label = make_label(task)[0]
+  valid = np.asarray(task.valid(label))
+  prediction = perfect_prediction(task, label)
+  np.testing.assert_array_equal(
+    task.render(prediction, label)[valid], task.render(label, label)[valid]
+  )
+
+
+def test_what_is_near_is_dark_whether_depth_or_disparity_is_drawn():
+  ramp = np.linspace(1, 3, 48, dtype=np.float32).reshape(*SIZE, 1)
+  depth = TASKS['depth'](Label('depth', unit='m')).render(ramp, ramp)
+  disparity = TASKS['depth'](Label('disparity', unit='px')).render(ramp, ramp)
+  assert depth[0, 0].sum() < depth[-1, -1].sum()
+  np.testing.assert_allclose(disparity, depth[::-1, ::-1], atol=1)
+
+
+# ---- Semantic segmentation --------------------------------------------------
+
+
+def make_classes():
+  """Class 3 occurs nowhere, class 2 only in the predictions."""
+  rng = np.random.default_rng(0)
+  label = rng.integers(-1, 2, (4, *SIZE)).astype(np.int32)
+  prediction = rng.normal(size=(4, *SIZE, 4)).astype(np.float32)
+  prediction[..., 3] = -10
+  return prediction, label
+
+
+def test_semantic_metrics_are_those_of_brute_force():
+  task = make_task('semantic')
+  prediction, label = make_classes()
+  predicted, known = prediction.argmax(-1), label >= 0
+  iou = []
+  for c in range(4):
+    in_label = known & (label == c)
+    in_prediction = known & (predicted == c)
+    union = (in_label | in_prediction).sum()
+    if union:
+      iou.append((in_label & in_prediction).sum() / union)
+  assert len(iou) == 3
+  assert iou[2] == 0
+  assert metrics_of(task, prediction, label) == pytest.approx(
+    {
+      'miou': 100 * np.mean(iou),
+      'pixel_accuracy': 100 * (predicted == label)[known].mean(),
+    }
+  )
+
+
+def test_miou_is_that_of_the_split_and_no_mean_over_batches():
+  task = make_task('semantic')
+  prediction, label = make_classes()
+  label[2:] = np.where(label[2:] == 1, -1, label[2:])  # unlike the first half
+  halves = [
+    score(task, prediction[part], label[part]).statistics
+    for part in (slice(0, 2), slice(2, 4))
+  ]
+  whole = metrics_of(task, prediction, label)
+  assert task.metrics(merge(*halves)) == whole
+  mean = np.mean([task.metrics(half)['miou'] for half in halves])
+  assert abs(mean - whole['miou']) > 0.1
+
+
+def test_semantic_loss_is_cross_entropy():
+  task = make_task('semantic')
+  prediction, label = make_classes()
+  logits = prediction.astype(np.float64)
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  known = label >= 0
+  expected = -np.take_along_axis(log_p[known], label[known][:, None], 1).mean()
+  np.testing.assert_allclose(
+    score(task, prediction, label).loss, expected, rtol=1e-5
+  )
+
+
+# ---- Depth ------------------------------------------------------------------
+
+
+def test_depth_loss_and_metrics_are_those_of_brute_force():
+  task = make_task('depth')
+  prediction, label = make_prediction(task), make_label(task)
+  known = label > 0
+  y = label[known].astype(np.float64)
+  error = np.abs(prediction[known].astype(np.float64) - y)
+  assert metrics_of(task, prediction, label) == pytest.approx(
+    {
+      'abs_error': error.mean(),
+      'rel_error': (error / y).mean(),
+      'rmse': np.sqrt((error**2).mean()),
+    },
+    rel=1e-5,
+  )
+  np.testing.assert_allclose(
+    score(task, prediction, label).loss, error.mean(), rtol=1e-5
+  )
+
+
+def test_depth_errors_have_the_unit_of_the_label():
+  task = TASKS['depth'](Label('depth', unit='ft'))
+  units = {name: column.unit for name, column in task.columns.items()}
+  assert units == {'abs_error': 'ft', 'rel_error': '', 'rmse': 'ft'}
+
+
+# ---- Surface normals --------------------------------------------------------
+
+
+def rotated_normals(angles):
+  """Predictions of any length, `angles` degrees off their labels.
+
+  The rest of the batch is unlabelled.
+  """
+  rng = np.random.default_rng(0)
+  n = len(angles)
+  normal, side = rng.normal(size=(2, n, 3))
+  normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+  side = np.cross(normal, side)
+  side /= np.linalg.norm(side, axis=-1, keepdims=True)
+  angles = np.radians(angles)[:, None]
+  label, prediction = np.zeros((2, 4 * SIZE[0] * SIZE[1], 3), np.float32)
+  label[:n] = normal
+  prediction[:n] = np.cos(angles) * normal + np.sin(angles) * side
+  prediction *= rng.uniform(0.1, 10, (len(prediction), 1)).astype(np.float32)
+  return prediction.reshape(4, *SIZE, 3), label.reshape(4, *SIZE, 3)
+
+
+def test_normals_loss_and_metrics_are_those_of_brute_force():
+  task = make_task('normals')
+  prediction, label = make_prediction(task), make_label(task)
+  known = (label != 0).any(-1)
+  p, y = prediction[known].astype(np.float64), label[known].astype(np.float64)
+  cosine = (p * y).sum(-1) / np.linalg.norm(p, axis=-1)
+  angle = np.degrees(np.arccos(cosine))
+  assert 1 < angle.min() < angle.max() < 179  # where arccos is exact
+  metrics = metrics_of(task, prediction, label)
+  median = metrics.pop('median_angle')
+  assert median == pytest.approx(np.median(angle), abs=0.1)
+  assert metrics == pytest.approx(
+    {
+      'mean_angle': angle.mean(),
+      'within_11.25': 100 * (angle < 11.25).mean(),
+      'within_22.5': 100 * (angle < 22.5).mean(),
+      'within_30': 100 * (angle < 30).mean(),
+    },
+    rel=1e-5,
+  )
+  np.testing.assert_allclose(
+    score(task, prediction, label).loss, (1 - cosine).mean(), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  'angles',
+  [
+    [7.3],
+    [1, 2, 90],
+    [0.5, 3, 3.02, 179.99],
+    [10, 20],  # the middle lies between two pixels far apart
+    [5, 10, 40, 41],
+    [0.01, 0.02, 0.03, 0.04, 50],  # lost by arccos in float32
+    np.arange(0.35, 179, 1.1),
+    [180, 180, 180],
+  ],
+  ids=lambda angles: '-'.join(f'{a:g}' for a in angles[:4]),
+)
+def test_mean_median_and_shares_of_known_angles(angles):
+  task = make_task('normals')
+  metrics = metrics_of(task, *rotated_normals(angles))
+  angles = np.asarray(angles)
+  assert metrics['mean_angle'] == pytest.approx(angles.mean(), abs=1e-3)
+  assert metrics['median_angle'] == pytest.approx(np.median(angles), abs=0.1)
+  for limit in (11.25, 22.5, 30):
+    share = 100 * (angles < limit).mean()
+    assert metrics[f'within_{limit:g}'] == pytest.approx(share), limit
+
+
+def test_small_angles_are_not_lost():
+  task = make_task('normals')
+  metrics = metrics_of(task, *rotated_normals([1e-3] * 20))
+  assert metrics['mean_angle'] == pytest.approx(1e-3, rel=0.05)
+
+
+# ---- Choosing tasks ---------------------------------------------------------
+
+
+def test_tasks_are_made_in_the_order_asked_for():
+  names = list(reversed(TASKS))
+  tasks = make_tasks(names, LABELS, dataset='toy')
+  assert list(tasks) == names
+  assert all(task.name == name for name, task in tasks.items())
+  assert tasks['semantic'].channels == 4
+
+
+@pytest.mark.parametrize(
+  'names, found, advice',
+  [
+    ((), '()', 'name some of'),
+    (('depth', 'depth'), 'depth', 'name some of'),
+    (('depth', 'parts'), 'parts', 'correct the name'),
+    (('semantic', 'normals'), 'normals', "leave 'normals' out"),
+  ],
+)
+def test_tasks_that_cannot_be_are_refused_with_advice(names, found, advice):
+  labels = {k: v for k, v in LABELS.items() if k != 'normals'}
+  with pytest.raises(InputError) as error:
+    make_tasks(names, labels, dataset='toy')
+  assert found in error.value.found
+  assert 'config.tasks' in error.value.where
+  assert advice in error.value.do

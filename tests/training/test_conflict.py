@@ -1,0 +1,157 @@
+"""Norms and cosines that are observed, against gradients taken another way."""
+
+import functools
+
+from fixtures import toy as plain
+from fixtures.samples import random_batch
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+
+from mtl_kd_jax.balancing import make_balancer
+from mtl_kd_jax.distillation.adaptors import Adaptors, Pair
+from mtl_kd_jax.distillation.alignment import Distillation
+from mtl_kd_jax.models.features import task_tap
+from mtl_kd_jax.models.network import Network
+from mtl_kd_jax.training.conflict import observe_step
+from mtl_kd_jax.training.optim import ADAPTORS, make_student_optimizer
+from mtl_kd_jax.training.state import init_state, network_params
+from mtl_kd_jax.training.step import task_losses
+
+
+class Shifted(nn.Module):
+  """Adds a parameter to every shared feature: its gradient is the feature's."""
+
+  @nn.compact
+  def __call__(self, image, *, tasks, train):
+    features = plain.Tiny(name='tiny')(image, tasks=tasks, train=train)
+    return {
+      tap: x + self.param(f'shift_{tap}', nn.initializers.zeros, x.shape)
+      for tap, x in features.items()
+    }
+
+
+class Own(nn.Module):
+  """Every task has a decoder feature of its own."""
+
+  @nn.compact
+  def __call__(self, image, *, tasks, train):
+    features = plain.Tiny(name='tiny')(image, tasks=tasks, train=train)
+    return {
+      task_tap('decoder', t): (i + 1) * features['decoder']
+      for i, t in enumerate(tasks)
+    }
+
+
+NETWORKS = {'shared': (Shifted(), 'bottleneck'), 'own': (Own(), 'decoder')}
+
+
+def make_parts(backbone, tap):
+  channels = {t: task.channels for t, task in plain.TASKS.items()}
+  pair = {Pair(tap, tap): plain.CHANNELS[tap]}
+  parts = {
+    'network': Network(backbone, channels),
+    'distillation': Distillation(
+      teachers={t: plain.make_network((t,)) for t in plain.TASKS},
+      adaptors=Adaptors(dict.fromkeys(plain.TASKS, pair)),
+      weights={'semantic': 1.0, 'depth': 0.5, 'normals': 2.0},
+    ),
+  }
+  state = init_state(
+    jax.random.key(0),
+    image_size=plain.SIZE,
+    balancer=make_balancer('uniform'),
+    tx=make_student_optimizer(optax.sgd(1e-2), optax.sgd(1e-2)),
+    **parts,
+  )
+  return parts, state
+
+
+def gradients(parts, state, teachers, batch):
+  """name -> flat gradient with respect to what is observed, by jax.jacrev."""
+  network, distillation = parts['network'], parts['distillation']
+  asked = distillation.ask(teachers, batch['image'])
+
+  def losses(params):
+    output, _ = network.apply(
+      {'params': network_params(params), 'batch_stats': state.batch_stats},
+      batch['image'],
+      train=True,
+      mutable=['batch_stats'],
+    )
+    alignment = distillation.losses(params[ADAPTORS], output.features, asked)
+    return task_losses(output.predictions, batch, plain.TASKS) | {
+      f'alignment/{t}': distillation.weights[t] * x
+      for t, x in alignment.items()
+    }
+
+  def flat(tree):
+    shifts = {k: v for k, v in tree.items() if k.startswith('shift_')}
+    leaves = jax.tree.leaves(shifts or tree)
+    return np.concatenate([np.ravel(x) for x in leaves]).astype(np.float64)
+
+  return {
+    name: flat(gradient['backbone'])
+    for name, gradient in jax.jit(jax.jacrev(losses))(state.params).items()
+  }
+
+
+@pytest.mark.parametrize('network', NETWORKS)
+def test_norms_and_cosines_are_those_of_the_gradients(network):
+  parts, state = make_parts(*NETWORKS[network])
+  teachers = plain.make_teachers()
+  batch = random_batch(1, plain.SIZE)
+  batch['normals'][:] = 0  # no label at all
+  seen = jax.jit(functools.partial(observe_step, tasks=plain.TASKS, **parts))(
+    state, teachers, batch
+  )
+  expected = gradients(parts, state, teachers, batch)
+  norms = {n: np.linalg.norm(g) for n, g in expected.items()}
+  assert norms['normals'] == 0 < norms['alignment/normals']
+  pairs = 0
+  for name, value in seen.items():
+    kind, _, names = name.partition('/')
+    if kind == 'norm':
+      np.testing.assert_allclose(value, norms[names], rtol=1e-4, atol=1e-9)
+    elif kind == 'cosine':
+      one, _, other = names.partition('/')
+      product = expected[one] @ expected[other]
+      scale = norms[one] * norms[other]
+      cosine = product / scale if scale else 0
+      np.testing.assert_allclose(value, cosine, rtol=1e-3, atol=1e-5)
+      pairs += 1
+  assert pairs == 6  # three of tasks, three of a task and its alignment
+  assert seen['labelled/normals'] == 0 and seen['labelled/depth'] == 1
+
+
+def test_what_is_observed_does_not_depend_on_the_layout():
+  results = {}
+  batch = random_batch(8, plain.SIZE)
+  batch['depth'][:5] = 0
+  for name, parallel, axis_name in plain.layouts():
+    _, state = plain.make_parts(distill=True, axis_name=axis_name)
+    look = functools.partial(
+      observe_step,
+      network=plain.make_network(plain.TASKS, axis_name=axis_name),
+      tasks=plain.TASKS,
+      distillation=plain.make_distillation(axis_name=axis_name),
+      axis_name=axis_name,
+    )
+    teachers = plain.make_teachers()
+    compiled = jax.jit(look)
+    if parallel:
+      compiled = parallel.compile_observe_step(look)
+      state, teachers = parallel.replicate((state, teachers))
+    results[name] = jax.device_get(
+      compiled(state, teachers, parallel.shard(batch) if parallel else batch)
+    )
+  reference = results.pop('one device')
+  assert results
+  for result in results.values():
+    assert result.keys() == reference.keys()
+    for name, value in result.items():
+      np.testing.assert_allclose(
+        value, reference[name], rtol=1e-3, atol=1e-5, err_msg=name
+      )

@@ -1,0 +1,335 @@
+"""The training loop: stopping and going on, and what happens when it breaks."""
+
+import dataclasses
+import functools
+import os
+import signal
+import warnings
+
+from fixtures.samples import RandomSource
+from fixtures.toy import SIZE, TASKS, make_distillation, make_network
+from fixtures.toy import make_teachers as teacher_variables
+import jax
+import numpy as np
+import pytest
+
+from mtl_kd_jax.balancing import make_balancer, smoothed
+from mtl_kd_jax.datasets import loader
+from mtl_kd_jax.errors import NotFiniteError
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
+from mtl_kd_jax.runtime.metric_keys import OBSERVED
+from mtl_kd_jax.runtime.metric_writer import Reporter, read_log
+from mtl_kd_jax.runtime.parallel import make_parallel
+from mtl_kd_jax.runtime.preemption import Stopped
+from mtl_kd_jax.training.optim import make_adam, make_student_optimizer
+from mtl_kd_jax.training.stage import Rhythm, Stage, run_stage
+
+RHYTHM = Rhythm(report=2, checkpoint=(2, 3), evaluate=3)
+
+
+def make_stage(dataset, *, source=None, epochs=3):
+  """A distilled stage of three steps an epoch on the toy dataset."""
+  batches = functools.partial(
+    loader.train_batches,
+    dataset,
+    source or dataset.source('train'),
+    batch_size=4,
+    epochs=epochs,
+    seed=0,
+    scales=(1.0, 1.5),
+    flip=True,
+    workers=0,
+  )
+  return Stage(
+    name='distilled',
+    network=make_network(TASKS),
+    tasks=TASKS,
+    balancer=make_balancer('uniform'),
+    tx=make_student_optimizer(
+      make_adam(1e-3, weight_decay=0), make_adam(1e-2, weight_decay=5e-4)
+    ),
+    distillation=make_distillation(),
+    pretrained=None,
+    image_size=SIZE,
+    seed=0,
+    epochs=epochs,
+    steps_per_epoch=3,
+    parallel=make_parallel('jit', batch_size=4),
+    train_batches=lambda start: batches(start_step=start),
+    eval_batches=lambda: loader.eval_batches(
+      dataset, dataset.source('val'), batch_size=4, workers=0
+    ),
+  )
+
+
+def run(stage, workdir, *, rhythm=RHYTHM):
+  """Runs a stage as the job does; returns its final state on the host."""
+  reporter = Reporter(workdir)
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  teachers = stage.parallel.replicate(teacher_variables())
+  try:
+    state = run_stage(
+      stage,
+      teachers,
+      checkpoints=checkpoints,
+      report=lambda start: reporter.stage(
+        stage.name, start=start, steps=stage.total_steps, steps_per_epoch=3
+      ),
+      rhythm=rhythm,
+      score=lambda metrics: -metrics['depth']['abs_error'],
+    )
+  finally:
+    checkpoints.close()
+  return jax.device_get(state)
+
+
+@dataclasses.dataclass
+class Interrupting:
+  """A source during whose reading something happens, once."""
+
+  source: RandomSource
+  after: int
+  what: object
+  reads: int = 0
+
+  def __len__(self):
+    return len(self.source)
+
+  def __getitem__(self, index):
+    self.reads += 1
+    if self.reads == self.after:
+      self.what()
+    return self.source[index]
+
+
+def assert_identical(a, b):
+  same = jax.tree.map(lambda x, y: np.array_equal(x, y), a, b)
+  assert all(jax.tree.leaves(same)), same
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+  from fixtures.samples import LABELS
+
+  from mtl_kd_jax.datasets.base import Dataset
+
+  dataset = Dataset(
+    name='toy',
+    image_size=SIZE,
+    labels=LABELS,
+    sources={
+      'train': lambda: RandomSource(12, SIZE, seed=0),
+      'val': lambda: RandomSource(6, SIZE, seed=1),
+    },
+  )
+  workdir = tmp_path_factory.mktemp('uninterrupted')
+  return run(make_stage(dataset), workdir), workdir
+
+
+def test_a_stage_logs_what_it_did(uninterrupted):
+  state, workdir = uninterrupted
+  assert int(state.step) == 9
+  log = read_log(workdir)
+  evaluations = [e['step'] for e in log if e['kind'] == 'eval']
+  assert evaluations == [3, 6, 9]
+  losses = [e for e in log if e['kind'] == 'train']
+  assert losses[-1]['step'] == 9 and 'alignment/depth' in losses[-1]
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_resumed_is_bit_identical(
+  signum, uninterrupted, toy_dataset, tmp_path
+):
+  kill = functools.partial(os.kill, os.getpid(), signum)
+  source = Interrupting(toy_dataset.source('train'), 21, kill)
+  with pytest.raises(Stopped, match='the state is saved') as stopped:
+    run(make_stage(toy_dataset, source=source), tmp_path)
+  assert stopped.value.signum == signum
+  step = Checkpoints(tmp_path / 'checkpoints').latest_step
+  assert 0 < step < 9
+  assert_identical(run(make_stage(toy_dataset), tmp_path), uninterrupted[0])
+  # The log tells one story: no step twice, none missing.
+  steps = [e['step'] for e in read_log(tmp_path) if e['kind'] == 'eval']
+  assert steps == [3, 6, 9]
+
+
+def test_a_balancer_goes_on_where_it_was_and_looking_changes_nothing(
+  toy_dataset, tmp_path
+):
+  def make(**options):
+    balancer = smoothed(make_balancer('nash_mtl'), 0.9)
+    return dataclasses.replace(
+      make_stage(toy_dataset, epochs=2, **options), balancer=balancer
+    )
+
+  observed = dataclasses.replace(RHYTHM, observe=2)
+  kill = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+  source = Interrupting(toy_dataset.source('train'), 17, kill)
+  with pytest.raises(Stopped):
+    run(make(source=source), tmp_path / 'stopped', rhythm=observed)
+  resumed = run(make(), tmp_path / 'stopped', rhythm=observed)
+  whole = run(make(), tmp_path / 'whole', rhythm=RHYTHM)
+  assert np.any(whole.balancer_state['mean'] != 0)
+  assert_identical(resumed, whole)
+  log = read_log(tmp_path / 'stopped')
+  looks = [e for e in log if e['kind'] == OBSERVED]
+  assert [e['step'] for e in looks] == [2, 4, 6]
+  assert all(-1 <= e['cosine/depth/alignment/depth'] <= 1 for e in looks)
+  assert all(e['norm/alignment/depth'] > 0 for e in looks)
+
+
+def test_resuming_from_a_damaged_checkpoint_is_bit_identical(
+  uninterrupted, toy_dataset, tmp_path
+):
+  kill = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+  source = Interrupting(toy_dataset.source('train'), 30, kill)
+  with pytest.raises(Stopped):
+    run(make_stage(toy_dataset, source=source), tmp_path)
+  newest = max(
+    (tmp_path / 'checkpoints' / 'last').iterdir(), key=lambda p: int(p.name)
+  )
+  files = [p for p in (newest / 'state').rglob('*') if p.is_file()]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:50])
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    state = run(make_stage(toy_dataset), tmp_path)
+  assert any('is damaged' in str(w.message) for w in caught)
+  assert_identical(state, uninterrupted[0])
+
+
+@dataclasses.dataclass
+class Killed:
+  """Evaluation batches during whose n-th reading the process dies."""
+
+  stage: Stage
+  n: int
+  reads: int = 0
+
+  def __call__(self):
+    self.reads += 1
+    if self.reads == self.n:
+      raise KeyboardInterrupt
+    return self.stage.eval_batches()
+
+
+AVERAGING = dataclasses.replace(RHYTHM, average=range(6, 10, 3))
+
+
+def scores(workdir):
+  """(step, kind) -> what was logged, without the time."""
+  lines = [e for e in read_log(workdir) if e['kind'] != 'train']
+  keys = [(e['step'], e['kind']) for e in lines]
+  assert len(set(keys)) == len(keys)
+  return {
+    key: {k: v for k, v in e.items() if '/' in k}
+    for key, e in zip(keys, lines, strict=True)
+  }
+
+
+@pytest.mark.parametrize('n', [2, 4])
+def test_what_a_killed_run_did_not_score_is_scored_by_the_next(
+  n, uninterrupted, toy_dataset, tmp_path
+):
+  """Evaluations of steps 3, 6 and 9, of which 6 and 9 on two splits."""
+  stage = make_stage(toy_dataset)
+  killed = dataclasses.replace(
+    stage, eval_batches=Killed(stage, n), select_batches=None
+  )
+  # Two splits that happen to be the same: each is read for itself.
+  killed = dataclasses.replace(killed, select_batches=killed.eval_batches)
+  with pytest.raises(KeyboardInterrupt):
+    run(killed, tmp_path, rhythm=AVERAGING)
+  whole = dataclasses.replace(stage, select_batches=stage.eval_batches)
+  state = run(whole, tmp_path, rhythm=AVERAGING)
+  assert_identical(state, uninterrupted[0])
+  logged = scores(tmp_path)
+  expected = scores(uninterrupted[1])
+  assert sorted(logged) == [
+    (3, 'eval'),
+    (6, 'eval'),
+    (6, 'test'),
+    (9, 'eval'),
+    (9, 'test'),
+  ]
+  for (step, _), metrics in logged.items():
+    assert metrics == expected[step, 'eval']
+  bests = [
+    Checkpoints(folder / 'checkpoints').restore_best(stage.init())
+    for folder in (tmp_path, uninterrupted[1])
+  ]
+  assert_identical(*jax.device_get(bests))
+
+
+def test_one_split_is_read_once_for_both_scores(toy_dataset, tmp_path):
+  stage = make_stage(toy_dataset)
+  counting = Killed(stage, n=-1)
+  stage = dataclasses.replace(stage, eval_batches=counting)
+  run(stage, tmp_path, rhythm=AVERAGING)
+  assert counting.reads == 3
+  logged = scores(tmp_path)
+  assert len(logged) == 5
+  assert logged[9, 'test'] == logged[9, 'eval']
+
+
+def test_checkpoints_are_chosen_on_the_selection_split(toy_dataset, tmp_path):
+  stage = make_stage(toy_dataset)
+  other = loader.eval_batches
+  train = toy_dataset.source('train')
+  stage = dataclasses.replace(
+    stage,
+    select_batches=lambda: other(toy_dataset, train, batch_size=4, workers=0),
+  )
+  run(stage, tmp_path, rhythm=AVERAGING)
+  logged = scores(tmp_path)
+  assert logged[6, 'test'] != logged[6, 'eval']
+  best = min((3, 6, 9), key=lambda s: logged[s, 'eval']['depth/abs_error'])
+  state = Checkpoints(tmp_path / 'checkpoints').restore_best(stage.init())
+  assert int(state.step) == best
+
+
+def test_a_finished_stage_is_only_read(uninterrupted, toy_dataset):
+  state, workdir = uninterrupted
+  stage = make_stage(toy_dataset)
+
+  def no_more(start):
+    raise AssertionError('trained again')
+
+  stage = dataclasses.replace(stage, train_batches=no_more)
+  assert_identical(run(stage, workdir), state)
+
+
+def test_a_broken_loss_stops_with_stage_step_and_term(toy_dataset, tmp_path):
+  class Poisoned(Interrupting):
+    def __getitem__(self, index):
+      sample = dict(super().__getitem__(index))
+      if self.reads >= self.after:
+        sample['depth'] = np.full_like(sample['depth'], np.inf)
+      return sample
+
+  source = Poisoned(toy_dataset.source('train'), 27, lambda: None)
+  with pytest.raises(NotFiniteError) as error:
+    run(make_stage(toy_dataset, source=source), tmp_path)
+  message = str(error.value)
+  assert 'loss/depth = inf' in message
+  assert 'stage distilled, step' in message
+  # Terms that are sound are not accused, and neither is the sum of all.
+  assert 'semantic' not in message and 'loss =' not in message
+  # The last checkpoint is from before, sound, and enough to go on with.
+  checkpoints = Checkpoints(tmp_path / 'checkpoints')
+  stage = make_stage(toy_dataset)
+  state = checkpoints.restore_last(stage.init())
+  assert 0 < int(state.step) < 9
+  finite = jax.tree.map(lambda x: np.isfinite(x).all(), state.params)
+  assert all(jax.tree.leaves(finite))
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_score(
+  uninterrupted, toy_dataset
+):
+  _, workdir = uninterrupted
+  log = [e for e in read_log(workdir) if e['kind'] == 'eval']
+  best = min(log, key=lambda e: e['depth/abs_error'])['step']
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  state = checkpoints.restore_best(make_stage(toy_dataset).init())
+  assert int(state.step) == best
