@@ -195,7 +195,7 @@ class Problem:
   Attributes:
     tasks: name -> task.
     network: the network.
-    tx: the optimiser.
+    tx: the optimizer.
     parallel: compiles the step as a run does.
     state: to begin with, of `uniform`.
     batch: on the devices.

@@ -76,10 +76,10 @@ def _draw_frame(seed):
     image = Image.fromarray(rng.uniform(low, high, cells).astype(np.float32))
     return np.asarray(image.resize(_SIZE[::-1], Image.Resampling.BICUBIC))
 
-  grey = smooth((32, 64), 20, 230)[..., None]
+  gray = smooth((32, 64), 20, 230)[..., None]
   tint = np.stack([smooth((4, 8), -20, 20) for _ in range(3)], -1)
   noise = rng.normal(0, 1, (*_SIZE, 1)) + rng.normal(0, 0.4, (*_SIZE, 3))
-  image = np.clip(grey + tint + noise, 0, 255).astype(np.uint8)
+  image = np.clip(gray + tint + noise, 0, 255).astype(np.uint8)
   ids = np.clip(smooth((8, 16), 0, 40), 1, 33).astype(np.uint8)
   raw = 1 + 256 * np.clip(smooth((8, 16), 0, 100), 0.5, 126)
   raw = np.round(raw / 16) * 16 + 1  # matched to a sixteenth of a pixel

@@ -157,7 +157,7 @@ def work(case, rival, shapes):
 
 
 def make_batch(size):
-  """Random images and labels, [b h w c]; a tenth of the pixels unlabelled."""
+  """Random images and labels, [b h w c]; a tenth of the pixels unlabeled."""
   import numpy as np
 
   rng = np.random.default_rng(0)

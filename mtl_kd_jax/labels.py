@@ -35,17 +35,17 @@ class Label:
       is augmented.
     unit: the unit in words of the result table, e.g. 'm'; '' if it has none.
     classes: the class names in the order of their ids (quantity 'class' only).
-    colours: (red, green, blue) in 0..255 of every class, where the dataset has
-      colours of its own; () to draw some.
+    colors: (red, green, blue) in 0..255 of every class, where the dataset has
+      colors of its own; () to draw some.
   """
 
   quantity: str
   unit: str = ''
   classes: tuple[str, ...] = ()
-  colours: tuple[tuple[int, int, int], ...] = ()
+  colors: tuple[tuple[int, int, int], ...] = ()
 
   def missing(self, size: tuple[int, int]) -> np.ndarray:
-    """An array [h w] or [h w c] in which every pixel is unlabelled."""
+    """An array [h w] or [h w c] in which every pixel is unlabeled."""
     dtype, channels, value = _FORMS[self.quantity]
     shape = (*size, channels) if channels else size
     return np.full(shape, value, dtype)

@@ -6,7 +6,7 @@ from fixtures.paths import SHARED_DATA
 from fixtures.samples import LABELS, RandomSource
 
 # Before jax is imported anywhere. Tests compile for longer than they compute:
-# LLVM's optimisations would take nearly half the time. Where other work takes
+# LLVM's optimizations would take nearly half the time. Where other work takes
 # the processors, four devices on two of them may have to wait for each other
 # for longer than the 40 seconds after which XLA kills the process.
 os.environ['XLA_FLAGS'] = ' '.join(

@@ -13,7 +13,7 @@ RESCALES = ('none', 'square', 'linear')
 def make(c: float = 0.4, rescale: str = 'square') -> GradientBalancer:
   """Direction d with the largest min_t <g_t, d> in |d - g_0| <= c |g_0|.
 
-  g_0 is the mean gradient. d = g_0 + c |g_0| / |g_w| g_w, where w minimises
+  g_0 is the mean gradient. d = g_0 + c |g_0| / |g_w| g_w, where w minimizes
   g_w^T g_0 + c |g_0| |g_w| over the simplex and g_w = sum_t w_t g_t (Liu et al.
   2021, algorithm 1).
 

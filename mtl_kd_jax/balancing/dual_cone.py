@@ -34,7 +34,7 @@ def make_upgrad(
 
   def rule(gram, step, state, p):
     p = _per_task(p, step, preference)
-    g = _regularised(gram, epsilon)
+    g = _regularized(gram, epsilon)
     # v = p_i e_i + u, for all i at once.
     u = nonnegative_qp(g, -g * p[None, :])
     return plain(p + jnp.sum(u, 1)), state
@@ -60,7 +60,7 @@ def make_dualproj(
 
   def rule(gram, step, state, p):
     p = _per_task(p, step, preference)
-    g = _regularised(gram, epsilon)
+    g = _regularized(gram, epsilon)
     pull = jnp.matmul(g, p[:, None], precision='highest')
     return plain(p + nonnegative_qp(g, -pull)[:, 0]), state
 
@@ -72,7 +72,7 @@ def _per_task(p, step, preference):
   return p if preference else p / step.count
 
 
-def _regularised(gram, epsilon):
+def _regularized(gram, epsilon):
   g = gram.scaled
   trace = jnp.trace(g)
   g = g / jnp.where(trace > 0, trace, 1)

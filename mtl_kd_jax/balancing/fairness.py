@@ -39,7 +39,7 @@ def make_fairgrad(alpha: float = 1.0) -> GradientBalancer:
   """Weights with G w = w^(-1/alpha), w > 0 (Ban & Ji 2024).
 
   alpha-fairness of the falls of the losses: 1 is proportional fairness (the
-  equation of Nash-MTL, not shortened), 2 the least potential delay, towards
+  equation of Nash-MTL, not shortened), 2 the least potential delay, toward
   infinity max-min.
 
   Args:

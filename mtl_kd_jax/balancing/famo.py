@@ -1,4 +1,4 @@
-"""FAMO: fast adaptive multitask optimisation, from losses alone."""
+"""FAMO: fast adaptive multitask optimization, from losses alone."""
 
 import jax
 import jax.numpy as jnp

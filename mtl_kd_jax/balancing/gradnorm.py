@@ -21,7 +21,7 @@ def make(alpha: float = 1.5, learning_rate: float = 0.025) -> GradientBalancer:
   the paper's algorithm 1. Weights are kept above 1e-4.
 
   Args:
-    alpha: how strongly slow tasks are favoured. 1.5 and 0.12 in the paper.
+    alpha: how strongly slow tasks are favored. 1.5 and 0.12 in the paper.
     learning_rate: of Adam on w.
 
   Raises:

@@ -1,6 +1,6 @@
 """Impartial learning: equal scaled losses (L), equal projections (G), or both.
 
-Liu et al. 2021, "Towards Impartial Multi-task Learning".
+Liu et al. 2021, "Toward Impartial Multi-task Learning".
 """
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from mtl_kd_jax.balancing.vectors import from_losses
 
 
 def make_l(learning_rate: float = 1e-4) -> Balancer:
-  """IMTL-L: minimises sum_t e^(s_t) L_t - s_t over s too.
+  """IMTL-L: minimizes sum_t e^(s_t) L_t - s_t over s too.
 
   It brings every e^(s_t) L_t to 1.
 

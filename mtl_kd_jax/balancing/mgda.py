@@ -9,7 +9,7 @@ def make() -> GradientBalancer:
   """Weights with the least |sum_t w_t g_t|^2 on the simplex.
 
   Desideri 2012; Sener & Koltun 2018 (eq. 3), whose MGDA-UB is this rule on
-  features. Favours tasks with small gradients; a task whose gradient is 0 gets
+  features. Favors tasks with small gradients; a task whose gradient is 0 gets
   all the weight and stops the others, which is what Pareto-stationary means.
   """
 

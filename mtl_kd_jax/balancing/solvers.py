@@ -85,7 +85,7 @@ class SimplexPoint(NamedTuple):
 def simplex_minimum(
   gram: Gram, present: jax.Array, radius: float = 0.0
 ) -> SimplexPoint:
-  """Minimises over the simplex, exactly.
+  """Minimizes over the simplex, exactly.
 
   With the mean gradient g_0 and a radius r,
 

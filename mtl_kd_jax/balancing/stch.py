@@ -1,4 +1,4 @@
-"""Smooth Tchebycheff scalarisation: a soft maximum of the losses."""
+"""Smooth Tchebycheff scalarization: a soft maximum of the losses."""
 
 from collections.abc import Mapping
 
@@ -33,7 +33,7 @@ def make(
 
   Args:
     form: 'paper' or 'log'.
-    mu: smoothness; towards 0 only the worst loss counts.
+    mu: smoothness; toward 0 only the worst loss counts.
     warmup: steps of the warm-up of 'log'; LibMTL has 4 epochs. Without, m_t is
       the first loss.
     preference: task -> p_t; None for 1.

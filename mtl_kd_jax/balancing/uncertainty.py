@@ -1,6 +1,6 @@
 """Homoscedastic uncertainty: weights that are learned as noise of the tasks.
 
-The weights are parameters s_t = log sigma_t^2 of the balancer with an optimiser
+The weights are parameters s_t = log sigma_t^2 of the balancer with an optimizer
 of their own, and not of the network: the gradient with respect to them needs no
 backward pass, and weight decay, which would pull them toward weight 1, stays
 away from them.
@@ -26,14 +26,14 @@ def make(
   init: float = 0.0,
   learning_rate: float = 1e-4,
 ) -> Balancer:
-  """Minimises over s as well, s_t = log sigma_t^2, one of three forms.
+  """Minimizes over s as well, s_t = log sigma_t^2, one of three forms.
 
       kendall  sum_t e^(-s_t) L_t (/ 2 for a regression) + s_t / 2
       half     sum_t e^(-s_t) L_t / 2 + s_t / 2, whatever the task
       liebel   sum_t e^(-s_t) L_t / 2 + log(1 + e^(s_t))
 
   Kendall, Gal & Cipolla 2018 (eq. 7 and 10); `half` is what the code of MTAN
-  and its successors computes; Liebel & Koerner 2018, whose regulariser
+  and its successors computes; Liebel & Koerner 2018, whose regularizer
   is positive, so that the total never becomes negative.
 
   Args:
@@ -76,7 +76,7 @@ def make(
 
 
 def descend(tx, gradient, state, present):
-  """One optimiser step on {'s', 'opt_state'}; absent tasks keep their s."""
+  """One optimizer step on {'s', 'opt_state'}; absent tasks keep their s."""
   gradient = jnp.clip(gradient, -1e15, 1e15)  # Adam squares it
   updates, opt_state = tx.update(gradient, state['opt_state'], state['s'])
   s = optax.apply_updates(state['s'], updates)

@@ -1,4 +1,4 @@
-"""Around a balancer: weights smoothed or reused, gradients normalised."""
+"""Around a balancer: weights smoothed or reused, gradients normalized."""
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ def normalized(balancer: GradientBalancer, kind: str) -> GradientBalancer:
 
   n_t is |g_t| ('l2'), L_t ('loss') or L_t |g_t| ('loss+'), as in the code of
   Sener & Koltun 2018. The weights that come out are those of the gradients as
-  they were. (That code solves with normalised gradients and applies the result
+  they were. (That code solves with normalized gradients and applies the result
   to the losses as they are; here, as in LibMTL, what is combined is what was
   solved with.)
 

@@ -70,7 +70,7 @@ def _add_gradients(balancing):
   balancing.cagrad = ConfigDict({'c': 0.4, 'rescale': 'square'})
   # Adam's learning rate on the logarithms of the losses' scales.
   balancing.imtl_h = ConfigDict({'learning_rate': 1e-4})
-  # alpha: how strongly slow tasks are favoured; Adam's learning rate.
+  # alpha: how strongly slow tasks are favored; Adam's learning rate.
   balancing.gradnorm = ConfigDict({'alpha': 1.5, 'learning_rate': 0.025})
   # The direction is shortened to this norm; 0 for never.
   balancing.nash_mtl = ConfigDict({'max_norm': 1.0})

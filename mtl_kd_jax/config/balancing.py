@@ -29,7 +29,7 @@ def make_configured_balancer(
     values: config.balancing.
     tasks: the tasks that are learned.
     features: names the backbone's features, which takes a second or more.
-    steps_per_epoch: optimiser steps in an epoch.
+    steps_per_epoch: optimizer steps in an epoch.
     device_batch: samples of a batch on one device.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Config -> dataset, tasks, networks, optimisers: the wiring.
+"""Config -> dataset, tasks, networks, optimizers: the wiring.
 
 `build` raises InputError for whatever can be known to be wrong before a step is
 taken. Only this file, config_values.py, balancing_values.py and jobs/ read the
@@ -54,7 +54,7 @@ class Experiment:
     dataset: the dataset, opened.
     tasks: the tasks, in their order.
     parallel: the devices.
-    steps_per_epoch: optimiser steps in an epoch, of every stage.
+    steps_per_epoch: optimizer steps in an epoch, of every stage.
   """
 
   config: ConfigDict
@@ -275,7 +275,7 @@ def build(config: ConfigDict, *, data: bool = True) -> Experiment:
   Args:
     config: see configs/common.py.
     data: whether to open the dataset. Without, the stages can be made and
-      initialised but not run: an epoch counts as one step.
+      initialized but not run: an epoch counts as one step.
 
   Raises:
     InputError: anything in it cannot be used, or the data are missing.

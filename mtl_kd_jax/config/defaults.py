@@ -103,7 +103,7 @@ def _add_cityscapes(data, *, tasks):
   cityscapes.classes = 7
   # What the task 'depth' is: 'inverse_depth', the raw numbers of the disparity
   # files / 65535 as in the literature; 'disparity' in pixels of the full size;
-  # or 'depth' in metres.
+  # or 'depth' in meters.
   cityscapes.depth = 'inverse_depth'
   # Labels that are needed, and archives read: as above until they are set.
   cityscapes.tasks = tasks
@@ -150,7 +150,7 @@ def _add_folder(data):
   folder.test = ''
   # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
   folder.image = '{split}/image/{frame}.png'
-  # Whether frames may lack maps: they are unlabelled for that task.
+  # Whether frames may lack maps: they are unlabeled for that task.
   folder.partial = False
   folder.semantic = ConfigDict()
   # Maps of class ids, .png or .npy; '' for none.
@@ -159,7 +159,7 @@ def _add_folder(data):
   folder.semantic.classes = ()
   # The id of each class in the files; () for 0, 1, 2 ...
   folder.semantic.ids = ()
-  # Ids that mean unlabelled. Any other id is an error.
+  # Ids that mean unlabeled. Any other id is an error.
   folder.semantic.ignore = (-1, 255)
   folder.depth = ConfigDict()
   # Maps of depth, .png or .npy; '' for none.
@@ -168,15 +168,15 @@ def _add_folder(data):
   folder.depth.quantity = 'depth'
   # The unit after scaling, for the tables.
   folder.depth.unit = 'm'
-  # What a stored number is multiplied with: 0.001 for millimetres.
+  # What a stored number is multiplied with: 0.001 for millimeters.
   folder.depth.scale = 1.0
-  # Stored numbers that mean unlabelled, as NaN and infinity always do.
+  # Stored numbers that mean unlabeled, as NaN and infinity always do.
   folder.depth.invalid = (0,)
   folder.normals = ConfigDict()
-  # Unit vectors in .npy, or as colours, v = max / 2 * (n + 1), in .png; '' for
+  # Unit vectors in .npy, or as colors, v = max / 2 * (n + 1), in .png; '' for
   # none.
   folder.normals.files = ''
-  # The stored vector or colour that means unlabelled.
+  # The stored vector or color that means unlabeled.
   folder.normals.invalid = (0, 0, 0)
 
 

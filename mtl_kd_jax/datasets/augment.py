@@ -53,7 +53,7 @@ def zoom(
   published code divides that too). The picture is then one of the same scene
   at 1/scale of its size through a lens `scale` times as long, so that normals
   keep their direction. Labels take the nearest pixel, normals too: blending
-  them would shorten them and would mix labelled with unlabelled pixels.
+  them would shorten them and would mix labeled with unlabeled pixels.
 
   Args:
     sample: as in `augment`.
@@ -62,7 +62,7 @@ def zoom(
     labels: as in `augment`.
   """
   h, w = sample['image'].shape[:2]
-  # Pixel centres: the crop's edges, not its outer pixels' centres, are mapped
+  # Pixel centers: the crop's edges, not its outer pixels' centers, are mapped
   # onto the image's edges (align_corners=False).
   y = (np.arange(h) + 0.5) / scale + corner[0] - 0.5
   x = (np.arange(w) + 0.5) / scale + corner[1] - 0.5

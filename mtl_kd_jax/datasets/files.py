@@ -14,20 +14,20 @@ SUFFIXES = (*LOSSLESS, '.jpg', '.jpeg')
 # then when several threads are in it.
 _PARSING = threading.Lock()
 # How far from 1 the length of a vector may be. Floats: float16 passes, blended
-# vectors do not. Colours: three roundings to a step of 2/255 pass.
+# vectors do not. Colors: three roundings to a step of 2/255 pass.
 _LENGTH_TOLERANCE = {'f': 0.01, 'u': 0.03}
 
 
 def read_array(
-  path: pathlib.Path, *, finite: bool = True, colours: bool = False
+  path: pathlib.Path, *, finite: bool = True, colors: bool = False
 ) -> np.ndarray:
   """Reads a file: [h w] or [h w c] of its own dtype.
 
   Args:
-    path: the file. Grey pictures are [h w], of 16 bits uint16.
+    path: the file. Gray pictures are [h w], of 16 bits uint16.
     finite: whether NaN and infinity are refused.
-    colours: whether pictures are meant as such: always [h w 3]. Otherwise a
-      palette PNG gives the numbers of its colours, which is what it is used for
+    colors: whether pictures are meant as such: always [h w 3]. Otherwise a
+      palette PNG gives the numbers of its colors, which is what it is used for
       in label maps.
 
   Raises:
@@ -40,9 +40,7 @@ def read_array(
   if suffix not in SUFFIXES:
     raise bad(path, f'one of {", ".join(SUFFIXES)}', repr(suffix))
   try:
-    array = (
-      _load_npy(path) if suffix == '.npy' else _load_picture(path, colours)
-    )
+    array = _load_npy(path) if suffix == '.npy' else _load_picture(path, colors)
   except Exception as error:
     # A damaged file makes the parsers raise almost anything.
     reason = str(error) or type(error).__name__
@@ -64,10 +62,10 @@ def _load_npy(path):
   return np.array(mapped)
 
 
-def _load_picture(path, colours):
+def _load_picture(path, colors):
   with Image.open(path) as picture:
     # Of 16 bits, Pillow's conversion would keep the lowest 8.
-    if colours and not picture.mode.startswith(('I', 'F')):
+    if colors and not picture.mode.startswith(('I', 'F')):
       picture = picture.convert('RGB')
     array = np.array(picture)
   return array.astype(np.uint8) if array.dtype == bool else array
@@ -95,32 +93,32 @@ def check_shape(
     raise bad(path, f'an array [{wanted}]', f'{list(array.shape)}')
 
 
-def read_colours(path: pathlib.Path) -> np.ndarray:
+def read_colors(path: pathlib.Path) -> np.ndarray:
   """Bytes, or floats in [0, 1], of [h w 3]: float32 in [0, 1].
 
   Raises:
     InputError: the file cannot be read, or holds something else.
   """
-  array = read_array(path, colours=True)
+  array = read_array(path, colors=True)
   check_shape(path, array, (None, None, 3))
   if array.dtype == np.uint8:
     return array.astype(np.float32) / np.float32(255)
   if array.dtype.kind != 'f':
     raise bad(path, 'bytes, or floats in [0, 1]', f'dtype {array.dtype}')
-  check_range(path, array, 0, 1, 'colours in [0, 1]')
+  check_range(path, array, 0, 1, 'colors in [0, 1]')
   return array.astype(np.float32)
 
 
 def as_vectors(
   path: pathlib.Path, array: np.ndarray, missing: np.ndarray | None = None
 ) -> np.ndarray:
-  """Floats as they are, or colours as v / (max / 2) - 1: unit, [h w 3].
+  """Floats as they are, or colors as v / (max / 2) - 1: unit, [h w 3].
 
   Args:
     path: for messages.
     array: float, uint8 or uint16 [h w 3].
     missing: bool [h w], where there is no vector. None: where a float vector,
-      or the colour, is 0, 0, 0.
+      or the color, is 0, 0, 0.
 
   Returns:
     float32 [h w 3], of length 1 within rounding; 0, 0, 0 where missing.

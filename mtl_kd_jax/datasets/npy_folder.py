@@ -164,11 +164,11 @@ def _read(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
 
 
 def read_image(path: pathlib.Path, size) -> np.ndarray:
-  """Colours in [0, 1], float32 [h w 3]."""
+  """Colors in [0, 1], float32 [h w 3]."""
   image = _load(path, size, channels=3)
   if image.dtype.kind != 'f':
     raise files.bad(path, 'floats in [0, 1]', f'dtype {image.dtype}')
-  files.check_range(path, image, 0, 1, 'colours in [0, 1]')
+  files.check_range(path, image, 0, 1, 'colors in [0, 1]')
   return image.astype(np.float32)
 
 
@@ -192,7 +192,7 @@ def depth_reader(*, most: float, unit: str) -> Reader:
 
   Args:
     most: the largest number that may stand there.
-    unit: what the numbers are, for messages: 'metres'.
+    unit: what the numbers are, for messages: 'meters'.
   """
   return functools.partial(_read_depth, most=most, unit=unit)
 

@@ -1,4 +1,4 @@
-"""Hides labels of a source, so that its samples are labelled in part.
+"""Hides labels of a source, so that its samples are labeled in part.
 
 What a sample keeps depends on (seed, index) alone: it is the same in every
 epoch, in every stage of a run and in every process, and another task's share

@@ -25,7 +25,7 @@ def by_valid_mean(values: np.ndarray, factors: Factors) -> np.ndarray:
 
   A block in which fewer than half of the pixels are valid is not valid. So the
   share of valid pixels stays about what it was, and what is missing counts
-  neither as a number nor as its neighbours'.
+  neither as a number nor as its neighbors'.
 
   Args:
     values: uint16 [h*fy w*fx], 0 where not valid.

@@ -1,4 +1,4 @@
-"""Other sizes for images and labels: areas for colours, one pixel for labels.
+"""Other sizes for images and labels: areas for colors, one pixel for labels.
 
 Both map the edges of the picture onto the edges of the new one, so that image
 and labels stay aligned whatever the two sizes are.
@@ -24,7 +24,7 @@ def by_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """The pixel under the centre of each new pixel; nothing is blended.
+  """The pixel under the center of each new pixel; nothing is blended.
 
   Args:
     array: labels of any dtype [h w] or [h w c].
@@ -33,10 +33,10 @@ def nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   Returns:
     A new array of the same dtype, [height width] or [height width c].
   """
-  return array[np.ix_(*centres(array.shape[:2], size))]
+  return array[np.ix_(*centers(array.shape[:2], size))]
 
 
-def centres(old: tuple[int, int], new: tuple[int, int]) -> tuple:
+def centers(old: tuple[int, int], new: tuple[int, int]) -> tuple:
   """Rows and columns of the pixels that `nearest` takes, int [height], [width].
 
   Args:

@@ -137,7 +137,7 @@ def _shares(facts) -> list[str]:
 
 
 def _histogram(task, label, surveys, width) -> Table:
-  """The share of labelled pixels of each class, in every split."""
+  """The share of labeled pixels of each class, in every split."""
   shares = {}
   for split, found in surveys.items():
     total = sum(f.known for f in found.labels[task])
@@ -146,7 +146,7 @@ def _histogram(task, label, surveys, width) -> Table:
       for i in range(len(label.classes))
     ]
   table = Table(
-    title=f'{task}: share of the labelled pixels',
+    title=f'{task}: share of the labeled pixels',
     title_justify='left',
     box=SIMPLE_HEAD,
     collapse_padding=True,
@@ -206,9 +206,9 @@ def draw_sheet(
   if not samples:
     return False
   legend = {
-    dataset.labels[t].classes[i]: colour
+    dataset.labels[t].classes[i]: color
     for t, task in tasks.items()
-    for i, colour in enumerate(_palette(dataset.labels[t], task))
+    for i, color in enumerate(_palette(dataset.labels[t], task))
   }
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ def _note(label, array) -> str:
   if label.quantity in ('depth', 'disparity'):
     low, high = np.quantile(array[known], (0.02, 0.98))
     return f'dark {low:.3g} to light {high:.3g} {label.unit}'.rstrip()
-  return f'{known.mean():.0%} labelled'
+  return f'{known.mean():.0%} labeled'
 
 
 def _borders(classes: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ class ConvNormReLU(nn.Module):
   Attributes:
     features: channels of the result.
     size: side of the kernel.
-    norm: makes a normalisation.
+    norm: makes a normalization.
     dilation: of the kernel.
   """
 
@@ -163,7 +163,7 @@ def _rates(x, size):
 
 def _prediction(x, channels, size):
   # Without the factor for a ReLU, which would begin with depths of tens of
-  # metres.
+  # meters.
   x = nn.Dense(channels, kernel_init=xavier_normal, name='out')(x)
   return resize_bilinear(x, size)
 

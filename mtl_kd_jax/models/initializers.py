@@ -6,5 +6,5 @@ import flax.linen as nn
 # so the reference; flax's own xavier_normal cuts the tails off.
 xavier_normal = nn.initializers.variance_scaling(1.0, 'fan_avg', 'normal')
 
-# What a ReLU halves on the way back, as torchvision initialises its ResNets.
+# What a ReLU halves on the way back, as torchvision initializes its ResNets.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')

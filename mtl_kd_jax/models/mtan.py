@@ -97,7 +97,7 @@ class Mask(nn.Module):
   """What a task takes of a map, decided by two 1x1 convolutions.
 
   Attributes:
-    norm: makes a normalisation.
+    norm: makes a normalization.
   """
 
   norm: Callable[..., nn.Module]

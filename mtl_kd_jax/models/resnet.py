@@ -61,7 +61,7 @@ class ResNet(nn.Module):
     """Computes the features, the same for all tasks.
 
     Args:
-      image: float32 [b h w 3] in [0, 1]; it is normalised here, since ImageNet
+      image: float32 [b h w 3] in [0, 1]; it is normalized here, since ImageNet
         weights expect that. h and w multiples of `stride`.
       tasks: nothing here depends on them.
       train: whether BatchNorm uses, and records, the statistics of this batch.
@@ -107,7 +107,7 @@ class BasicBlock(nn.Module):
 
   Attributes:
     features: channels.
-    norm: makes a normalisation.
+    norm: makes a normalization.
     stride: of the first convolution and of the shortcut.
     dilation: of both convolutions.
   """
@@ -134,7 +134,7 @@ class Bottleneck(nn.Module):
 
   Attributes:
     features: channels of the 3x3 convolution, a quarter of the result's.
-    norm: makes a normalisation.
+    norm: makes a normalization.
     stride: of the 3x3 convolution and of the shortcut.
     dilation: of the 3x3 convolution.
   """

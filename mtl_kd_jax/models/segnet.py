@@ -175,7 +175,7 @@ class Block(nn.Module):
   Attributes:
     features: channels of the result.
     conv: makes a convolution.
-    norm: makes a normalisation.
+    norm: makes a normalization.
     depth: how many of them in a row.
   """
 

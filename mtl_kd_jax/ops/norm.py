@@ -14,10 +14,10 @@ import jax.numpy as jnp
 
 
 class BatchNorm(nn.Module):
-  """Normalises each channel over batch and space (Ioffe & Szegedy 2015).
+  """Normalizes each channel over batch and space (Ioffe & Szegedy 2015).
 
   Attributes:
-    use_running_average: normalise with the running statistics, and keep them;
+    use_running_average: normalize with the running statistics, and keep them;
       otherwise with those of the batch, which are recorded.
     axis_name: the mapped device axis over which statistics are taken; None
       when the batch is not split by hand.
@@ -35,7 +35,7 @@ class BatchNorm(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [b ... c] to the same shape and dtype.
 
-    A batch of a single value per channel normalises to the bias, where PyTorch
+    A batch of a single value per channel normalizes to the bias, where PyTorch
     raises; its variance is recorded as 0.
     """
     channels = x.shape[-1:]

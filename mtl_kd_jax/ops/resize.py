@@ -1,7 +1,7 @@
 """Bilinear resizing as PyTorch's `interpolate`, without a gather.
 
 Resizing an axis is a product with a sparse matrix of two entries per row.
-Doubling, which networks do most, has them at neighbouring places: it is two
+Doubling, which networks do most, has them at neighboring places: it is two
 weighted sums of shifted maps, whose gradient is of the same kind. A gather's
 would be a scatter, which is slow everywhere. `jax.image.resize` has no
 `align_corners`.

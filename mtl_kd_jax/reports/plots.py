@@ -131,7 +131,7 @@ def draw_balance(
 
 
 def _balance_lines(axis, lines, kind, tasks):
-  """The curves of one kind; an alignment is dashed, in its task's colour."""
+  """The curves of one kind; an alignment is dashed, in its task's color."""
   keys = _keys(lines, f'{kind}/')
   pairs = [k for k in keys if 'alignment/' not in k]
   values = []
@@ -147,10 +147,10 @@ def _balance_lines(axis, lines, kind, tasks):
     if kind == 'cosine' and objectives[-1] == f'alignment/{objectives[0]}':
       label = f'{objectives[0]} · its alignment'
     task = objectives[-1].removeprefix('alignment/')
-    colour = f'C{tasks.index(task) if task in tasks else 7}'
+    color = f'C{tasks.index(task) if task in tasks else 7}'
     if kind == 'cosine' and not aligned:
-      colour = f'C{len(tasks) + pairs.index(key)}'
-    style = {'color': colour, 'ls': '--' if aligned else '-'}
+      color = f'C{len(tasks) + pairs.index(key)}'
+    style = {'color': color, 'ls': '--' if aligned else '-'}
     if len(y) > 20:
       axis.plot(x, y, alpha=0.2, lw=0.7, **style)
       y = _smooth(y)
@@ -242,10 +242,10 @@ def draw_samples(
   Args:
     samples: name -> 'image' float [h w 3] in [0, 1], and a label for each task;
       'outlines' bool [h w], drawn over the image in a column of its own.
-    tasks: the tasks, for their colours.
+    tasks: the tasks, for their colors.
     path: the file to write.
     notes: name -> task -> what is written under its label.
-    legend: name of a class -> its colour, uint8 RGB.
+    legend: name of a class -> its color, uint8 RGB.
   """
   columns = ['image', *tasks, 'outlines']
   h, w = max(s['image'].shape[:2] for s in samples.values())
@@ -320,18 +320,18 @@ def _curve(axis, log, kind, key, task):
       continue
     x, y = np.array(points, float).T
     label = _SINGLE if stage == f'teacher_{task}' else stage
-    colour = {_SINGLE: 'C7', 'uniform': 'C0', 'distilled': 'C1'}.get(label)
+    color = {_SINGLE: 'C7', 'uniform': 'C0', 'distilled': 'C1'}.get(label)
     marker = 'o' if kind == 'eval' else None
     if kind == 'train' and len(y) > 20:
-      axis.plot(x, y, color=colour, alpha=0.25, lw=0.8)
+      axis.plot(x, y, color=color, alpha=0.25, lw=0.8)
       y = _smooth(y)
-    axis.plot(x, y, color=colour, label=label, lw=1.4, marker=marker, ms=2.5)
+    axis.plot(x, y, color=color, label=label, lw=1.4, marker=marker, ms=2.5)
   if not stages:
     axis.set_visible(False)
 
 
 def _smooth(y, window=9):
-  """A centred running mean whose window shrinks at both ends."""
+  """A centerd running mean whose window shrinks at both ends."""
   half = min(window, len(y)) // 2
   return np.array(
     [y[max(0, i - half) : i + half + 1].mean() for i in range(len(y))]

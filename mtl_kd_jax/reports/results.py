@@ -39,7 +39,7 @@ class Rows:
     self.predictions[SINGLE_TASK] |= evaluation.predictions
 
   def add_missing_teacher(self, task: str) -> None:
-    """Leaves the place of a single-task network empty: dashes and grey."""
+    """Leaves the place of a single-task network empty: dashes and gray."""
     part = self.experiment.tasks[task]
     dataset = self.experiment.dataset
     blank = dataset.labels[task].missing(dataset.image_size)

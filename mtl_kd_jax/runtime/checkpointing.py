@@ -64,7 +64,7 @@ class Checkpoints:
     """Saves the newest state; returns before it is on disk.
 
     Args:
-      step: number of optimiser steps taken.
+      step: number of optimizer steps taken.
       state: pytree of global arrays. It is copied first, so that the next step
         may overwrite it.
       finished: whether the stage ends here.
@@ -147,7 +147,7 @@ def read_variables(
 ) -> dict[str, Any]:
   """The variables of a finished stage of another run, which stays untouched.
 
-  Unlike a restored state they do not depend on how the stage was optimised.
+  Unlike a restored state they do not depend on how the stage was optimized.
 
   Args:
     directory: the stage's folder.

@@ -2,7 +2,7 @@
 
 Keys are 'loss/<task>', 'alignment/<task>', and of objectives 'weight/<one>',
 'norm/<one>', 'cosine/<one>/<other>' and 'conflict/<one>/<other>', where an
-objective is a task or 'alignment/<task>'. 'labelled/<task>' and 'combined' say
+objective is a task or 'alignment/<task>'. 'labeled/<task>' and 'combined' say
 whether the others mean anything in a step, and are not logged.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 OBSERVED = 'balance'
 _OF_TASKS = ('loss', 'weight', 'norm', 'cosine', 'conflict')
 _OF_GRADIENTS = ('norm', 'cosine', 'conflict')
-_FLAGS = ('labelled', 'combined')
+_FLAGS = ('labeled', 'combined')
 
 
 def objectives_of(key: str) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def _mean(name, steps):
   kind = name.split('/')[0]
   flags = []
   if kind in _OF_TASKS:
-    flags += [f'labelled/{x}' for x in objectives_of(name)]
+    flags += [f'labeled/{x}' for x in objectives_of(name)]
   if kind in _OF_GRADIENTS:
     flags += ['combined']
   counts = [math.prod(step.get(f, 1.0) for f in flags) for step in steps]

@@ -53,9 +53,9 @@ class Task:
     columns: metric name -> how to read it, in the order of the table.
     headline: the metric that enters the relative gain, e.g. 'miou'.
     render: (label or prediction of one image [h w (c)], label of that image)
-      -> uint8 [h w 3]; NumPy. The label gives the colour scale, so that one
-      colour means the same in a whole row of pictures. Pixels without a label
-      are grey.
+      -> uint8 [h w 3]; NumPy. The label gives the color scale, so that one
+      color means the same in a whole row of pictures. Pixels without a label
+      are gray.
   """
 
   name: str

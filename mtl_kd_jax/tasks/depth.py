@@ -8,9 +8,9 @@ import numpy as np
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import base
 
-_UNLABELLED = (90, 90, 90)
-# Perceptually even, dark = near; a few knots of a sequential colour map.
-_COLOURS = np.array(
+_UNLABELED = (90, 90, 90)
+# Perceptually even, dark = near; a few knots of a sequential color map.
+_COLORS = np.array(
   [
     (24, 15, 62),
     (86, 35, 122),
@@ -78,7 +78,7 @@ def _render(x, label, *, far_is_large):
   shade = np.clip((depth - low) / max(high - low, 1e-6), 0, 1)
   if not far_is_large:
     shade = 1 - shade
-  knots = np.linspace(0, 1, len(_COLOURS))
-  rgb = np.stack([np.interp(shade, knots, c) for c in _COLOURS.T], axis=-1)
+  knots = np.linspace(0, 1, len(_COLORS))
+  rgb = np.stack([np.interp(shade, knots, c) for c in _COLORS.T], axis=-1)
   # A prediction may be negative; only an exact 0 is a missing label.
-  return np.where(depth[..., None] != 0, rgb, _UNLABELLED).astype(np.uint8)
+  return np.where(depth[..., None] != 0, rgb, _UNLABELED).astype(np.uint8)

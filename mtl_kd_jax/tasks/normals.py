@@ -96,9 +96,9 @@ def _median(histogram: np.ndarray) -> float:
 
 
 def _render(x, label):
-  del label  # directions have one fixed colouring
+  del label  # directions have one fixed coloring
   length = np.linalg.norm(x, axis=-1, keepdims=True)
   direction = x / np.maximum(length, 1e-12)
-  # x right, y up and towards the camera as red, green and blue.
+  # x right, y up and toward the camera as red, green and blue.
   rgb = 127.5 * (1 + direction * np.array([1, -1, -1]))
   return np.where(length > 0, rgb, 90).astype(np.uint8)

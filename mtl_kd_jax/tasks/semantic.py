@@ -9,20 +9,20 @@ import numpy as np
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import base
 
-_UNLABELLED = (90, 90, 90)
+_UNLABELED = (90, 90, 90)
 
 
 def make(label: Label) -> base.Task:
   """Makes the task for the classes of `label`.
 
-  Loss: -log softmax(prediction)[label], averaged over labelled pixels
+  Loss: -log softmax(prediction)[label], averaged over labeled pixels
   (KD4MTL; Li & Bilen 2020).
   Metrics, all from one confusion matrix over the whole split: mIoU, the mean
   over classes of intersection / union, where a class that occurs neither in
   label nor in prediction does not count; and pixel accuracy.
   """
   classes = len(label.classes)
-  palette = np.array(label.colours or _palette(classes), np.uint8)
+  palette = np.array(label.colors or _palette(classes), np.uint8)
 
   def statistics(prediction, label, valid):
     predicted = jnp.argmax(prediction, axis=-1)
@@ -33,8 +33,8 @@ def make(label: Label) -> base.Task:
   def render(x, label):
     del label  # the palette is the same in every picture
     class_id = x if x.ndim == 2 else x.argmax(axis=-1)
-    labelled = class_id[..., None] >= 0
-    return np.where(labelled, palette[class_id], np.uint8(_UNLABELLED))
+    labeled = class_id[..., None] >= 0
+    return np.where(labeled, palette[class_id], np.uint8(_UNLABELED))
 
   return base.Task(
     name='semantic',
@@ -74,9 +74,9 @@ def _metrics(statistics):
 
 
 def _palette(classes: int) -> np.ndarray:
-  """Distinct colours, uint8 [classes 3]: hues a golden angle apart."""
-  colours = [
+  """Distinct colors, uint8 [classes 3]: hues a golden angle apart."""
+  colors = [
     colorsys.hsv_to_rgb(0.58 + 0.381966 * i, 0.5, (0.92, 0.66)[i % 2])
     for i in range(classes)
   ]
-  return np.round(255 * np.array(colours)).astype(np.uint8)
+  return np.round(255 * np.array(colors)).astype(np.uint8)

@@ -14,7 +14,7 @@ import jax
 from mtl_kd_jax.balancing.gram import in_order, inner_products
 from mtl_kd_jax.distillation.alignment import Distillation
 from mtl_kd_jax.tasks.base import Task
-from mtl_kd_jax.training.loss_terms import alignment_name, labelled
+from mtl_kd_jax.training.loss_terms import alignment_name, labeled
 from mtl_kd_jax.training.passes import run_passes
 from mtl_kd_jax.training.state import TrainState
 
@@ -48,7 +48,7 @@ def observe_step(
   Returns:
     float32 scalars: 'norm/<name>'; 'cosine/<task>/<task>' of all pairs;
     'cosine/<task>/alignment/<task>' of each task with its own alignment; and
-    'labelled/<task>'. What concerns a task without a label is 0.
+    'labeled/<task>'. What concerns a task without a label is 0.
   """
   asked = distillation.ask(teachers, batch['image']) if teachers else None
   passes = run_passes(
@@ -74,4 +74,4 @@ def observe_step(
   seen |= {
     f'cosine/{a}/{b}': gram.cosines[place[a], place[b]] for a, b in pairs
   }
-  return seen | labelled(batch, tasks, axis_name=axis_name)
+  return seen | labeled(batch, tasks, axis_name=axis_name)

@@ -22,7 +22,7 @@ from mtl_kd_jax.balancing import GradientBalancer
 from mtl_kd_jax.balancing.gram import Gram, in_order, inner_products
 from mtl_kd_jax.distillation.alignment import Distillation
 from mtl_kd_jax.tasks.base import Task
-from mtl_kd_jax.training.loss_terms import labelled, present_objectives
+from mtl_kd_jax.training.loss_terms import labeled, present_objectives
 from mtl_kd_jax.training.passes import Part, Passes, add, run_passes
 from mtl_kd_jax.training.state import BACKBONE, TrainState
 
@@ -49,7 +49,7 @@ class Mixed(NamedTuple):
 
 
 class StepGradient(NamedTuple):
-  """What a step needs beside the optimiser, of the global batch.
+  """What a step needs beside the optimizer, of the global batch.
 
   Attributes:
     gradient: like the parameters.
@@ -152,7 +152,7 @@ def step_gradient(
   return StepGradient(
     {BACKBONE: mixed.gradient} | own,
     _report(parts, losses, mixed, total)
-    | labelled(batch, tasks, axis_name=axis_name),
+    | labeled(batch, tasks, axis_name=axis_name),
     dict(state.batch_stats) | passes.batch_stats,
     mixed.state,
   )

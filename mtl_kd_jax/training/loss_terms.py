@@ -94,7 +94,7 @@ def present_objectives(
 ) -> dict[str, jax.Array]:
   """Which objectives the global batch has anything for, bool scalars.
 
-  A task is there when a pixel of it is labelled; an alignment always is, since
+  A task is there when a pixel of it is labeled; an alignment always is, since
   it needs no label.
 
   Args:
@@ -105,25 +105,25 @@ def present_objectives(
     mode: of `MODES`.
     axis_name: the mapped device axis, if any.
   """
-  known = labelled(batch, tasks, axis_name=axis_name)
+  known = labeled(batch, tasks, axis_name=axis_name)
   always = jnp.ones(())
   if distilled and mode == 'task':
     known = {}
-  return {n: known.get(f'labelled/{n}', always) > 0 for n in names}
+  return {n: known.get(f'labeled/{n}', always) > 0 for n in names}
 
 
-def labelled(
+def labeled(
   batch: Mapping[str, jax.Array],
   tasks: Mapping[str, Task],
   *,
   axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-  """Whether the global batch has any label of a task, as 'labelled/<task>'.
+  """Whether the global batch has any label of a task, as 'labeled/<task>'.
 
   A mean loss of 0 is no news of a task without labels. Float32, 0 or 1.
   """
   known = {
-    f'labelled/{name}': jnp.any(task.valid(batch[name])).astype(jnp.float32)
+    f'labeled/{name}': jnp.any(task.valid(batch[name])).astype(jnp.float32)
     for name, task in tasks.items()
   }
   return known if axis_name is None else jax.lax.pmax(known, axis_name)

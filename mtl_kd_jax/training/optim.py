@@ -1,4 +1,4 @@
-"""Schedules and optax chains; the adaptors' own optimiser."""
+"""Schedules and optax chains; the adaptors' own optimizer."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def make_schedule(
       whole epochs (PyTorch's StepLR, stepped at the end of an epoch); or
       'cosine', from `learning_rate` to 0 over the run.
     learning_rate: the initial one.
-    steps_per_epoch: optimiser steps in an epoch.
+    steps_per_epoch: optimizer steps in an epoch.
     epochs: length of the run.
     step_epochs: see 'step'.
     step_factor: see 'step'.
@@ -57,7 +57,7 @@ def make_adam(
 ) -> optax.GradientTransformation:
   """Adam whose weight decay is added to the gradient, as torch.optim.Adam's.
 
-  That is not AdamW: the decay passes through Adam's normalisation.
+  That is not AdamW: the decay passes through Adam's normalization.
   """
   adam = optax.adam(learning_rate)
   if weight_decay == 0:
@@ -68,7 +68,7 @@ def make_adam(
 def make_student_optimizer(
   network: optax.GradientTransformation, adaptors: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-  """Routes the adaptors' parameters to their own optimiser."""
+  """Routes the adaptors' parameters to their own optimizer."""
 
   def labels(params):
     return {key: 'adaptors' if key == ADAPTORS else 'network' for key in params}

@@ -38,13 +38,13 @@ class Stage:
     network: the network.
     tasks: the tasks it is trained on and scored by.
     balancer: weighs the task losses, or combines their gradients.
-    tx: the optimiser.
+    tx: the optimizer.
     distillation: how teachers are asked, if there are any.
     pretrained: variables of the backbone to begin with, if there are any.
     image_size: (height, width) in pixels.
     seed: of the run.
     epochs: length of the stage.
-    steps_per_epoch: optimiser steps in one.
+    steps_per_epoch: optimizer steps in one.
     parallel: places arrays and compiles.
     train_batches: (first step) -> iterator over the remaining batches.
     eval_batches: () -> iterator over the split that is reported.
@@ -74,7 +74,7 @@ class Stage:
 
   @property
   def total_steps(self) -> int:
-    """Length of the stage in optimiser steps."""
+    """Length of the stage in optimizer steps."""
     return self.epochs * self.steps_per_epoch
 
   def init(self) -> TrainState:

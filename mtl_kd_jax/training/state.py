@@ -23,11 +23,11 @@ class TrainState:
   """The state of one stage, a pytree of global, unreplicated arrays.
 
   Attributes:
-    step: int32 scalar, number of optimiser steps taken.
+    step: int32 scalar, number of optimizer steps taken.
     params: the network's parameters; a distilled student's adaptors stand
       among them under the key 'adaptors'.
     batch_stats: BatchNorm's running means and variances.
-    opt_state: the optimiser's state.
+    opt_state: the optimizer's state.
     balancer_state: the balancer's state.
   """
 
@@ -106,7 +106,7 @@ def init_state(
     network: the stage's network.
     image_size: (height, width) in pixels.
     balancer: the stage's balancer.
-    tx: the stage's optimiser.
+    tx: the stage's optimizer.
     distillation: adds adaptors to the parameters, when there are teachers.
     mode: how alignment losses enter the balancing (objectives.py).
     pretrained: {'params', 'batch_stats'} of the backbone, to begin with in

@@ -18,7 +18,7 @@ from mtl_kd_jax.distillation.alignment import Distillation
 from mtl_kd_jax.tasks.base import Statistics, Task, masked_mean
 from mtl_kd_jax.training.gradients import StepGradient, step_gradient
 from mtl_kd_jax.training.loss_terms import (
-  labelled,
+  labeled,
   make_objectives,
   present_objectives,
 )
@@ -43,7 +43,7 @@ def train_step(
   mode: str = 'outside',
   axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Takes one optimiser step.
+  """Takes one optimizer step.
 
   It descends on L = sum_t w_t L_t + sum_t lambda_t l^d_t (Li & Bilen 2020),
   where the balancer gives w_t, or combines the gradients of the tasks. Without
@@ -56,7 +56,7 @@ def train_step(
     network: the stage's network.
     tasks: the tasks it is trained on.
     balancer: gives the weights w_t, or the direction.
-    tx: the optimiser.
+    tx: the optimizer.
     seed: of the run; the step's random key is folded from it.
     distillation: how teachers are asked; needed when `teachers` is not empty.
     level: what a gradient balancer combines: gradients with respect to the
@@ -66,7 +66,7 @@ def train_step(
 
   Returns:
     The next state, and float32 scalars by name: 'loss/<task>',
-    'labelled/<task>' (1 if the batch has any label of the task, else 0),
+    'labeled/<task>' (1 if the batch has any label of the task, else 0),
     'alignment/<task>', 'loss' (the sum L), 'gradient_norm' and
     'weight/<objective>'. Of a gradient balancer also 'norm/<objective>',
     'cosine/<objective>/<objective>' and 'conflict/...' (1 where that is below
@@ -141,7 +141,7 @@ def _weighted_gradient(
   # Shares add up, so gradients are summed over devices and never averaged.
   gradients, losses = _total((gradients, losses), axis_name)
   losses |= {f'weight/{n}': w for n, w in weights.items()}
-  losses |= labelled(batch, tasks, axis_name=axis_name)
+  losses |= labeled(batch, tasks, axis_name=axis_name)
   return StepGradient(gradients, losses, batch_stats, balancer_state)
 
 
@@ -227,7 +227,7 @@ def task_losses(
   *,
   axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-  """The mean loss of every task over its labelled pixels, 0 without any.
+  """The mean loss of every task over its labeled pixels, 0 without any.
 
   Args:
     predictions: task -> float [b h w c].

@@ -74,7 +74,7 @@ CASES = [
 ]
 
 
-# What is compiled here runs for microseconds: optimising it takes far longer.
+# What is compiled here runs for microseconds: optimizing it takes far longer.
 quick_jit = functools.partial(
   jax.jit, compiler_options={'xla_backend_optimization_level': 0}
 )

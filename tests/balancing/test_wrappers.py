@@ -1,4 +1,4 @@
-"""Smoothed and refreshed weights, normalised gradients, against NumPy."""
+"""Smoothed and refreshed weights, normalized gradients, against NumPy."""
 
 import jax
 import numpy as np

@@ -9,10 +9,10 @@ from mtl_kd_jax.datasets.nyuv2.depth_normals import Camera, normals_from_depth
 from mtl_kd_jax.labels import Label
 
 H, W = 24, 32
-FOCAL, CENTRE = 28.0, (11.0, 17.5)  # pixels; off the middle on purpose
+FOCAL, CENTER = 28.0, (11.0, 17.5)  # pixels; off the middle on purpose
 # n . (X, Y, Z) = OFFSET in front of the camera, slanted in both directions.
 NORMAL = np.array([-0.36, 0.48, -0.8])
-OFFSET = -2.0  # metres
+OFFSET = -2.0  # meters
 LABELS = {
   'semantic': Label('class', classes=('a', 'b', 'c', 'd')),
   'depth': Label('depth', unit='m'),
@@ -21,17 +21,17 @@ LABELS = {
 }
 
 
-def plane_depth(y, x, *, normal=NORMAL, offset=OFFSET, focal, centre):
+def plane_depth(y, x, *, normal=NORMAL, offset=OFFSET, focal, center):
   """Depth of the plane along z at pixels (y, x), from the camera's equation."""
-  slope_y, slope_x = (y - centre[0]) / focal, (x - centre[1]) / focal
+  slope_y, slope_x = (y - center[0]) / focal, (x - center[1]) / focal
   return offset / (normal[0] * slope_x + normal[1] * slope_y + normal[2])
 
 
-def render_plane(*, normal=NORMAL, offset=OFFSET, focal=FOCAL, centre=CENTRE):
+def render_plane(*, normal=NORMAL, offset=OFFSET, focal=FOCAL, center=CENTER):
   """A sample of the plane; image and classes carry a pattern of their own."""
   y, x = np.mgrid[:H, :W].astype(float)
   depth = plane_depth(
-    y, x, normal=normal, offset=offset, focal=focal, centre=centre
+    y, x, normal=normal, offset=offset, focal=focal, center=center
   )[..., None]
   rng = np.random.default_rng(3)
   return {
@@ -53,21 +53,21 @@ def with_holes(sample):
 
 
 def source_positions(scale, corner):
-  """Where, in the source, the centres of the zoomed pixels lie."""
+  """Where, in the source, the centers of the zoomed pixels lie."""
   y = (np.arange(H) + 0.5) / scale + corner[0] - 0.5
   x = (np.arange(W) + 0.5) / scale + corner[1] - 0.5
   return y, x
 
 
 def source_pixels(scale, corner):
-  """The pixels whose squares hold those centres, one at a time."""
+  """The pixels whose squares hold those centers, one at a time."""
   y, x = source_positions(scale, corner)
   rows = [min(max(int(np.floor(p + 0.5)), 0), H - 1) for p in y]
   columns = [min(max(int(np.floor(p + 0.5)), 0), W - 1) for p in x]
   return rows, columns
 
 
-# (scale, corner); no corner puts a centre on a border between two pixels.
+# (scale, corner); no corner puts a center on a border between two pixels.
 ZOOMS = [
   (1.2, (0.0, 0.0)),
   (1.2, (2.3, 4.7)),
@@ -87,7 +87,7 @@ def test_depth_is_the_planes_at_the_source_pixel_divided_by_the_zoom(
   rows, columns = source_pixels(scale, corner)
   for i, row in enumerate(rows):
     for j, column in enumerate(columns):
-      depth = plane_depth(row, column, focal=FOCAL, centre=CENTRE)
+      depth = plane_depth(row, column, focal=FOCAL, center=CENTER)
       actual = float(zoomed['depth'][i, j, 0])
       assert actual == pytest.approx(depth / scale, rel=1e-6)
       actual = float(zoomed['disparity'][i, j, 0])
@@ -98,9 +98,9 @@ def test_depth_is_the_planes_at_the_source_pixel_divided_by_the_zoom(
 def test_zoom_is_the_smaller_scene_seen_through_a_longer_lens(scale, corner):
   sample = render_plane()
   zoomed = zoom(sample, scale, corner, labels=LABELS)
-  # The same rays: focal length times `scale`, the centre where they put it.
-  centre = scale * (np.array(CENTRE) + 0.5 - corner) - 0.5
-  lens = {'focal': scale * FOCAL, 'centre': centre}
+  # The same rays: focal length times `scale`, the center where they put it.
+  center = scale * (np.array(CENTER) + 0.5 - corner) - 0.5
+  lens = {'focal': scale * FOCAL, 'center': center}
   small = {'offset': OFFSET / scale}
   expected = render_plane(**small, **lens)
   # Labels are of the nearest source pixel: up to half a source pixel, that is
@@ -130,10 +130,10 @@ def random_plane(seed):
 
 @pytest.mark.parametrize('seed', range(8))
 @pytest.mark.parametrize('scale', [3, 5])
-def test_an_odd_zoom_has_the_exact_plane_where_centres_stay_centres(
+def test_an_odd_zoom_has_the_exact_plane_where_centers_stay_centers(
   seed, scale
 ):
-  # Of `scale` pixels the middle one has its centre where the source pixel has.
+  # Of `scale` pixels the middle one has its center where the source pixel has.
   normal, offset = random_plane(seed)
   rng = np.random.default_rng(seed)
   corner = rng.integers(0, (H - H // scale, W - W // scale))
@@ -144,7 +144,7 @@ def test_an_odd_zoom_has_the_exact_plane_where_centres_stay_centres(
     normal=normal,
     offset=offset / scale,
     focal=scale * FOCAL,
-    centre=scale * (np.array(CENTRE) + 0.5 - corner) - 0.5,
+    center=scale * (np.array(CENTER) + 0.5 - corner) - 0.5,
   )
   middle = np.s_[scale // 2 :: scale, scale // 2 :: scale]
   for task in ('depth', 'disparity', 'normals'):
@@ -173,7 +173,7 @@ def test_augment_gives_the_exact_plane_of_the_pixel_that_it_took(seed):
     normal=normal,
     offset=offset,
     focal=FOCAL,
-    centre=CENTRE,
+    center=CENTER,
   )
   for task, values in (
     ('depth', depth / scale),
@@ -191,7 +191,7 @@ def test_augment_gives_the_exact_plane_of_the_pixel_that_it_took(seed):
 @pytest.mark.parametrize('mirror', [False, True])
 def test_normals_are_still_those_of_the_depth(scale, corner, mirror):
   changed = zoom(render_plane(), scale, corner, labels=LABELS)
-  cy, cx = scale * (np.array(CENTRE) + 0.5 - corner) - 0.5
+  cy, cx = scale * (np.array(CENTER) + 0.5 - corner) - 0.5
   if mirror:
     changed, cx = flip_horizontally(changed, labels=LABELS), W - 1 - cx
   camera = Camera(scale * FOCAL, scale * FOCAL, cx, cy)
@@ -221,7 +221,7 @@ def test_depth_and_disparity_stay_each_others_inverse():
 
 def test_mirroring_is_the_mirrored_scene():
   mirrored = render_plane(
-    normal=NORMAL * [-1, 1, 1], centre=(CENTRE[0], W - 1 - CENTRE[1])
+    normal=NORMAL * [-1, 1, 1], center=(CENTER[0], W - 1 - CENTER[1])
   )
   flipped = flip_horizontally(render_plane(), labels=LABELS)
   for task in ('depth', 'disparity', 'normals'):

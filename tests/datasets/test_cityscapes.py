@@ -1,4 +1,4 @@
-"""Cityscapes as it is read: classes, colours, and what depth means."""
+"""Cityscapes as it is read: classes, colors, and what depth means."""
 
 import pickle
 
@@ -77,7 +77,7 @@ def test_a_smaller_size_takes_means_and_middles(folder):
 
 
 def test_the_nineteen_classes_are_the_official_ones():
-  # As published: name, label id, training id, category, colour.
+  # As published: name, label id, training id, category, color.
   official = """
     road 7 0 flat 128,64,128; sidewalk 8 1 flat 244,35,232
     building 11 2 construction 70,70,70; wall 12 3 construction 102,102,156
@@ -94,16 +94,16 @@ def test_the_nineteen_classes_are_the_official_ones():
   for line in official.replace('\n', ';').split(';'):
     if not line.strip():
       continue
-    name, label_id, train_id, category, colour = line.split()
+    name, label_id, train_id, category, color = line.split()
     label_id, train_id = int(label_id), int(train_id)
     assert nineteen[label_id] == train_id
     assert LABELS[19].classes[train_id] == name.replace('_', ' ')
     assert LABELS[7].classes[seven[label_id]] == category
-    assert ','.join(map(str, LABELS[19].colours[train_id])) == colour
+    assert ','.join(map(str, LABELS[19].colors[train_id])) == color
     scored.add(label_id)
   others = [i for i in range(256) if i not in scored]
   assert (nineteen[others] == -1).all() and (seven[others] == -1).all()
-  assert len(LABELS[7].colours) == len(LABELS[7].classes) == 7
+  assert len(LABELS[7].colors) == len(LABELS[7].classes) == 7
 
 
 def test_seven_categories_join_the_nineteen_classes(folder):
@@ -118,13 +118,13 @@ def test_seven_categories_join_the_nineteen_classes(folder):
 
 
 @pytest.mark.parametrize('classes', [7, 19])
-def test_pictures_of_labels_have_the_official_colours(folder, classes):
+def test_pictures_of_labels_have_the_official_colors(folder, classes):
   dataset = open_in(folder, classes=classes)
   task = make_tasks(('semantic',), dataset.labels, dataset='cityscapes')
   label = dataset.source('train')[0]['semantic']
   picture = task['semantic'].render(label, label)
-  for i, colour in enumerate(LABELS[classes].colours):
-    assert (picture[label == i] == colour).all()
+  for i, color in enumerate(LABELS[classes].colors):
+    assert (picture[label == i] == color).all()
   road = np.argwhere(FRAME['gtFine'] == 7)[0]
   assert tuple(picture[tuple(road)]) == (128, 64, 128)
 
@@ -233,7 +233,7 @@ def test_without_the_task_depth_no_disparities_are_needed(tmp_path):
   assert copies(tmp_path) == {'64x128', '64x128_disparity_camera'}
 
 
-def test_metres_without_a_camera_are_answered_with_what_to_download(tmp_path):
+def test_meters_without_a_camera_are_answered_with_what_to_download(tmp_path):
   files = cityscapes_files.make_files(size=SIZE)
   some = {k: x for k, x in files.items() if not k.startswith('camera')}
   cityscapes_files.write_zips(tmp_path, some)
@@ -285,7 +285,7 @@ def test_a_folder_without_archives_is_answered_with_where_to_get_them(tmp_path):
     ('image_size', (0, 128)),
     ('image_size', (32.5, 64)),
     ('classes', 8),
-    ('depth', 'metres'),
+    ('depth', 'meters'),
   ],
 )
 def test_options_that_cannot_be_used_are_refused(tmp_path, key, value):

@@ -1,4 +1,4 @@
-"""Spoilt archives are named, and nothing half-prepared is left behind."""
+"""Spoiled archives are named, and nothing half-prepared is left behind."""
 
 import io
 import os
@@ -72,14 +72,14 @@ def changed(content):
   )
 
 
-# file -> how it is spoilt, and what the message says
-SPOILT = {
+# file -> how it is spoiled, and what the message says
+SPOILED = {
   'image of another size': (IMAGE, lambda a: a[:-1], ('16x32', '15x32')),
-  'image that is grey': (IMAGE, lambda a: a[..., 0], ('colour', "'L'")),
+  'image that is gray': (IMAGE, lambda a: a[..., 0], ('color', "'L'")),
   'image with alpha': (
     IMAGE,
     lambda a: np.concatenate([a, a[..., :1]], -1),
-    ('colour', 'RGBA'),
+    ('color', 'RGBA'),
   ),
   'labels of another size': (LABELS, lambda a: a[:, :-1], ('16x31',)),
   'labels of the training': (
@@ -92,7 +92,7 @@ SPOILT = {
     lambda a: changed(a).astype(np.uint8),
     ('0 to 33', '34'),
   ),
-  'labels in colour': (LABELS, lambda a: np.stack([a] * 3, -1), ("'RGB'",)),
+  'labels in color': (LABELS, lambda a: np.stack([a] * 3, -1), ("'RGB'",)),
   'labels of instances': (
     LABELS,
     lambda a: a.astype(np.uint16) * 1000,
@@ -123,9 +123,9 @@ SPOILT = {
 
 
 @pytest.mark.parametrize('write', ['zips', 'tree'])
-@pytest.mark.parametrize('case', SPOILT)
-def test_a_spoilt_file_is_named(tmp_path, case, write):
-  name, spoil, parts = SPOILT[case]
+@pytest.mark.parametrize('case', SPOILED)
+def test_a_spoiled_file_is_named(tmp_path, case, write):
+  name, spoil, parts = SPOILED[case]
   files = cityscapes_files.make_files(size=SIZE)
   good = files[name]
   files[name] = spoil(good)

@@ -67,7 +67,7 @@ def test_its_depth_is_inverse_depth_and_the_table_says_so(folder):
     ('label_7', 255, 'classes 0..6'),
   ],
 )
-def test_a_spoilt_file_is_named(folder, name, value, expected):
+def test_a_spoiled_file_is_named(folder, name, value, expected):
   path = folder / 'train' / name / '1.npy'
   array = np.load(path)
   array[3, 5] = value

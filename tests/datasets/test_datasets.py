@@ -64,14 +64,14 @@ def test_samples_have_the_promised_forms(dataset):
 
 
 def test_samples_have_valid_values(dataset):
-  labelled = dict.fromkeys(dataset.labels, 0)
+  labeled = dict.fromkeys(dataset.labels, 0)
   for sample in all_samples(dataset):
     assert sample['image'].min() >= 0 and sample['image'].max() <= 1
     assert sample['image'].std() > 0
     for task, label in dataset.labels.items():
       array = sample[task]
       missing = (array == label.missing(SIZE)).reshape(*SIZE, -1).all(-1)
-      labelled[task] += (~missing).sum()
+      labeled[task] += (~missing).sum()
       values = array[~missing]
       assert np.isfinite(values).all()
       if label.quantity == 'class':
@@ -81,8 +81,8 @@ def test_samples_have_valid_values(dataset):
         np.testing.assert_allclose(length, 1, rtol=0, atol=1e-2)
       else:
         assert (values > 0).all()
-  for task, count in labelled.items():
-    assert count > 0, f'{task} is never labelled'
+  for task, count in labeled.items():
+    assert count > 0, f'{task} is never labeled'
 
 
 def test_samples_do_not_change_between_reads_and_may_be_written_to(dataset):

@@ -90,7 +90,7 @@ def test_the_unit_of_depth_does_not_matter():
   np.testing.assert_allclose(fit(depth * 1000), fit(depth), atol=1e-5)
 
 
-def test_missing_depth_has_no_normal_and_does_not_bend_its_neighbours():
+def test_missing_depth_has_no_normal_and_does_not_bend_its_neighbors():
   normal = unit((-0.3, 0.5, -0.8))
   depth = plane(normal, -2)
   rng = np.random.default_rng(1)
@@ -104,7 +104,7 @@ def test_missing_depth_has_no_normal_and_does_not_bend_its_neighbours():
   assert angle(normals, normal)[given].max() < 0.02
 
 
-def test_few_valid_neighbours_are_not_enough():
+def test_few_valid_neighbors_are_not_enough():
   whole = plane((0, 0, -1), -2)
   depth = np.zeros_like(whole)
   depth[20, 10:30] = whole[20, 10:30]  # a line

@@ -76,7 +76,7 @@ def inverted(depth, missing):
   return np.where(missing[..., None], 0, 0.3 / np.maximum(depth, 1e-3))
 
 
-def as_colours(normals, missing):
+def as_colors(normals, missing):
   return np.where(missing[..., None], 0, (normals + 1) / 2)
 
 
@@ -134,7 +134,7 @@ ILLNESSES = {
     'train: image',
     'bytes from 0 to 255',
   ),
-  'standardised': (
+  'standardized': (
     change_images(lambda image: (image - 0.5) / 0.25),
     'train: image',
     'values from -',
@@ -144,15 +144,15 @@ ILLNESSES = {
     'train: depth',
     'behaves like disparity',
   ),
-  'millimetres': (
+  'millimeters': (
     change('depth', lambda x, _: (1000 * x).astype(np.uint16)),
     'train: depth',
-    'should be metres',
+    'should be meters',
   ),
-  'centimetres': (
+  'centimeters': (
     change('depth', lambda x, _: 100 * x),
     'train: depth',
-    'should be metres',
+    'should be meters',
   ),
   'negative depth': (
     change('depth', lambda x, missing: np.where(missing[..., None], -1, x)),
@@ -170,8 +170,8 @@ ILLNESSES = {
     'train: semantic',
     'no whole numbers',
   ),
-  'colours': (
-    change('normals', as_colours),
+  'colors': (
+    change('normals', as_colors),
     'train: normals',
     'none has a negative component',
   ),

@@ -114,8 +114,8 @@ def test_frames_are_read_as_they_are_described(root):
       for index, number in enumerate((7, 21, 26)):
         classes[frame['class'] == number] = index
       np.testing.assert_array_equal(sample['semantic'], classes)
-      metres = frame['mm'][..., None] / 1000
-      np.testing.assert_allclose(sample['depth'], metres, rtol=1e-6)
+      meters = frame['mm'][..., None] / 1000
+      np.testing.assert_allclose(sample['depth'], meters, rtol=1e-6)
       np.testing.assert_array_equal(sample['normals'], frame['normal'])
 
 
@@ -148,7 +148,7 @@ def test_ids_of_npy_files_may_be_floats_and_negative(root):
   assert classes.dtype == np.int32
 
 
-def test_a_palette_png_holds_ids_as_a_map_and_colours_as_an_image(root):
+def test_a_palette_png_holds_ids_as_a_map_and_colors_as_an_image(root):
   ids = Image.fromarray(make_frame(0)['class'])
   ids.putpalette([i // 3 % 256 for i in range(768)][::-1])
   expected = open_folder(root).source('train')[0]['semantic']
@@ -156,8 +156,8 @@ def test_a_palette_png_holds_ids_as_a_map_and_colours_as_an_image(root):
   ids.save(root / 'training/rgb/a1.png')
   sample = open_folder(root).source('train')[0]
   np.testing.assert_array_equal(sample['semantic'], expected)
-  colours = np.asarray(ids.convert('RGB')) / 255
-  np.testing.assert_allclose(sample['image'], colours, atol=1e-6)
+  colors = np.asarray(ids.convert('RGB')) / 255
+  np.testing.assert_allclose(sample['image'], colors, atol=1e-6)
 
 
 def test_depth_that_is_missing_may_be_written_in_several_ways(root):
@@ -178,12 +178,12 @@ def test_depth_that_is_missing_may_be_written_in_several_ways(root):
   assert (read[:4] == 0).all() and (read[4:] == 5).all()
 
 
-def test_normals_may_be_colours(root):
+def test_normals_may_be_colors(root):
   normal = make_frame(3)['normal']
-  colours = np.round((normal + 1) * 127.5).astype(np.uint8)
-  colours[~normal.any(-1)] = 128
+  colors = np.round((normal + 1) * 127.5).astype(np.uint8)
+  colors[~normal.any(-1)] = 128
   for path in ('training/n/a1', 'training/n/a2', 'training/n/a10', 'held/n/b1'):
-    save(root / f'{path}.png', colours)
+    save(root / f'{path}.png', colors)
   normals = {'files': '{split}/n/{frame}.png', 'invalid': (128, 128, 128)}
   read = open_folder(root, normals=normals).source('val')[0]['normals']
   np.testing.assert_array_equal(read.any(-1), normal.any(-1))
@@ -192,12 +192,12 @@ def test_normals_may_be_colours(root):
   np.testing.assert_allclose(length, 1, atol=1e-6)
 
 
-@pytest.mark.parametrize('suffix', ['jpg', 'npy', 'grey.png'])
+@pytest.mark.parametrize('suffix', ['jpg', 'npy', 'gray.png'])
 def test_images_may_have_other_formats(root, suffix):
   ramp = np.linspace(0, 250, SIZE[1]).astype(np.uint8)
   image = np.broadcast_to(ramp[None, :, None], (*SIZE, 3))
   array = image / np.float32(255) if suffix == 'npy' else image
-  if suffix == 'grey.png':
+  if suffix == 'gray.png':
     array = image[..., 0]
   for path in ('training/i/a1', 'training/i/a2', 'training/i/a10', 'held/i/b1'):
     save(root / f'{path}.{suffix}', np.ascontiguousarray(array))
@@ -361,7 +361,7 @@ def test_a_listed_frame_without_an_image_is_named(root):
   assert_helpful(error.value, root / 'training/rgb/a3.png')
 
 
-def spoilt(kind, change):
+def spoiled(kind, change):
   return kind, lambda path: save(path, change(make_frame(1)[kind]))
 
 
@@ -369,29 +369,29 @@ def cut(path):
   path.write_bytes(path.read_bytes()[:60])
 
 
-SPOILT = {
+SPOILED = {
   'image, cut': ('rgb', cut),
   'image, empty': ('rgb', lambda path: path.write_bytes(b'')),
-  'image, another size': spoilt('rgb', lambda a: a[:-1]),
-  'image, 16 bits': spoilt('rgb', lambda a: a[..., 0].astype(np.uint16) * 256),
-  'class, an unknown id': spoilt('class', lambda a: np.maximum(a, 8)),
-  'class, coloured': spoilt('class', lambda a: np.stack([a] * 3, -1)),
-  'class, another size': spoilt('class', lambda a: a[:, 1:]),
+  'image, another size': spoiled('rgb', lambda a: a[:-1]),
+  'image, 16 bits': spoiled('rgb', lambda a: a[..., 0].astype(np.uint16) * 256),
+  'class, an unknown id': spoiled('class', lambda a: np.maximum(a, 8)),
+  'class, colored': spoiled('class', lambda a: np.stack([a] * 3, -1)),
+  'class, another size': spoiled('class', lambda a: a[:, 1:]),
   'class, cut': ('class', cut),
-  'depth, another size': spoilt('mm', lambda a: a[1:]),
-  'depth, coloured': spoilt('mm', lambda a: np.zeros((*SIZE, 3), np.uint8)),
-  'normal, blended': spoilt('normal', lambda a: a / 2),
-  'normal, NaN': spoilt('normal', lambda a: a * np.nan),
-  'normal, grey': spoilt('normal', lambda a: a[..., 0]),
-  'normal, signed': spoilt('normal', lambda a: (a * 127).astype(np.int8)),
-  'normal, another size': spoilt('normal', lambda a: a[1:]),
+  'depth, another size': spoiled('mm', lambda a: a[1:]),
+  'depth, colored': spoiled('mm', lambda a: np.zeros((*SIZE, 3), np.uint8)),
+  'normal, blended': spoiled('normal', lambda a: a / 2),
+  'normal, NaN': spoiled('normal', lambda a: a * np.nan),
+  'normal, gray': spoiled('normal', lambda a: a[..., 0]),
+  'normal, signed': spoiled('normal', lambda a: (a * 127).astype(np.int8)),
+  'normal, another size': spoiled('normal', lambda a: a[1:]),
   'normal, cut': ('normal', cut),
 }
 
 
-@pytest.mark.parametrize('case', SPOILT)
-def test_a_spoilt_file_is_named(root, case):
-  kind, spoil = SPOILT[case]
+@pytest.mark.parametrize('case', SPOILED)
+def test_a_spoiled_file_is_named(root, case):
+  kind, spoil = SPOILED[case]
   path = root / f'training/{kind}/a2.{"npy" if kind == "normal" else "png"}'
   spoil(path)
   console = Console(file=io.StringIO())

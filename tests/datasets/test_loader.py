@@ -17,7 +17,7 @@ AUGMENTATION = {'scales': (1.0, 1.2, 1.5), 'flip': True}
 
 
 class NumberedSource:
-  """Grey images that tell their number, however they are augmented."""
+  """Gray images that tell their number, however they are augmented."""
 
   def __init__(self, length):
     self._length = length
@@ -26,10 +26,10 @@ class NumberedSource:
     return self._length
 
   def __getitem__(self, index):
-    grey = np.full((*SIZE, 3), index / 64, np.float32)
+    gray = np.full((*SIZE, 3), index / 64, np.float32)
     labels = {t: label.missing(SIZE) for t, label in LABELS.items()}
     labels['semantic'] = np.full(SIZE, index % 4, np.int32)
-    return {'image': grey, **labels}
+    return {'image': gray, **labels}
 
 
 class BrokenSource(NumberedSource):
@@ -176,8 +176,8 @@ def test_two_processes_share_the_evaluation(monkeypatch):
     batches = list(evaluate(source))
     assert [len(b['image']) for b in batches] == [2, 2]
     for batch in batches:
-      labelled = (batch['semantic'] >= 0).all((1, 2))
-      seen += list(np.array(numbers(batch))[labelled])
+      labeled = (batch['semantic'] >= 0).all((1, 2))
+      seen += list(np.array(numbers(batch))[labeled])
   assert sorted(seen) == list(range(6))
 
 

@@ -154,7 +154,7 @@ def test_an_absent_folder_is_a_task_without_labels(folder, name):
   check(folder)
 
 
-def test_normals_that_are_all_zero_are_read_as_unlabelled(folder):
+def test_normals_that_are_all_zero_are_read_as_unlabeled(folder):
   np.save(folder / 'train/normal/1.npy', np.zeros((*SIZE, 3), np.float32))
   dataset = nyuv2.make(data_dir=str(folder))
   missing = dataset.labels['normals'].missing(SIZE)
@@ -223,10 +223,10 @@ def broken(array, value, where=(3, 5)):
   return array
 
 
-# file -> how it is spoilt, from what it should be
-SPOILT = {
+# file -> how it is spoiled, from what it should be
+SPOILED = {
   'image, another size': ('image', lambda a: a[:-1]),
-  'image, grey': ('image', lambda a: a[..., 0]),
+  'image, gray': ('image', lambda a: a[..., 0]),
   'image, axes as in PyTorch': ('image', lambda a: a.transpose(2, 0, 1)),
   'image, bytes': ('image', lambda a: (255 * a).astype(np.uint8)),
   'image, 0 to 255': ('image', lambda a: 255 * a),
@@ -251,7 +251,7 @@ SPOILT = {
   'depth, infinite': ('depth', lambda a: broken(a, np.inf)),
   'depth, complex': ('depth', lambda a: a.astype(complex)),
   'normal, another size': ('normal', lambda a: a[:-1]),
-  'normal, colours': ('normal', lambda a: (a + 1) / 2),
+  'normal, colors': ('normal', lambda a: (a + 1) / 2),
   'normal, blended': ('normal', lambda a: broken(a, [0.5, 0, 0])),
   'normal, too long': ('normal', lambda a: broken(a, [1, 1, 0])),
   'normal, NaN': ('normal', lambda a: broken(a, np.nan)),
@@ -259,9 +259,9 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize('case', SPOILT)
-def test_a_spoilt_file_is_named(folder, case):
-  name, spoil = SPOILT[case]
+@pytest.mark.parametrize('case', SPOILED)
+def test_a_spoiled_file_is_named(folder, case):
+  name, spoil = SPOILED[case]
   np.save(folder / f'train/{name}/1.npy', spoil(make_frame(1)[name]))
   before = snapshot(folder)
   with pytest.raises(InputError) as error:
@@ -324,15 +324,15 @@ def test_an_npz_under_the_name_of_an_npy_is_named(folder, length):
 
 
 @pytest.mark.parametrize(
-  'spoilt',
+  'spoiled',
   [np.zeros(3), np.float64(0), np.zeros((0, 0, 3))],
   ids=['row', 'number', 'empty'],
 )
-def test_a_spoilt_first_image_is_named_when_the_folder_is_opened(
-  folder, spoilt
+def test_a_spoiled_first_image_is_named_when_the_folder_is_opened(
+  folder, spoiled
 ):
   path = folder / 'train/image/0.npy'
-  np.save(path, spoilt)
+  np.save(path, spoiled)
   with pytest.raises(InputError) as error:
     nyuv2.make(data_dir=str(folder))
   assert_helpful(error.value, path)

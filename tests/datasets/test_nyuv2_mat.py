@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def copy(folder, tmp_path):
-  """A copy of it to be spoilt."""
+  """A copy of it to be spoiled."""
   shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
   return tmp_path
 
@@ -161,7 +161,7 @@ def test_normals_are_those_of_the_measured_surface(folder):
   assert not given[~measured].any()  # though depth is filled there
   assert (sample['depth'] > 0).all()
   assert given.sum() > 0.8 * measured.sum()
-  # Three points of the plane, through the colour camera of the toolbox.
+  # Three points of the plane, through the color camera of the toolbox.
   points = []
   for v, u in ((0, 0), (400, 20), (50, 500)):
     z = float(FRAMES['depths'][0][v, u])
@@ -216,8 +216,8 @@ def write_normals(folder, kind, frames=(0, 1, 2)):
     if kind == 'npy':
       np.save(folder / f'{i:04d}.npy', normals[i])
       continue
-    colours = np.round((normals[i] + 1) * 127.5).astype(np.uint8)
-    Image.fromarray(colours).save(folder / f'normals/{i:04d}.png')
+    colors = np.round((normals[i] + 1) * 127.5).astype(np.uint8)
+    Image.fromarray(colors).save(folder / f'normals/{i:04d}.png')
     mask = np.where(normals[i].any(-1), 255, 0).astype(np.uint8)
     Image.fromarray(mask).save(folder / f'masks/{i:04d}.png')
 
@@ -244,7 +244,7 @@ def test_a_frame_without_its_normals_is_named(folder, tmp_path):
 
 
 @pytest.mark.parametrize('spoil', ['size', 'length', 'mask', 'damage'])
-def test_a_spoilt_file_of_normals_is_named(folder, tmp_path, spoil):
+def test_a_spoiled_file_of_normals_is_named(folder, tmp_path, spoil):
   write_normals(tmp_path, 'png')
   path = tmp_path / 'normals' / '0002.png'
   if spoil == 'size':
@@ -270,7 +270,7 @@ def test_a_spoilt_file_of_normals_is_named(folder, tmp_path, spoil):
   [
     ('classes', 894),
     ('label_ids', 'nyu13'),
-    ('depth', 'metres'),
+    ('depth', 'meters'),
     ('image_size', (0, 80)),
     ('image_size', (80,)),
     ('crop', (45, 481, 41, 601)),
@@ -325,7 +325,7 @@ def save_mat(**fields):
   return lambda path: scipy.io.savemat(path, fields)
 
 
-SPOILT_MAPS = {
+SPOILED_MAPS = {
   'no map': ('classMapping40.mat', save_mat(className=[1])),
   'a short map': ('classMapping40.mat', save_mat(mapClass=MAP_40[:40])),
   'class 41': ('classMapping40.mat', save_mat(mapClass=MAP_40 + 1)),
@@ -352,9 +352,9 @@ SPOILT_MAPS = {
 }
 
 
-@pytest.mark.parametrize('case', SPOILT_MAPS)
+@pytest.mark.parametrize('case', SPOILED_MAPS)
 def test_a_wrong_map_or_split_is_named(copy, case):
-  name, write = SPOILT_MAPS[case]
+  name, write = SPOILED_MAPS[case]
   write(copy / name)
   with pytest.raises(InputError) as error:
     open_mat(copy, classes=13)
@@ -362,7 +362,7 @@ def test_a_wrong_map_or_split_is_named(copy, case):
 
 
 FIELDS = ('images', 'labels', 'depths', 'rawDepths')
-SPOILT_FIELDS = {
+SPOILED_FIELDS = {
   'absent': lambda a: None,
   'of another count': lambda a: a[:1],
   'rows before columns': lambda a: a.swapaxes(-1, -2),
@@ -371,11 +371,11 @@ SPOILT_FIELDS = {
 }
 
 
-@pytest.mark.parametrize('spoil', SPOILT_FIELDS)
+@pytest.mark.parametrize('spoil', SPOILED_FIELDS)
 @pytest.mark.parametrize('field', FIELDS)
 def test_a_missing_or_misshapen_field_is_named(copy, field, spoil):
   with h5py.File(copy / NAME, 'r+') as file:
-    array = SPOILT_FIELDS[spoil](file[field][()])
+    array = SPOILED_FIELDS[spoil](file[field][()])
     del file[field]
     if array is not None:
       file[field] = array
@@ -436,10 +436,10 @@ def test_a_damaged_frame_is_named(copy):
   'field, value, message',
   [
     ('labels', 895, 'ids up to 894'),
-    ('depths', 2500, 'metres in depths'),  # millimetres
-    ('depths', -0.1, 'metres in depths'),
-    ('depths', np.nan, 'metres in depths'),
-    ('rawDepths', np.inf, 'metres in rawDepths'),
+    ('depths', 2500, 'meters in depths'),  # millimeters
+    ('depths', -0.1, 'meters in depths'),
+    ('depths', np.nan, 'meters in depths'),
+    ('rawDepths', np.inf, 'meters in rawDepths'),
   ],
 )
 def test_a_wrong_number_is_named_when_its_frame_is_read(

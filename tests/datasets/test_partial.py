@@ -181,7 +181,7 @@ def test_unusable_shares_are_found_before_training(tmp_path):
     build(config)
 
 
-def test_the_teacher_of_an_unlabelled_task_still_supervises():
+def test_the_teacher_of_an_unlabeled_task_still_supervises():
   """Depth has no label: its head stands still, its alignment does not."""
   step, state = make_parts(distill=True)
   source = hide(RandomSource(5, (32, 32)), keep={'depth': 0.01}, seed=0)
@@ -192,7 +192,7 @@ def test_the_teacher_of_an_unlabelled_task_still_supervises():
   after, losses = jax.jit(step)(state, make_teachers(), batch)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, losses)))
   assert losses['loss/depth'] == 0 and losses['alignment/depth'] > 0
-  assert [float(losses[f'labelled/{t}']) for t in TASKS] == [1, 0, 1]
+  assert [float(losses[f'labeled/{t}']) for t in TASKS] == [1, 0, 1]
   same = jax.tree.map(np.array_equal, state.params, after.params)
   assert all(jax.tree.leaves(same['head_depth']))
   adaptors = [same['adaptors'][n] for n in same['adaptors'] if 'depth' in n]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtl_kd_jax.datasets.resample import by_area, centres, nearest
+from mtl_kd_jax.datasets.resample import by_area, centers, nearest
 
 SIZES = [
   ((12, 18), (4, 6)),
@@ -37,7 +37,7 @@ def test_bytes_are_averaged_without_rounding_or_overflow():
 
 
 @all_sizes
-def test_a_label_is_the_pixel_under_the_centre(old, new):
+def test_a_label_is_the_pixel_under_the_center(old, new):
   label = np.arange(old[0] * old[1], dtype=np.uint16).reshape(old)
   resized = nearest(label, new)
   assert resized.dtype == label.dtype and resized.shape == new
@@ -45,7 +45,7 @@ def test_a_label_is_the_pixel_under_the_centre(old, new):
     for j in range(new[1]):
       y, x = (i + 0.5) * old[0] / new[0], (j + 0.5) * old[1] / new[1]
       assert resized[i, j] == label[int(y), int(x)]
-  rows, columns = centres(old, new)
+  rows, columns = centers(old, new)
   np.testing.assert_array_equal(resized, label[rows][:, columns])
 
 
@@ -62,6 +62,6 @@ def test_images_and_labels_are_not_shifted_against_each_other():
   y, x = np.mgrid[: old[0], : old[1]].astype(float)
   image = by_area(np.stack([y, x, x], -1), new)
   label = nearest(np.stack([y, x], -1), new)
-  # A label is at most half a pixel from the centre of the image's area.
+  # A label is at most half a pixel from the center of the image's area.
   assert np.abs(image[..., :2] - label).max() <= 0.5 + 1e-4
   assert np.abs((image[..., :2] - label).mean(axis=(0, 1))).max() < 0.5

@@ -186,7 +186,7 @@ def test_values_and_types(samples):
     assert sample['normals'].dtype == np.float32
 
 
-def test_a_few_percent_are_unlabelled_and_not_the_same_for_all_tasks():
+def test_a_few_percent_are_unlabeled_and_not_the_same_for_all_tasks():
   gaps = [missing(scenes.render(0, 'val', i, (96, 128))) for i in range(60)]
   for task in TASKS:
     shares = np.array([gap[task].mean() for gap in gaps])
@@ -198,7 +198,7 @@ def test_a_few_percent_are_unlabelled_and_not_the_same_for_all_tasks():
     assert both < 0.7 * either
 
 
-def test_every_class_occurs_often_enough_to_be_learnt(samples):
+def test_every_class_occurs_often_enough_to_be_learned(samples):
   shares = np.stack([
     np.bincount(sample['semantic'].ravel() + 1, minlength=10)[1:]
     for sample in samples
@@ -217,19 +217,19 @@ def accuracy_of_counting(cells, classes, fitted):
   return np.mean(guess == classes[~fitted])
 
 
-def test_neither_colour_nor_place_gives_the_class_away(samples):
+def test_neither_color_nor_place_gives_the_class_away(samples):
   image = np.stack([sample['image'] for sample in samples])
   classes = np.stack([sample['semantic'] for sample in samples])
   valid = classes >= 0
   fitted = np.broadcast_to(
     np.arange(len(samples))[:, None, None] < 60, classes.shape
   )[valid]
-  colour = np.minimum((image * 6).astype(int), 5) @ [36, 6, 1]
+  color = np.minimum((image * 6).astype(int), 5) @ [36, 6, 1]
   y, x = np.mgrid[:12, :16].repeat(4, 1).repeat(4, 2)
   place = np.broadcast_to(y * 16 + x, classes.shape)
   classes = classes[valid]
   majority = accuracy_of_counting(0 * classes, classes, fitted)
-  assert accuracy_of_counting(colour[valid], classes, fitted) < majority + 0.05
+  assert accuracy_of_counting(color[valid], classes, fitted) < majority + 0.05
   assert accuracy_of_counting(place[valid], classes, fitted) < 0.62
 
 

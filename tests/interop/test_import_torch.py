@@ -504,24 +504,24 @@ def test_a_head_that_the_table_lacks_is_refused():
     (mtan_shapes(0.25), 'mtan', 0.25),
   ],
 )
-def test_a_file_of_the_reference_is_recognised(shapes, network, width):
+def test_a_file_of_the_reference_is_recognized(shapes, network, width):
   assert describe(numbered(shapes)) == (network, width, CHANNELS)
 
 
 @pytest.mark.parametrize('layers', [18, 34, 50])
-def test_a_resnet_is_recognised(layers):
+def test_a_resnet_is_recognized(layers):
   found = describe(numbered(resnet_shapes(layers, 0.5)))
   assert found == (f'resnet{layers}', 0.5, {})
   assert str(found) == f'resnet{layers} of width 0.5'
 
 
-def test_a_single_task_mtan_is_recognised_without_its_task():
+def test_a_single_task_mtan_is_recognized_without_its_task():
   found = describe(numbered(mtan_shapes(single=3)))
   assert found == ('mtan', 1, {'pred_task': 3})
   assert str(found) == 'mtan of width 1, channels of heads: pred_task 3'
 
 
-def test_another_file_is_not_recognised():
+def test_another_file_is_not_recognized():
   assert describe({}) == (None, None, {})
   scalar = {'encoder_block.0.0.weight': np.float32(0)}
   assert describe(scalar).network == 'segnet'  # and does not fail

@@ -216,11 +216,11 @@ def test_the_step_schedule_counts_epochs():
       theirs.step()
 
 
-@pytest.mark.parametrize('unlabelled', [0, 0.5, 1], ids='share {}'.format)
-def test_masked_losses_are_pytorchs(unlabelled):
+@pytest.mark.parametrize('unlabeled', [0, 0.5, 1], ids='share {}'.format)
+def test_masked_losses_are_pytorchs(unlabeled):
   rng = np.random.default_rng(0)
   batch = random_batch(2, (4, 6))
-  missing = rng.random((2, 4, 6)) < unlabelled
+  missing = rng.random((2, 4, 6)) < unlabeled
   for task, label in LABELS.items():
     batch[task][missing] = label.missing((1, 1))[0, 0]
   predictions = {t: draw(2, 4, 6, part.channels) for t, part in TASKS.items()}
@@ -234,7 +234,7 @@ def test_masked_losses_are_pytorchs(unlabelled):
   losses = task_losses(predictions, batch, TASKS)
   for task, x in losses.items():
     close(x, expected[task].item(), 1e-6, task)
-  if unlabelled == 1:
+  if unlabeled == 1:
     assert not any(losses.values())
 
 

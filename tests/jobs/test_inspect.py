@@ -1,4 +1,4 @@
-"""--job=data: the card and the contact sheet, of sound and of spoilt data."""
+"""--job=data: the card and the contact sheet, of sound and of spoiled data."""
 
 from fixtures.datasets import OPTIONS, nyuv2_options
 import numpy as np

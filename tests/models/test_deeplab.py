@@ -8,7 +8,7 @@ from fixtures.layers import (
   assert_close,
   convolve,
   jit,
-  normalise,
+  normalize,
   part,
   relu,
 )
@@ -32,7 +32,7 @@ def float64():
 
 def block(v, name, x, dilation=1):
   v = part(v, name)
-  return relu(normalise(v, 'norm', convolve(v, 'conv', x, dilation=dilation)))
+  return relu(normalize(v, 'norm', convolve(v, 'conv', x, dilation=dilation)))
 
 
 def resize(x, size):
@@ -97,7 +97,7 @@ def test_a_head_is_numpys(head, stride, size, float64):
   assert_close(prediction, resize(decoder @ out['kernel'] + out['bias'], size))
 
 
-def test_image_pooling_normalises_one_value_per_image(float64):
+def test_image_pooling_normalizes_one_value_per_image(float64):
   module, features, v = make(ASPPHead, (32, 64), 8)
   run = jit(
     functools.partial(

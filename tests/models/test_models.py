@@ -84,7 +84,7 @@ def kernel_shape(kernel):
 
 
 class Ran:
-  """A network of width 1/16, initialised and applied in both modes."""
+  """A network of width 1/16, initialized and applied in both modes."""
 
   def __init__(self, name):
     self.network = network = make_network(name)
@@ -161,7 +161,7 @@ def test_running_statistics_move_in_training_only(name):
   for before, after, still in zip(old, new, kept, strict=True):
     assert (np.asarray(before) != after).any()
     np.testing.assert_array_equal(still, after)
-  # The two modes normalise differently, so they see different features.
+  # The two modes normalize differently, so they see different features.
   for task, prediction in ran.train.predictions.items():
     assert abs(prediction - ran.evaluation.predictions[task]).max() > 1e-3
 

@@ -8,7 +8,7 @@ from fixtures.layers import (
   assert_close,
   convolve,
   jit,
-  normalise,
+  normalize,
   part,
   random_variables,
   relu,
@@ -57,23 +57,23 @@ def shapes_of(layers=50, output_stride=32, size=SIZE, width=1.0):
 def residual_block(v, x, stride, dilation):
   """A basic block, or with a third convolution a bottleneck."""
   if 'conv3' in v['params']:
-    y = relu(normalise(v, 'bn1', convolve(v, 'conv1', x)))
+    y = relu(normalize(v, 'bn1', convolve(v, 'conv1', x)))
     y = convolve(v, 'conv2', y, stride, dilation)
-    y = relu(normalise(v, 'bn2', y))
-    y = normalise(v, 'bn3', convolve(v, 'conv3', y))
+    y = relu(normalize(v, 'bn2', y))
+    y = normalize(v, 'bn3', convolve(v, 'conv3', y))
   else:
     y = convolve(v, 'conv1', x, stride, dilation)
-    y = relu(normalise(v, 'bn1', y))
-    y = normalise(v, 'bn2', convolve(v, 'conv2', y, 1, dilation))
+    y = relu(normalize(v, 'bn1', y))
+    y = normalize(v, 'bn2', convolve(v, 'conv2', y, 1, dilation))
   if 'downsample_conv' in v['params']:
     x = convolve(v, 'downsample_conv', x, stride)
-    x = normalise(v, 'downsample_norm', x)
+    x = normalize(v, 'downsample_norm', x)
   return relu(y + x)
 
 
 def resnet(v, image, layers, output_stride):
   x = (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-  x = relu(normalise(v, 'bn1', convolve(v, 'conv1', x, stride=2)))
+  x = relu(normalize(v, 'bn1', convolve(v, 'conv1', x, stride=2)))
   x = np.max([seen for _, seen in windows(x, 3, 2, 1, 1, -np.inf)], axis=0)
   features = {}
   rules = zip(BLOCKS[layers], RULE[output_stride], strict=True)

@@ -10,7 +10,7 @@ SIZES = [((3, 4), (6, 8)), ((1, 2), (2, 4)), ((2, 3), (7, 5)), ((5, 6), (3, 2))]
 
 
 def interpolate(x, size, align_corners):
-  """[h w] -> size, each new pixel from its four neighbours, in float64."""
+  """[h w] -> size, each new pixel from its four neighbors, in float64."""
   h, w = x.shape
   y = np.zeros(size)
   for index in np.ndindex(size):
@@ -31,7 +31,7 @@ def interpolate(x, size, align_corners):
 
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('old, new', SIZES, ids=str)
-def test_every_pixel_comes_from_its_four_neighbours(old, new, align_corners):
+def test_every_pixel_comes_from_its_four_neighbors(old, new, align_corners):
   x = np.random.default_rng(0).normal(size=(2, *old, 3)).astype(np.float32)
   y = resize_bilinear(x, new, align_corners=align_corners)
   assert y.shape == (2, *new, 3)

@@ -138,9 +138,9 @@ def test_names_of_objectives_are_read_from_keys():
 
 def test_a_mean_leaves_out_steps_that_say_nothing():
   steps = [
-    {'labelled/a': 1.0, 'labelled/b': 0.0, 'combined': 1.0},
-    {'labelled/a': 1.0, 'labelled/b': 1.0, 'combined': 1.0},
-    {'labelled/a': 1.0, 'labelled/b': 1.0, 'combined': 0.0},
+    {'labeled/a': 1.0, 'labeled/b': 0.0, 'combined': 1.0},
+    {'labeled/a': 1.0, 'labeled/b': 1.0, 'combined': 1.0},
+    {'labeled/a': 1.0, 'labeled/b': 1.0, 'combined': 0.0},
   ]
   for i, step in enumerate(steps):
     step |= {'norm/a': 1.0 + i, 'cosine/a/b': i / 4, 'weight/b': 2.0 * i}

@@ -11,7 +11,7 @@ from mtl_kd_jax.reports.plots import draw_balance, draw_curves, draw_predictions
 from mtl_kd_jax.tasks import make_tasks
 
 TASKS = make_tasks(LABELS, LABELS, dataset='toy')
-GREY = (90, 90, 90)  # of pixels without a label
+GRAY = (90, 90, 90)  # of pixels without a label
 
 
 def make_log(epochs=3, steps=10):
@@ -40,9 +40,9 @@ def read(path):
     return np.asarray(image.convert('RGB'))
 
 
-def share(picture, colour):
-  """Which part of the picture has exactly this colour."""
-  return (picture == np.array(colour, np.uint8)).all(-1).mean()
+def share(picture, color):
+  """Which part of the picture has exactly this color."""
+  return (picture == np.array(color, np.uint8)).all(-1).mean()
 
 
 def draw(path, images=2, size=(24, 32), **predictions):
@@ -83,9 +83,9 @@ def test_curves_are_drawn(tmp_path, pyplot_in_use):
   height, width, _ = picture.shape
   assert 500 < height < 3000 and 800 < width < 3000
   assert 0.002 < 1 - share(picture, (255, 255, 255)) < 0.5
-  # In more than one colour: curves, and not only axes and text.
-  coloured = np.ptp(picture.astype(int), axis=-1) > 60
-  assert coloured.sum() > 500
+  # In more than one color: curves, and not only axes and text.
+  colored = np.ptp(picture.astype(int), axis=-1) > 60
+  assert colored.sum() > 500
 
 
 def test_an_empty_log_gives_a_picture_too(tmp_path, pyplot_in_use):
@@ -147,7 +147,7 @@ def test_without_gradients_there_is_no_picture_of_the_balance(tmp_path):
 def test_a_short_run_and_missing_numbers_are_drawn(tmp_path):
   log = make_log(epochs=1, steps=1)
   for line in log:
-    if line['kind'] == 'eval':  # JSON's null, where nothing was labelled
+    if line['kind'] == 'eval':  # JSON's null, where nothing was labeled
       line.update({k: None for k in line if k.startswith('normals/')})
   draw_curves(log, TASKS, tmp_path / 'curves.png', split='val')
   assert read(tmp_path / 'curves.png').std() > 1
@@ -180,7 +180,7 @@ def test_every_network_and_label_is_seen(tmp_path):
     logits[..., class_id] = 1
     return {'semantic': logits}
 
-  colours = task.render(np.array([[0, 1, 2, 3]]), label[0])[0]
+  colors = task.render(np.array([[0, 1, 2, 3]]), label[0])[0]
   draw_predictions(
     np.full((1, *size, 3), 0.2, np.float32),
     {'semantic': label},
@@ -189,14 +189,14 @@ def test_every_network_and_label_is_seen(tmp_path):
     tmp_path / 'predictions.png',
   )
   picture = read(tmp_path / 'predictions.png')
-  one, two = share(picture, colours[1]), share(picture, colours[2])
+  one, two = share(picture, colors[1]), share(picture, colors[2])
   assert one > 0.05
   assert two == pytest.approx(one, rel=0.1)
   # The label is half empty, and the image is the darkest of all.
-  assert share(picture, colours[0]) == pytest.approx(one / 2, rel=0.15)
-  assert share(picture, GREY) == pytest.approx(one / 2, rel=0.15)
+  assert share(picture, colors[0]) == pytest.approx(one / 2, rel=0.15)
+  assert share(picture, GRAY) == pytest.approx(one / 2, rel=0.15)
   assert share(picture, (51, 51, 51)) == pytest.approx(one, rel=0.1)
-  assert share(picture, colours[3]) == 0
+  assert share(picture, colors[3]) == 0
 
 
 def test_predictions_far_outside_the_labels_are_drawn(tmp_path):
@@ -217,7 +217,7 @@ def test_frames_without_any_label_are_drawn(tmp_path):
     tmp_path / 'predictions.png',
   )
   picture = read(tmp_path / 'predictions.png')
-  assert share(picture, GREY) > 0.1
+  assert share(picture, GRAY) > 0.1
 
 
 def test_one_image_of_another_shape_is_drawn(tmp_path):

@@ -32,7 +32,7 @@ damages = pytest.mark.filterwarnings(
 
 
 class Moments(NamedTuple):
-  """Shaped like an optimiser's state."""
+  """Shaped like an optimizer's state."""
 
   count: Any
   mu: Any
@@ -472,7 +472,7 @@ def finish(folder, **options):
 
 
 @pytest.mark.parametrize('tx', [None, optax.sgd(0.1)], ids=['adam', 'sgd'])
-def test_variables_are_read_whatever_the_optimiser_was(folder, tx):
+def test_variables_are_read_whatever_the_optimizer_was(folder, tx):
   state = finish(folder, tx=tx)
   before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
   like = state.variables

@@ -182,18 +182,18 @@ def test_tensorboard_shows_what_the_log_says_after_resuming(tmp_path, start):
 
 def test_steps_without_a_label_do_not_count_in_a_mean(tmp_path, capsys):
   steps = [
-    (1, losses(0.0) | {'labelled/depth': 0.0, 'labelled/semantic': 1.0}),
-    (2, losses(3.0) | {'labelled/depth': 1.0, 'labelled/semantic': 1.0}),
-    (3, losses(5.0) | {'labelled/depth': 1.0, 'labelled/semantic': 1.0}),
+    (1, losses(0.0) | {'labeled/depth': 0.0, 'labeled/semantic': 1.0}),
+    (2, losses(3.0) | {'labeled/depth': 1.0, 'labeled/semantic': 1.0}),
+    (3, losses(5.0) | {'labeled/depth': 1.0, 'labeled/semantic': 1.0}),
   ]
   reporter = Reporter(tmp_path)
   with reporter.stage('s', start=0, steps=4, steps_per_epoch=4) as report:
     report.train(steps)
-    report.train([(4, losses(0.0) | {'labelled/depth': 0.0})])
+    report.train([(4, losses(0.0) | {'labeled/depth': 0.0})])
   some, none = read_log(tmp_path)
   assert some['loss/depth'] == 4.0
   assert none['loss/depth'] is None and none['loss'] == 1.0
-  assert 'labelled/depth' not in some
+  assert 'labeled/depth' not in some
   assert 'depth no label' in capsys.readouterr().out.splitlines()[-1]
   logged = [
     (step, value)

@@ -15,7 +15,7 @@ from mtl_kd_jax.tasks import TASKS, make_tasks
 from mtl_kd_jax.tasks.base import masked_mean, merge, merge_all
 
 SIZE = (6, 8)
-GREY = 90
+GRAY = 90
 
 
 @functools.cache
@@ -80,14 +80,14 @@ def metrics_of(task, prediction, label):
   return task.metrics(merge_all([score(task, prediction, label).statistics]))
 
 
-def make_unlabelled(task):
+def make_unlabeled(task):
   """Labels, predictions, and other predictions where there is no label."""
   label = make_label(task)
-  unlabelled = ~np.asarray(task.valid(label))
-  assert 0 < unlabelled.sum() < unlabelled.size
+  unlabeled = ~np.asarray(task.valid(label))
+  assert 0 < unlabeled.sum() < unlabeled.size
   prediction = make_prediction(task)
   other = np.where(
-    unlabelled[..., None], 100 * make_prediction(task, seed=101), prediction
+    unlabeled[..., None], 100 * make_prediction(task, seed=101), prediction
   )
   return label, prediction, other
 
@@ -115,7 +115,7 @@ def test_missing_pixels_of_a_label_are_not_valid(task):
 
 
 def test_the_loss_is_finite_and_one_number_per_pixel(task):
-  label, prediction, other = make_unlabelled(task)
+  label, prediction, other = make_unlabeled(task)
   for values in (prediction, other, 1e4 * prediction, 0 * prediction):
     losses = score(task, values, label).losses
     assert losses.dtype == jnp.float32
@@ -123,15 +123,15 @@ def test_the_loss_is_finite_and_one_number_per_pixel(task):
     assert jnp.isfinite(losses).all()
 
 
-def test_unlabelled_pixels_change_neither_loss_nor_metrics(task):
-  label, prediction, other = make_unlabelled(task)
+def test_unlabeled_pixels_change_neither_loss_nor_metrics(task):
+  label, prediction, other = make_unlabeled(task)
   assert (prediction != other).any()
   one, two = score(task, prediction, label), score(task, other, label)
   assert one.loss == two.loss
   assert task.metrics(one.statistics) == task.metrics(two.statistics)
 
 
-def test_unlabelled_samples_change_neither_loss_nor_metrics(task):
+def test_unlabeled_samples_change_neither_loss_nor_metrics(task):
   label, prediction = make_label(task, 2), make_prediction(task)
   shorter = score(task, prediction[:2], label)
   longer = score(
@@ -144,17 +144,17 @@ def test_unlabelled_samples_change_neither_loss_nor_metrics(task):
 
 
 @pytest.mark.parametrize('scale', [0, 1, 1e4])
-def test_gradients_are_finite_and_zero_at_unlabelled_pixels(task, scale):
-  label, prediction, _ = make_unlabelled(task)
+def test_gradients_are_finite_and_zero_at_unlabeled_pixels(task, scale):
+  label, prediction, _ = make_unlabeled(task)
   gradient = score(task, np.float32(scale) * prediction, label).gradient
-  labelled = np.asarray(task.valid(label))
+  labeled = np.asarray(task.valid(label))
   gradient = np.asarray(gradient)
   assert np.isfinite(gradient).all()
-  assert not gradient[~labelled].any()
-  assert gradient[labelled].any()
+  assert not gradient[~labeled].any()
+  assert gradient[labeled].any()
 
 
-def test_an_unlabelled_batch_has_loss_0_and_no_metric(task):
+def test_an_unlabeled_batch_has_loss_0_and_no_metric(task):
   result = score(task, make_prediction(task), make_missing(task))
   assert result.loss == 0
   assert not result.gradient.any()
@@ -212,24 +212,24 @@ def test_low_precision_predictions_are_scored_in_float32(task):
   )
 
 
-def test_pictures_are_rgb_and_grey_where_unlabelled(task):
+def test_pictures_are_rgb_and_gray_where_unlabeled(task):
   label = make_label(task)[0]
   valid = np.asarray(task.valid(label))
   picture = task.render(label, label)
   assert picture.dtype == np.uint8
   assert picture.shape == (*SIZE, 3)
-  grey = (picture == GREY).all(axis=-1)
-  np.testing.assert_array_equal(grey, ~valid)
+  gray = (picture == GRAY).all(axis=-1)
+  np.testing.assert_array_equal(gray, ~valid)
   prediction = make_prediction(task)[0]
   predicted = task.render(prediction, label)
   assert predicted.dtype == np.uint8
   assert predicted.shape == (*SIZE, 3)
-  assert not (predicted == GREY).all(axis=-1).any()
+  assert not (predicted == GRAY).all(axis=-1).any()
 
 
-def test_an_unlabelled_picture_is_grey(task):
+def test_an_unlabeled_picture_is_gray(task):
   missing = make_missing(task)[0]
-  assert (task.render(missing, missing) == GREY).all()
+  assert (task.render(missing, missing) == GRAY).all()
   # A prediction still has a picture, although no label gives the scale.
   assert task.render(make_prediction(task)[0], missing).std() > 0
 
@@ -344,7 +344,7 @@ def test_depth_errors_have_the_unit_of_the_label():
 def rotated_normals(angles):
   """Predictions of any length, `angles` degrees off their labels.
 
-  The rest of the batch is unlabelled.
+  The rest of the batch is unlabeled.
   """
   rng = np.random.default_rng(0)
   n = len(angles)

@@ -123,7 +123,7 @@ def test_norms_and_cosines_are_those_of_the_gradients(network):
       np.testing.assert_allclose(value, cosine, rtol=1e-3, atol=1e-5)
       pairs += 1
   assert pairs == 6  # three of tasks, three of a task and its alignment
-  assert seen['labelled/normals'] == 0 and seen['labelled/depth'] == 1
+  assert seen['labeled/normals'] == 0 and seen['labeled/depth'] == 1
 
 
 def test_what_is_observed_does_not_depend_on_the_layout():

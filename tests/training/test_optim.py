@@ -82,7 +82,7 @@ def test_adam_is_that_of_torch(weight_decay):
   assert_close(actual, expected)
 
 
-def test_the_decay_passes_through_the_normalisation():
+def test_the_decay_passes_through_the_normalization():
   # AdamW would shrink the parameters by rate * decay; here the decay is all of
   # the gradient and its size does not matter.
   params = to_float32(draw(0))
@@ -160,7 +160,7 @@ def test_an_unknown_schedule_is_refused_with_advice():
   assert error.value.where == 'config.optim.schedule'
 
 
-# ---- A student's two optimisers ---------------------------------------------
+# ---- A student's two optimizers ---------------------------------------------
 
 
 def test_adaptors_have_their_own_rate_and_decay():

@@ -19,7 +19,7 @@ of 0.0125. Shortened, for a look:
 --config.epochs=10 --config.model.width=0.25
 
 More classes: --config.data.cityscapes.classes=19
-Metres: --config.data.cityscapes.depth=depth (needs camera_trainvaltest.zip)
+Meters: --config.data.cityscapes.depth=depth (needs camera_trainvaltest.zip)
 """
 
 from mtl_kd_jax.config import defaults as common

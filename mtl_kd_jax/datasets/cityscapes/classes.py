@@ -1,12 +1,12 @@
-"""The classes of Cityscapes: names, categories and colours.
+"""The classes of Cityscapes: names, categories and colors.
 
 Annotations hold `labelIds`, 0 to 33. Of these, 19 are trained and scored; they
 form 7 categories. All other ids (void, and the rare kinds 'parking', 'rail
 track', 'guard rail', 'bridge', 'tunnel', 'polegroup', 'caravan' and 'trailer')
 are ignored at both levels, as in the official evaluation.
 
-Names and colours of the classes are the official ones (Cordts et al., CVPR
-2016). Categories have no official colour: each has that of the class which
+Names and colors of the classes are the official ones (Cordts et al., CVPR
+2016). Categories have no official color: each has that of the class which
 covers most of it.
 """
 
@@ -21,7 +21,7 @@ class _Class(NamedTuple):
   id: int  # in files called *_labelIds.png
   name: str
   category: str
-  colour: tuple[int, int, int]
+  color: tuple[int, int, int]
 
 
 # In the order of the training ids, 0 to 18.
@@ -46,7 +46,7 @@ _CLASSES = (
   _Class(32, 'motorcycle', 'vehicle', (0, 0, 230)),
   _Class(33, 'bicycle', 'vehicle', (119, 11, 32)),
 )
-# Category -> the class that lends its colour.
+# Category -> the class that lends its color.
 _CATEGORIES = {
   'flat': 'road',
   'construction': 'building',
@@ -61,17 +61,17 @@ MAX_ID = 33
 # dynamic, ground.
 VOID_IDS = range(7)
 
-_COLOURS = {c.name: c.colour for c in _CLASSES}
+_COLORS = {c.name: c.color for c in _CLASSES}
 LABELS = {
   7: Label(
     'class',
     classes=tuple(_CATEGORIES),
-    colours=tuple(_COLOURS[name] for name in _CATEGORIES.values()),
+    colors=tuple(_COLORS[name] for name in _CATEGORIES.values()),
   ),
   19: Label(
     'class',
     classes=tuple(c.name for c in _CLASSES),
-    colours=tuple(c.colour for c in _CLASSES),
+    colors=tuple(c.color for c in _CLASSES),
   ),
 }
 

@@ -3,14 +3,14 @@
     <manual_dir>/leftImg8bit_trainvaltest.zip   pictures
     <manual_dir>/gtFine_trainvaltest.zip        label ids
     <manual_dir>/disparity_trainvaltest.zip     for the task 'depth'
-    <manual_dir>/camera_trainvaltest.zip        for depth in metres
+    <manual_dir>/camera_trainvaltest.zip        for depth in meters
 
 or the folders leftImg8bit/, gtFine/, disparity/ and camera/ that unpacking them
 makes. They are reduced once to the configured size and kept by TFDS; then they
 are not needed any more. Splits: 'train' and 'val'.
 
   semantic  7 categories or 19 classes (cityscapes_classes.py)
-  depth     inverse depth, disparity or metres (cityscapes_depth.py)
+  depth     inverse depth, disparity or meters (cityscapes_depth.py)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ def make(
       bar.
 
   Raises:
-    InputError: an option cannot be used, or an archive is missing or spoilt.
+    InputError: an option cannot be used, or an archive is missing or spoiled.
       Nothing is left behind then.
   """
   size = _check_options(image_size, classes, depth)

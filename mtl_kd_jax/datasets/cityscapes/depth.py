@@ -6,7 +6,7 @@ the pictures changes neither d nor what follows from it:
 
   inverse_depth  p / 65535: the number that the literature calls depth
   disparity      d = (p - 1) / 256 pixels
-  depth          baseline * focal length / d, metres along the optical axis; the
+  depth          baseline * focal length / d, meters along the optical axis; the
                  focal length is that of the original pictures, too
 
 p = 1, a disparity of 0, is infinitely far: it counts as an inverse depth of
@@ -37,7 +37,7 @@ def from_raw(raw: np.ndarray, kind: str, camera: float) -> np.ndarray:
   Args:
     raw: p, any number type [h w]; means of several pixels may have fractions.
     kind: one of KINDS.
-    camera: baseline in metres times focal length in pixels ('depth' only).
+    camera: baseline in meters times focal length in pixels ('depth' only).
 
   Returns:
     float32 [h w 1], 0 where missing.

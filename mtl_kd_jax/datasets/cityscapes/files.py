@@ -169,12 +169,12 @@ def size_of(file: File) -> Size:
 
 def read_image(file: File, size: Size) -> Image.Image:
   """The picture, loaded, RGB of 8 bit."""
-  return _open(file, size, ('RGB',), 'a colour PNG of 8 bit')
+  return _open(file, size, ('RGB',), 'a color PNG of 8 bit')
 
 
 def read_label_ids(file: File, size: Size) -> np.ndarray:
   """Ids 0..33, uint8 [h w]."""
-  expected = 'a grey PNG of 8 bit with label ids'
+  expected = 'a gray PNG of 8 bit with label ids'
   ids = np.asarray(_open(file, size, ('L',), expected))
   if ids.max() > MAX_ID:
     trained = ', as in *_labelTrainIds.png' if ids.max() == 255 else ''
@@ -193,7 +193,7 @@ def read_disparity(file: File, size: Size) -> np.ndarray:
     file,
     size,
     ('I;16', 'I;16B', 'I'),
-    'a grey PNG of 16 bit',
+    'a gray PNG of 16 bit',
     'take the file from the official disparity_trainvaltest.zip: from a copy '
     'of 8 bit the numbers cannot be restored',
   )
@@ -201,7 +201,7 @@ def read_disparity(file: File, size: Size) -> np.ndarray:
 
 
 def read_camera(file: File) -> float:
-  """Baseline times focal length, in metres times pixels of the original."""
+  """Baseline times focal length, in meters times pixels of the original."""
   try:
     camera = json.loads(file.read())
     baseline = float(camera['extrinsic']['baseline'])

@@ -42,7 +42,7 @@ def make(
     val: the same.
     test: the same; '' if there is no such split.
     image: pattern of the images: PNG, JPEG, or .npy (bytes, or floats in 0..1).
-    partial: whether frames may lack maps; they are then unlabelled.
+    partial: whether frames may lack maps; they are then unlabeled.
     semantic: files, classes, ids and ignore (configs/common.py).
     depth: files, quantity, unit, scale and invalid.
     normals: files and invalid.
@@ -75,7 +75,7 @@ def make(
   size = tuple(image_size)
   if not size:
     first = frames['train'][0].path(image)
-    size = files.read_colours(first).shape[:2]
+    size = files.read_colors(first).shape[:2]
   elif len(size) != 2 or min(size) < 1:
     raise bad_option(
       'image_size', 'a height and a width in pixels, or ()', size
@@ -139,7 +139,7 @@ class _Source:
   def __getitem__(self, index: int) -> Sample:
     frame = self.frames[index]
     path = frame.path(self.image)
-    image = files.read_colours(path)
+    image = files.read_colors(path)
     if not self.resized:
       files.check_shape(path, image, (*self.size, 3))
     stored = image.shape[:2]

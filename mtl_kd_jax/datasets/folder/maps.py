@@ -116,7 +116,7 @@ def _read_classes(path, *, table):
       'the ids that are described',
       ', '.join(str(i) for i in odd[:5]) + (' ...' if odd.size > 5 else ''),
       f'describe every id, in {WHERE}.semantic.classes with .ids, or as one '
-      'that counts as unlabelled in .ignore',
+      'that counts as unlabeled in .ignore',
     )
   return classes
 
@@ -152,7 +152,7 @@ def _normals(pattern, *, invalid) -> Map:
   invalid = tuple(invalid)
   if len(invalid) != 3:
     raise bad_option(
-      'normals.invalid', 'three numbers, the vector or colour', invalid
+      'normals.invalid', 'three numbers, the vector or color', invalid
     )
   read = functools.partial(_read_normals, invalid=invalid)
   return Map(pattern, Label('normal'), read)
@@ -172,8 +172,8 @@ def _read_map(path, *, finite=True):
     raise files.bad(
       path,
       'one number for each pixel, [h w]',
-      f'{list(array.shape)}, as of a coloured picture',
-      'store the numbers, not a picture that shows them in colours',
+      f'{list(array.shape)}, as of a colored picture',
+      'store the numbers, not a picture that shows them in colors',
     )
   return array
 

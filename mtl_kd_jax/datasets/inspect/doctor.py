@@ -9,7 +9,7 @@ import numpy as np
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.inspect.profile import LabelFacts, SplitSurvey
 
-# From here on depth in metres is no room and no street.
+# From here on depth in meters is no room and no street.
 _FAR = 100.0
 # Lines over planes that are needed, and the share of them that convinces.
 _VOTES, _CONVINCING = 100, 0.8
@@ -164,8 +164,8 @@ def _depths(where, facts, label) -> Iterator[Finding]:
     unit, factor = ('milli', 1000) if median > 300 else ('centi', 100)
     yield Finding(
       where,
-      f'half of the pixels are beyond {median:.4g}, which should be metres',
-      f'{unit}metres? Then divide by {factor}',
+      f'half of the pixels are beyond {median:.4g}, which should be meters',
+      f'{unit}meters? Then divide by {factor}',
     )
   yield from _kind(where, facts, 'depth')
 
@@ -211,17 +211,17 @@ def _normals(where, facts, label) -> Iterator[Finding]:
   del label
   known, odd = sum(f.known for f in facts), sum(f.odd for f in facts)
   if odd > _ODD_VECTORS * known:
-    colours = min(f.low for f in facts if f.known) >= 0
+    colors = min(f.low for f in facts if f.known) >= 0
     yield Finding(
       where,
       f'{odd / known:.1%} of the vectors do not have length 1'
-      + (', and none has a negative component' if colours else ''),
-      'stored as colours? Then 2 x colour - 1, and scale to length 1'
-      if colours
+      + (', and none has a negative component' if colors else ''),
+      'stored as colors? Then 2 x color - 1, and scale to length 1'
+      if colors
       else 'scale them to length 1; blending them when resizing shortens them',
     )
-    if colours:
-      return  # which way colours face means nothing
+    if colors:
+      return  # which way colors face means nothing
   total, most = np.array([f.facing for f in facts]).sum(0)
   frames = [f.facing[0] / f.facing[1] for f in facts if f.facing[1] > 0]
   away = sum(c > _FRAME_AWAY for c in frames)

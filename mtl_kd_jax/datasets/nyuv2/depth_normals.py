@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtl_kd_jax.datasets.resample import centres
+from mtl_kd_jax.datasets.resample import centers
 
-# Inverse depth that misses the line through its two neighbours by more than
+# Inverse depth that misses the line through its two neighbors by more than
 # this share is beside an outline. On a plane, however slanted, it lies on it.
 _STEP = 0.04
 # Windows with less valid pixels than this share say too little.
@@ -32,7 +32,7 @@ _MISFIT = 0.01
 class Camera(NamedTuple):
   """A pinhole camera: focal lengths and principal point, pixels.
 
-  The centre of the top left pixel is at (0, 0); x points right, y down, z
+  The center of the top left pixel is at (0, 0); x points right, y down, z
   ahead.
   """
 
@@ -72,7 +72,7 @@ def normals_from_depth(
     down, z ahead) that face the camera; 0, 0, 0 where unreliable.
   """
   h, w = depth.shape
-  pixels = centres((h, w), size or (h, w))
+  pixels = centers((h, w), size or (h, w))
   valid = depth > 0
   weight = valid.astype(np.float64)
   inverse = weight / np.where(valid, depth, 1)

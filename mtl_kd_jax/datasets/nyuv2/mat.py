@@ -8,9 +8,9 @@
 Fields of the archive, with MATLAB's axes in the order that HDF5 gives them:
 
   images     uint8 [n 3 w h]
-  depths     float32 [n w h], metres, in-filled where the sensor saw nothing
-  rawDepths  float32 [n w h], metres, 0 where the sensor saw nothing
-  labels     uint16 [n w h], 0 where unlabelled
+  depths     float32 [n w h], meters, in-filled where the sensor saw nothing
+  rawDepths  float32 [n w h], meters, 0 where the sensor saw nothing
+  labels     uint16 [n w h], 0 where unlabeled
   names      one for each of the 894 ids
 """
 
@@ -30,13 +30,13 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
 FRAME_SIZE = (480, 640)
-# Of the colour camera, whose view the depth has been brought into: the
+# Of the color camera, whose view the depth has been brought into: the
 # toolbox's camera_params.m.
 CAMERA = Camera(fx=518.8579, fy=519.4696, cx=325.5824, cy=253.7362)
 # Side in pixels of the windows that planes are fitted to: the one whose normals
 # come nearest to those of the literature's dump (docs/data.md).
 _WINDOW = 21
-# The sensor's reach is 10 m. Millimetres and disparities are beyond.
+# The sensor's reach is 10 m. Millimeters and disparities are beyond.
 _MOST_DEPTH = 11
 _NAME = 'nyu_depth_v2_labeled.mat'
 _CLASSES = {13: nyuv2.CLASSES, 40: nyuv2_maps.CLASSES_40}
@@ -171,7 +171,7 @@ class _Frames:
     depth = self._cropped(field, frame)
     if not (depth.min() >= 0 and depth.max() <= _MOST_DEPTH):  # nor NaN
       raise self.archive.bad(
-        f'metres in {field}, from 0 to {_MOST_DEPTH}',
+        f'meters in {field}, from 0 to {_MOST_DEPTH}',
         f'{depth.min():g} to {depth.max():g} in frame {frame + 1}',
       )
     return depth
@@ -267,7 +267,7 @@ def _no_archive(data_dir, root):
     expected=f'the folder of {_NAME}, splits.mat and classMapping40.mat',
     found=found,
     where=f'config.data.data_dir = {data_dir!r}',
-    do=hint + 'download the labelled set (2.8 GB) from '
+    do=hint + 'download the labeled set (2.8 GB) from '
     'horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/'
     f'{_NAME}, and beside it the small files that docs/data.md lists, and name '
     'their folder with --config.data.data_dir=FOLDER',

@@ -3,12 +3,12 @@
     <dir>/{train,val}/{image,label,depth,normal}/<i>.npy
 
   image   float [h w 3] in [0, 1]
-  label   [h w], class 0..12, -1 where unlabelled
-  depth   float [h w 1] or [h w], metres, 0 where missing
+  label   [h w], class 0..12, -1 where unlabeled
+  depth   float [h w 1] or [h w], meters, 0 where missing
   normal  float [h w 3], unit vectors, 0, 0, 0 where missing
 
 A folder of labels may be absent; then the dataset has no labels for that task.
-A frame whose labels are all missing is a partially labelled frame.
+A frame whose labels are all missing is a partially labeled frame.
 """
 
 import pathlib
@@ -46,7 +46,7 @@ _PARTS = {
     'depth',
     Label('depth', unit='m'),
     1,
-    npy_folder.depth_reader(most=np.inf, unit='metres'),
+    npy_folder.depth_reader(most=np.inf, unit='meters'),
   ),
   'normals': npy_folder.Part(
     'normal', Label('normal'), 3, npy_folder.read_normals

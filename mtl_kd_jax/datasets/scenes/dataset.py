@@ -5,7 +5,7 @@ rendered once, kept by TFDS in ArrayRecord files (no TensorFlow), and then read
 by random access.
 
   semantic  9 classes (rooms.CLASSES)
-  depth     metres along z
+  depth     meters along z
   normals   unit, camera frame (x right, y down, z ahead), toward the camera
 
 A few percent of every label are missing, each in its own places (gaps.py).
@@ -33,7 +33,7 @@ _LABELS = {
 }
 # The numbers enter the seed: no scene of one split is ever one of another.
 _SPLITS = {'train': 0, 'val': 1}
-# Unlabelled pixels of the class are stored as the last number of a byte, and
+# Unlabeled pixels of the class are stored as the last number of a byte, and
 # normals as whole numbers: off by 0.002 degrees at most.
 _NO_CLASS = 255
 _NORMAL_STEPS = 32767
@@ -98,7 +98,7 @@ def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
     size: (height, width), pixels; the room is the same at every size.
 
   Returns:
-    image float32 [h w 3], semantic int32 [h w], depth float32 [h w 1] metres
+    image float32 [h w 3], semantic int32 [h w], depth float32 [h w 1] meters
     and normals float32 [h w 3], with missing pixels as in labels.py.
   """
   # `spawn_key`, for in a plain list large numbers could run into each other.

@@ -58,7 +58,7 @@ def draw_gaps(
     jump[:, :-step] |= gap > step
   lost = (facing < _GRAZING) | jump
 
-  # Normals come from neighbouring depths: none where these jump.
+  # Normals come from neighboring depths: none where these jump.
   torn = np.zeros(size, bool)
   for here, there in (
     ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),

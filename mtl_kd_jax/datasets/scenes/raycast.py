@@ -1,6 +1,6 @@
 """Rays from a camera or a light through a scene of solids.
 
-The world is in metres with z up; the camera frame is x right, y down, z into
+The world is in meters with z up; the camera frame is x right, y down, z into
 the scene. Vectors have their three components in front, [3 ...].
 """
 
@@ -22,10 +22,10 @@ _CORNERS = np.arange(8) >> np.arange(3)[:, None] & 1 > 0
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """A pinhole camera with square pixels and the centre in the middle.
+  """A pinhole camera with square pixels and the center in the middle.
 
   Attributes:
-    position: [3] metres, world frame.
+    position: [3] meters, world frame.
     axes: [3 3]; the rows are right, down and forward in the world frame.
     spread: tangent of half the horizontal field of view.
   """
@@ -35,7 +35,7 @@ class Camera:
   spread: float
 
   def plane(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel centres on the plane z = 1: x [w] and y [h], camera frame."""
+    """Pixel centers on the plane z = 1: x [w] and y [h], camera frame."""
     height, width = size
     x = (2 * np.arange(width) + 1 - width) / width * self.spread
     y = (2 * np.arange(height) + 1 - height) / width * self.spread
@@ -75,7 +75,7 @@ class Camera:
     )
 
   def _span(self, at: list[float], count: int, width: int) -> slice:
-    """The pixels of an axis whose centres lie between the ends of `at`."""
+    """The pixels of an axis whose centers lie between the ends of `at`."""
     first, last = (
       (end / self.spread * width + count - 1) / 2 for end in (min(at), max(at))
     )
@@ -87,10 +87,10 @@ class View(NamedTuple):
 
   Attributes:
     index: which shape, int [h w]; -1 where there is none.
-    depth: along the camera's z, float64 [h w] metres; inf where there is none.
-    point: where the surface is, world frame, float64 [3 h w] metres.
+    depth: along the camera's z, float64 [h w] meters; inf where there is none.
+    point: where the surface is, world frame, float64 [3 h w] meters.
     normal: of the surface, unit, outward, world frame, float64 [3 h w].
-    uv: coordinates along the surface, float64 [2 h w] metres.
+    uv: coordinates along the surface, float64 [2 h w] meters.
   """
 
   index: np.ndarray

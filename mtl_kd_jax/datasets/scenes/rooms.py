@@ -1,6 +1,6 @@
-"""Draws a room at random: walls, furniture, colours, lamps and a camera.
+"""Draws a room at random: walls, furniture, colors, lamps and a camera.
 
-Colour and texture are drawn without looking at what they are put on, and the
+Color and texture are drawn without looking at what they are put on, and the
 camera's height, tilt and field of view vary: neither the look of a pixel nor
 its place in the picture gives the class away. Shape and surroundings do.
 """
@@ -28,7 +28,7 @@ class Material:
   Attributes:
     pattern: one of PATTERNS.
     colors: two linear RGB albedos in [0, 1]; the pattern mixes them.
-    scale: size of one repeat, metres.
+    scale: size of one repeat, meters.
     turn: cosine and sine of the angle the pattern is turned by.
     shift: where the pattern starts, in repeats (u, v).
   """
@@ -54,8 +54,8 @@ class Lamp:
   """A square lamp that hangs level.
 
   Attributes:
-    center: [3] metres.
-    side: of the square, metres; the larger, the softer the shadows.
+    center: [3] meters.
+    side: of the square, meters; the larger, the softer the shadows.
     color: linear RGB, relative to the other lamps.
   """
 
@@ -69,7 +69,7 @@ class Room:
   """Everything there is to see, and from where.
 
   Attributes:
-    size: inner width (x), length (y) and height (z), metres.
+    size: inner width (x), length (y) and height (z), meters.
     things: the six sides of the room, what hangs on them, and the furniture.
     lamps: one or two.
     sky: direction of the brighter half of the ambient light, unit [3].
@@ -126,7 +126,7 @@ class _Painter:
   def __init__(self, rng):
     self._rng = rng
     hue = rng.random()
-    # A main hue, its neighbours, and accents from across the colour wheel, at
+    # A main hue, its neighbors, and accents from across the color wheel, at
     # five levels from dark to light. They are gone through in turn, so that
     # what is painted one after the other stands out against each other.
     shifts = (0, 0.07, -0.09, 0.42, 0.56)
@@ -141,7 +141,7 @@ class _Painter:
     hue = self._hues[turn] + _uniform(rng, -0.03, 0.03)
     saturation = _uniform(rng, 0.05, 0.5)
     value = self._levels[turn] + _uniform(rng, -0.05, 0.05)
-    # The second colour is a darker or paler tone of the first, or an accent.
+    # The second color is a darker or paler tone of the first, or an accent.
     other = self._hues[rng.integers(5)] if rng.random() < 0.15 else hue
     paler = saturation * _uniform(rng, 0.3, 1.2)
     darker = value * _uniform(rng, 0.6, 0.9)

@@ -49,12 +49,12 @@ def photograph(
 def paint(
   material: Material, uv: np.ndarray, blur: np.ndarray, lattice: np.ndarray
 ) -> np.ndarray:
-  """The colours of a surface.
+  """The colors of a surface.
 
   Args:
     material: its paint.
-    uv: texture coordinates [2 n], metres.
-    blur: width of a pixel on the surface [n], metres; finer patterns fade
+    uv: texture coordinates [2 n], meters.
+    blur: width of a pixel on the surface [n], meters; finer patterns fade
       into their mean instead of flickering.
     lattice: random numbers in [0, 1] [64 64].
 
@@ -111,7 +111,7 @@ def _marble(u, v, lattice):
   return wave * wave, 1 / 3
 
 
-# name -> (u, v [n], lattice) -> share of the second colour [n], and its mean
+# name -> (u, v [n], lattice) -> share of the second color [n], and its mean
 _PATTERNS = {
   'plain': lambda u, v, lattice: (0 * u, 0.0),
   'checker': lambda u, v, lattice: ((np.floor(u) + np.floor(v)) % 2, 0.5),
@@ -138,7 +138,7 @@ def light(
   Args:
     room: its lamps and things.
     index: which thing a pixel shows [h w].
-    point: where in the world it lies [3 h w] metres.
+    point: where in the world it lies [3 h w] meters.
     normal: unit, world frame [3 h w].
     rng: places the spots of the lamps.
   """

@@ -1,6 +1,6 @@
 """Solids: where a ray meets them, and which way their surface faces.
 
-Pure geometry in NumPy. The world is in metres with z up. Vectors have their
+Pure geometry in NumPy. The world is in meters with z up. Vectors have their
 three components in front, [3 ...], so that each is one contiguous array.
 
 Only +, -, *, / and sqrt touch the pixels: IEEE 754 fixes their results, so the
@@ -22,7 +22,7 @@ class Skin(NamedTuple):
 
   Attributes:
     normal: unit, outward, world frame [3 n].
-    uv: coordinates along the surface in metres, for textures [2 n].
+    uv: coordinates along the surface in meters, for textures [2 n].
   """
 
   normal: np.ndarray
@@ -36,7 +36,7 @@ class Shape(Protocol):
     """Where rays enter the solid.
 
     Args:
-      origin: [3 ...] metres; outside of the solid.
+      origin: [3 ...] meters; outside of the solid.
       direction: [3 ...], of any length.
 
     Returns:
@@ -59,7 +59,7 @@ class Plane:
 
   Attributes:
     axis: 0, 1 or 2; the axis the plane is at right angles to.
-    offset: metres along that axis.
+    offset: meters along that axis.
     side: +1 or -1; which way the plane faces along the axis.
   """
 
@@ -87,8 +87,8 @@ class Box:
   """An upright box, turned about the vertical.
 
   Attributes:
-    center: its middle [3], metres.
-    half: half of its three sides, metres.
+    center: its middle [3], meters.
+    half: half of its three sides, meters.
     turn: cosine and sine of the angle it is turned by.
   """
 
@@ -139,7 +139,7 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Sphere:
-  """A ball: `center` [3] and `radius`, metres."""
+  """A ball: `center` [3] and `radius`, meters."""
 
   center: tuple[float, float, float]
   radius: float
@@ -149,7 +149,7 @@ class Sphere:
     dx, dy, dz = direction
     square = dx * dx + dy * dy + dz * dz
     closest = (x * dx + y * dy + z * dz) / square
-    # Through the point nearest to the centre, not through b^2 - a c: the
+    # Through the point nearest to the center, not through b^2 - a c: the
     # difference of two large squares would cost half of the digits.
     x, y, z = x - closest * dx, y - closest * dy, z - closest * dz
     inside = self.radius**2 - (x * x + y * y + z * z)
@@ -215,7 +215,7 @@ class Cylinder:
 
 @dataclasses.dataclass(frozen=True)
 class Cone:
-  """An upright cone: middle of its `base` [3], `radius`, `height`, metres."""
+  """An upright cone: middle of its `base` [3], `radius`, `height`, meters."""
 
   base: tuple[float, float, float]
   radius: float

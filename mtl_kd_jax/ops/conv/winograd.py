@@ -1,6 +1,6 @@
 """3x3 convolutions by Winograd's minimal filtering, F(2x2, 3x3).
 
-Four neighbouring outputs take 36 multiplications for each pair of channels; of
+Four neighboring outputs take 36 multiplications for each pair of channels; of
 transformed inputs and kernels they take 16 (Lavin & Gray, CVPR 2016, section
 4.1): Y = A^T [(G g G^T) * (B^T d B)] A. Each of the 16 is a matrix product over
 all tiles of the map. They are written out, and not batched: XLA's CPU backend
