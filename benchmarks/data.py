@@ -1,15 +1,15 @@
-"""Times how Cityscapes is prepared, read back, and waited for in training.
+"""Benchmarks preparing and reading Cityscapes, and the wait for data.
 
     python benchmarks/data.py                # 1000 frames, 4 GB of disk
     python benchmarks/data.py --frames=200 --steps=10
 
-Writes archives in the official layout, of frames of 1024x2048 whose files are
+Writes archives in the official layout, with frames of 1024x2048 whose files are
 about as large as the real ones, prepares them at 128x256, and prints frames/s
-of that and of reading the result back in random order, beside what reading the
-archives from disk and decoding their PNG files cost alone. Then takes training
-steps of the distilled network of configs/cityscapes.py and says for which share
-of the time they waited for data. All is read from disk and not from its cache,
-where the system lets us (Linux).
+of preparing and of reading the result in random order. For comparison, it also
+times reading the archives and decoding their PNG files alone. Then it trains
+the distilled network of configs/cityscapes.py for some steps, and prints the
+fraction of the time that they wait for data. On Linux, files are removed from
+the page cache before they are read.
 """
 
 from concurrent import futures
@@ -36,13 +36,15 @@ from mtl_kd_jax.datasets.cityscapes import dataset as cityscapes
 from mtl_kd_jax.runtime.platform import keep_freed_memory
 
 _FRAMES = flags.DEFINE_integer('frames', 1000, 'Frames to prepare.')
-_FOLDER = flags.DEFINE_string('folder', None, 'On the disk to time.')
-_STEPS = flags.DEFINE_integer('steps', 10, 'Timed training steps; 0: none.')
-_WIDTH = flags.DEFINE_float('width', 0.25, 'Of the network that is trained.')
-_WORKERS = flags.DEFINE_integer('workers', 2, 'config.data.workers.')
+_FOLDER = flags.DEFINE_string('folder', None, 'A folder on the disk to time.')
+_STEPS = flags.DEFINE_integer(
+  'steps', 10, 'Training steps to time; 0 for none.'
+)
+_WIDTH = flags.DEFINE_float('width', 0.25, 'Width of the network to train.')
+_WORKERS = flags.DEFINE_integer('num_workers', 2, 'config.data.num_workers.')
 
 _SIZE = (1024, 2048)
-_DIFFERENT = 8  # frames; the others repeat them
+_DIFFERENT = 8  # number of different frames; the others repeat them
 _SUFFIXES = {
   'leftImg8bit': 'leftImg8bit.png',
   'gtFine': 'gtFine_labelIds.png',
@@ -69,7 +71,7 @@ def main(argv):
 
 
 def _draw_frame(seed):
-  """Folder -> PNG file: smooth regions and noise, as large as real files."""
+  """Folder -> PNG file of smooth regions and noise, as large as real files."""
   rng = np.random.default_rng(seed)
 
   def smooth(cells, low, high):
@@ -151,7 +153,7 @@ def _report_data(console, folder, archives, contents):
     ('archives: disk alone', disk),
     ('archives: decoding PNG alone, one thread', one),
     (f'archives: decoding PNG alone, {cores} threads', all_cores),
-    ('prepare: read, decode, reduce, write', prepare),
+    ('prepare: read, decode, resize, write', prepare),
     ('prepared: disk alone', raw_back),
     ('prepared: samples in random order, one thread', back),
   ):
@@ -164,13 +166,13 @@ def _report_data(console, folder, archives, contents):
 
 
 def _time(function, frames):
-  """Frames/s, and milliseconds that the processors worked for a frame.
+  """Frames/s, and milliseconds of CPU time for a frame.
 
-  The latter hardly depends on what else the machine does.
+  The latter hardly depends on the load of the machine.
   """
-  begun, worked = time.perf_counter(), time.process_time()
+  start, worked = time.perf_counter(), time.process_time()
   function()
-  seconds, worked = time.perf_counter() - begun, time.process_time() - worked
+  seconds, worked = time.perf_counter() - start, time.process_time() - worked
   return frames / seconds, 1e3 * worked / frames
 
 
@@ -188,9 +190,6 @@ def _decode(frame):
 def _open(folder):
   return cityscapes.make(
     image_size=(128, 256),
-    classes=7,
-    depth='inverse_depth',
-    tasks=('semantic', 'depth'),
     manual_dir=str(folder),
     data_dir=str(folder / 'prepared'),
     progress=lambda done, total: None,
@@ -211,7 +210,7 @@ def _report_training(console, folder):
   config = cityscapes_config.get_config()
   config.data.manual_dir = str(folder)
   config.data.data_dir = str(folder / 'prepared')
-  config.data.workers = _WORKERS.value
+  config.data.num_workers = _WORKERS.value
   config.model.width = _WIDTH.value
   experiment = build(config)
   stage, parallel = experiment.student(), experiment.parallel
@@ -222,18 +221,18 @@ def _report_training(console, folder):
   batches = stage.train_batches(0)
   waits, works = [], []
   for _ in range(_STEPS.value + 2):  # the first compiles and fills buffers
-    begun = time.perf_counter()
+    start = time.perf_counter()
     batch = parallel.shard(next(batches))
     got = time.perf_counter()
     state, losses = stage.train_step(state, teachers, batch)
     jax.block_until_ready((state, losses))
-    waits.append(got - begun)
+    waits.append(got - start)
     works.append(time.perf_counter() - got)
   waits, works = waits[2:], works[2:]
   share = sum(waits) / (sum(waits) + sum(works))
   console.print(
     f'training at 128x256: SegNet x {config.model.width}, batch '
-    f'{config.batch_size}, {config.data.workers} workers, '
+    f'{config.batch_size}, {config.data.num_workers} workers, '
     f'{len(waits)} distilled steps: step {1e3 * np.median(works):.0f} ms, '
     f'waiting for data {1e3 * np.median(waits):.1f} ms (longest '
     f'{1e3 * max(waits):.0f}), {100 * share:.2f} % of the time'

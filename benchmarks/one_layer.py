@@ -1,11 +1,11 @@
-"""How far a network of one convolution comes on the data of a config.
+"""The metrics of a network of one convolution on the data of a config.
 
     python benchmarks/one_layer.py --config=configs/quickstart.py
 
-Data are too easy to compare methods on when one layer solves them. Trains a
+Data that one layer can solve are too easy for a comparison of methods. Trains a
 single 7x7 convolution per task for as long as the config trains its networks,
 and prints its metrics beside those in runs/<config.name>/results.json (or
---workdir), where a run has left them.
+--workdir), if a run has written them.
 """
 
 import dataclasses
@@ -36,9 +36,8 @@ class OneLayer(nn.Module):
 
   @nn.compact
   def __call__(self, image, *, train):
-    """Predicts from [b h w 3]; `train` is there for the interface alone."""
-    # The running statistics of nothing: the step expects the collection.
-    self.variable('batch_stats', 'none', lambda: ())
+    """Predicts from `image` [b h w 3]; `train` is unused."""
+    del train
     return Output(
       {
         task: nn.Conv(channels, (7, 7), name=f'head_{task}')(image - 0.5)

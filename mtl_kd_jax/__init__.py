@@ -1,3 +1,99 @@
-"""Multi-task learning by knowledge distillation, in JAX and Flax."""
+"""Multi-task learning by knowledge distillation, in JAX and Flax.
+
+  import mtl_kd_jax as mtl
+
+  config = mtl.get_config('quickstart')
+  run = mtl.train(config, 'runs/quickstart')     # as launch.py does
+  run = mtl.load('runs/quickstart')              # any later day
+  run['distilled'].predict('kitchen.jpg').depth
+
+or, step by step, `mtl.Trainer`. What is named here is the public interface;
+everything else may change. Submodules are imported when they are first used.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = '0.1.0'
+
+_NAMES = {
+  'Distill': 'trainer',
+  'InputError': 'errors',
+  'NotFiniteError': 'errors',
+  'Prediction': 'trained',
+  'Run': 'run',
+  'TrainedNetwork': 'trained',
+  'Trainer': 'trainer',
+  'distill': 'trainer',
+  'get_config': 'config',
+  'load': 'run',
+  'table': 'reports.tables',
+}
+_SUBMODULES = (
+  'balancing',
+  'datasets',
+  'distillation',
+  'methods',
+  'models',
+  'reports',
+  'tasks',
+  'training',
+)
+
+__all__ = ['__version__', 'evaluate', 'train', *_NAMES, *_SUBMODULES]
+
+
+def train(config: Any, workdir: Any) -> Any:
+  """Trains what a config says, or continues it; as launch.py does.
+
+  Args:
+    config: from `get_config`.
+    workdir: folder of the run.
+
+  Returns:
+    The `Run`.
+
+  Raises:
+    InputError: config, data or workdir cannot be used; before any training.
+    NotFiniteError: training diverged.
+  """
+  return _job('train').run(config, _path(workdir))
+
+
+def evaluate(workdir: Any, *, split: str | None = None) -> Any:
+  """Scores the finished networks of a run again; prints and writes the table.
+
+  Args:
+    workdir: folder of the run.
+    split: the split to score; None for the one that the run reported.
+
+  Returns:
+    The `Run`.
+
+  Raises:
+    InputError: there is no such run, or its data cannot be opened.
+  """
+  job = _job('evaluate')
+  config = job.default_config(_path(workdir))
+  return job.run(config, _path(workdir), split=split)
+
+
+def __getattr__(name: str) -> Any:
+  if name in _NAMES:
+    module = importlib.import_module(f'{__name__}.{_NAMES[name]}')
+    return getattr(module, name)
+  if name in _SUBMODULES:
+    return importlib.import_module(f'{__name__}.{name}')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted(__all__)
+
+
+def _job(name):
+  return importlib.import_module(f'{__name__}.jobs.{name}')
+
+
+def _path(workdir):
+  return importlib.import_module('pathlib').Path(workdir)

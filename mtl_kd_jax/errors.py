@@ -10,17 +10,28 @@ class InputError(ValueError):
 
   The message has always the same four parts, so that nobody has to guess:
   what was expected, what was found, where, and what to do about it.
+
+  Attributes:
+    expected: what would have been right.
+    found: what there was instead.
+    where: the file, folder or argument it was found in.
+    do: what the user can do now.
+    argument: the argument of the called function that is at fault, with dots
+      inside of it ('weights.depth'); '' where it is not one argument. The
+      config translates it into the key that the argument came from.
   """
 
-  def __init__(self, *, expected: str, found: str, where: str, do: str):
-    """Builds the message.
-
-    Args:
-      expected: what would have been right.
-      found: what there was instead.
-      where: the config key, file or folder it was found in.
-      do: what the user can do now.
-    """
+  def __init__(
+    self,
+    *,
+    expected: str,
+    found: str,
+    do: str,
+    where: str = '',
+    argument: str = '',
+  ):
+    """Builds the message; `where` may be left out where `argument` says it."""
+    where = where or f'argument {argument}'
     super().__init__(
       f'expected {expected}\n'
       f'  found:  {found}\n'
@@ -28,6 +39,7 @@ class InputError(ValueError):
       f'  to do:  {do}'
     )
     self.expected, self.found, self.where, self.do = expected, found, where, do
+    self.argument = argument
 
   def __reduce__(self):
     # Exceptions of loader processes travel to the main process by pickle.
@@ -36,11 +48,14 @@ class InputError(ValueError):
       self.found,
       self.where,
       self.do,
+      self.argument,
     )
 
 
-def _rebuild_input_error(expected, found, where, do):
-  return InputError(expected=expected, found=found, where=where, do=do)
+def _rebuild_input_error(expected, found, where, do, argument):
+  return InputError(
+    expected=expected, found=found, where=where, do=do, argument=argument
+  )
 
 
 class NotFiniteError(ArithmeticError):

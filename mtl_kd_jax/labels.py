@@ -1,4 +1,4 @@
-"""What the numbers of a label mean, and how a missing pixel is written.
+"""What the values of a label mean, and how a missing pixel is stored.
 
 | quantity  | dtype, axes     | meaning               | missing pixel |
 |-----------|-----------------|-----------------------|---------------|
@@ -7,16 +7,18 @@
 | disparity | float32 [h w 1] | inverse depth, > 0    | 0             |
 | normal    | float32 [h w 3] | unit vector, camera   | 0, 0, 0       |
 
-Normals live in the camera's frame. Which way its axes point is the dataset's
-choice (docs/data.md) and no task depends on it, but for one thing: the first
-component is the horizontal one, which mirroring an image negates.
+Normals are given in the camera's frame. The directions of its axes are up to
+the dataset (docs/data.md), and no task depends on them, with one exception: the
+first component is horizontal, because mirroring an image negates it.
 """
 
 import dataclasses
 
 import numpy as np
 
-# quantity -> dtype, channels (0: no such axis), value of a missing pixel
+from mtl_kd_jax.errors import InputError
+
+# quantity -> dtype, channels (0: no channel axis), value of a missing pixel
 _FORMS = {
   'class': (np.int32, 0, -1),
   'depth': (np.float32, 1, 0),
@@ -28,21 +30,34 @@ QUANTITIES = tuple(_FORMS)
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-  """What the numbers of one label mean.
+  """What the values of one label mean.
 
   Attributes:
-    quantity: 'class', 'depth', 'disparity' or 'normal'; decides how the label
-      is augmented.
-    unit: the unit in words of the result table, e.g. 'm'; '' if it has none.
+    quantity: 'class', 'depth', 'disparity' or 'normal'; determines how the
+      label is stored and augmented.
+    unit: the unit shown in the result tables, e.g. 'm'; '' if it has none.
     classes: the class names in the order of their ids (quantity 'class' only).
-    colors: (red, green, blue) in 0..255 of every class, where the dataset has
-      colors of its own; () to draw some.
+    colors: (red, green, blue) in 0..255 of every class, if the dataset defines
+      them; () to choose colors automatically.
+
+  Raises:
+    InputError: the quantity is unknown.
   """
 
   quantity: str
   unit: str = ''
   classes: tuple[str, ...] = ()
   colors: tuple[tuple[int, int, int], ...] = ()
+
+  def __post_init__(self):
+    """Checks the quantity, which everything else is looked up by."""
+    if self.quantity not in _FORMS:
+      raise InputError(
+        expected=f'a known quantity: {", ".join(QUANTITIES)}',
+        found=repr(self.quantity),
+        argument='quantity',
+        do='choose one of them',
+      )
 
   def missing(self, size: tuple[int, int]) -> np.ndarray:
     """An array [h w] or [h w c] in which every pixel is unlabeled."""
@@ -51,7 +66,7 @@ class Label:
     return np.full(shape, value, dtype)
 
   def known(self, array: np.ndarray) -> np.ndarray:
-    """Where an array [h w] or [h w c] has a label, bool [h w]."""
+    """Which pixels of an array [h w] or [h w c] are labeled, bool [h w]."""
     _, channels, value = _FORMS[self.quantity]
     differs = array != value
     return differs.any(axis=-1) if channels else differs

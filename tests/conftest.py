@@ -19,10 +19,11 @@ os.environ['XLA_FLAGS'] = ' '.join(
   )
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-
-import tempfile
+# Or the path of the folder of compiled programs would be a part of their keys.
+os.environ['JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES'] = 'none'
 
 from absl import flags
+from fixtures import compilation_cache
 import jax
 import pytest
 
@@ -30,15 +31,22 @@ from mtl_kd_jax.datasets.base import Dataset
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes insist on it
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# Programs that several tests compile, also in other processes, are compiled
-# once in a run of the tests. (xdist's workers inherit the folder.)
+# Programs are compiled once for all tests, processes and, most of them, runs.
+# The workers of xdist inherit the folder.
+_cache = None
 if 'PYTEST_XDIST_WORKER' not in os.environ:
-  _CACHE = tempfile.TemporaryDirectory(prefix='mtl_kd_jax_tests_')
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+  _cache = compilation_cache.start()
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache.name
 jax.config.update(
   'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def pytest_unconfigure():
+  if _cache is not None:
+    compilation_cache.keep(_cache.name)
+    _cache.cleanup()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # floor and from those below it.
 FLOORS = (
   ('__init__', 'jobs', 'trainer'),
-  ('run', 'reports'),
+  ('run', 'trained', 'reports'),
   ('methods', 'config'),
   ('training',),
   (

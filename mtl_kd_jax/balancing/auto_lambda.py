@@ -1,21 +1,20 @@
-"""Auto-Lambda: weights that lower the loss on samples of another part."""
+"""Auto-Lambda: weights that lower the loss on other samples."""
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import optax
 
-from mtl_kd_jax.balancing import checks
-from mtl_kd_jax.balancing.base import GradientBalancer
-from mtl_kd_jax.balancing.gram import (
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._gram import (
   Weights,
   combined,
-  in_order,
   inner_products,
   weighted_sum,
 )
-from mtl_kd_jax.balancing.uncertainty import descend
-from mtl_kd_jax.balancing.vectors import make_step
+from mtl_kd_jax.balancing._learned import descend, init_learned
+from mtl_kd_jax.balancing._vectors import in_order, make_step
+from mtl_kd_jax.balancing.base import GradientBalancer
 from mtl_kd_jax.errors import InputError
 
 
@@ -30,22 +29,22 @@ def make(
   L' is the loss on another part of the batch. Its gradient with respect to
   l_t is -alpha <g_t, grad L'> at the shifted parameters, exactly: the finite
   difference of the paper is not needed. The step then descends on sum_t l_t L_t
-  with the new l (lambda of Liu et al. 2022). theta are all parameters, what
-  tasks have for themselves included.
+  with the new l (lambda of Liu et al. 2022). theta are all parameters, the
+  task-specific ones included.
 
   Args:
     learning_rate: of Adam on l; 1e-4 in the released code.
-    step_size: alpha, the learning rate of the network.
+    step_size: alpha, which should be the learning rate of the network.
     init: l at the start; 0.1 in the released code.
-    primary: the tasks that matter; () for all.
+    primary: the tasks whose loss is lowered; () for all.
 
   Raises:
-    InputError: a number is out of range, or (from `init`) a primary task that
-      there is not.
+    InputError: a number is out of range, or (from `init`) an unknown primary
+      task.
   """
-  checks.number(learning_rate, 'learning_rate', above=0)
-  checks.number(step_size, 'step_size', above=0)
-  checks.number(init, 'init')
+  _checks.number(learning_rate, 'learning_rate', above=0)
+  _checks.number(step_size, 'step_size', above=0)
+  _checks.number(init, 'init')
   tx = optax.adam(learning_rate)
 
   def start(names, gradients=None):
@@ -54,11 +53,10 @@ def make(
       raise InputError(
         expected=f'some of {", ".join(sorted(names))}',
         found=', '.join(unknown),
-        where='option primary of the balancer',
+        argument='primary',
         do='name tasks that are learned',
       )
-    s = jnp.full(len(names), init, jnp.float32)
-    return {'s': s, 'opt_state': tx.init(s)}
+    return init_learned(tx, jnp.full(len(names), init, jnp.float32))
 
   def update(
     losses,
@@ -73,17 +71,17 @@ def make(
   ):
     del unused
     step = make_step(losses, present, key)
-    checks.needed(probe, step.names, 'probe')
+    _checks.required(probe, 'probe')
     ordered = in_order(gradients)
     old = jnp.where(step.present, state['s'], 0)
     ahead = probe(1, weighted_sum(step_size * old, ordered))
-    wanted = jnp.array([t in (primary or step.names) for t in step.names])
-    there = weighted_sum(
-      jnp.where(wanted & step.present, 1.0, 0.0), in_order(ahead)
+    counts = jnp.array([t in (primary or step.names) for t in step.names])
+    target = weighted_sum(
+      (counts & step.present).astype(jnp.float32), in_order(ahead)
     )
-    # Only the products with the last are needed.
+    # Only the products with the last one are used.
     gram = inner_products(
-      [*ordered, there], jnp.append(step.present, True), axis_name=axis_name
+      [*ordered, target], jnp.append(step.present, True), axis_name=axis_name
     )
     n = jnp.minimum(gram.norms, 1e9)
     products = gram.cosines[-1, :-1] * n[:-1] * n[-1]

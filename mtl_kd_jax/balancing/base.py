@@ -1,15 +1,15 @@
 """The two contracts: how several losses, or their gradients, become one step.
 
 Both are NamedTuples of pure functions, after optax.GradientTransformation. A
-`Balancer` needs the losses alone and costs nothing. A `GradientBalancer` needs
-the gradient of every task. Tasks are dictionary keys in all that goes in and
-comes out.
+`Balancer` needs the losses alone, and its cost is negligible. A
+`GradientBalancer` needs the gradient of every task. All inputs and outputs are
+dictionaries keyed by task name.
 
-Two things are the caller's: losses and gradients are those of the *global*
-batch (averaged over devices before they come here, since no rule is linear),
-and `present` tells which tasks have a label in it at all. A task without one is
-left out of the rule as if there were no such task: its weight is 0 and what the
-state knows of it stays.
+The caller is responsible for two things. Losses and gradients are those of the
+*global* batch (averaged over devices beforehand, since no rule is linear), and
+`present` tells which tasks have any label in it. A rule treats a task without
+labels as if the task did not exist: its weight is 0 and its part of the state
+is kept.
 """
 
 from collections.abc import Callable
@@ -19,56 +19,62 @@ import jax
 
 
 class Balancer(NamedTuple):
-  """A rule that weighs losses.
+  """A rule that weights losses.
 
   Attributes:
-    init: (task names, gradients=None) -> state, a pytree of arrays that is
-      checkpointed; `gradients` is there for the sake of `GradientBalancer`.
+    init: (task names, gradients=None) -> state, a pytree of arrays to be
+      checkpointed. `gradients` is ignored; `GradientBalancer` has the same
+      signature.
     update: (losses, state, key, *, present=None) -> (weights, state). `losses`
       is {task: float32 scalar}; no gradient flows through it. `present` is
       {task: bool scalar}, None for all. `weights` is {task: float32 scalar}:
       the step descends on sum_t weights[t] * losses[t].
-    observe: (losses, state, *, present=None) -> state, for a rule that looks at
-      the losses of the same batch after the step; None where there is nothing
-      to look at.
+    observe: (losses, state, *, present=None) -> state, for a rule that needs
+      the losses of the same batch after the step; otherwise None.
+    on_metrics: (metrics, state) -> state, for a rule that sets its weights
+      between epochs from validation metrics; otherwise None. `metrics` is
+      {task: {metric: float}} of the split on which checkpoints are selected.
+      The training loop calls it on the host, outside of jit, after each
+      evaluation. The state keeps its structure, shapes and dtypes.
   """
 
   init: Callable[..., Any]
   update: Callable[..., tuple[Any, Any]]
   observe: Callable[..., Any] | None = None
+  on_metrics: Callable[[Any, Any], Any] | None = None
 
 
 class Combined(NamedTuple):
-  """What a gradient balancer makes of the gradients of a step.
+  """The result of a gradient balancer for one step.
 
   Attributes:
-    direction: a pytree like the gradient of one task; the step descends along
+    direction: a pytree like the gradient of one task. The step descends along
       it, in place of the gradient of a loss.
     weights: {task: float32 scalar}, so that direction = sum_t weights[t] *
       gradient of t. Where a rule has no such weights (`linear` is False) they
-      are the nearest it has, to be logged.
-    own: {task: float32 scalar}, the factor on the gradient of the task's loss
-      with respect to what the task has for itself, e.g. its head.
+      are the closest equivalent, for logging.
+    task_specific: {task: float32 scalar}, the factor on the gradient of the
+      task's loss with respect to its task-specific parameters, e.g. its head.
   """
 
   direction: Any
   weights: dict[str, jax.Array]
-  own: dict[str, jax.Array]
+  task_specific: dict[str, jax.Array]
 
 
 class Reused(NamedTuple):
-  """What a balancer that is refreshed every n steps keeps in between.
+  """The weights that `update_every` keeps between two updates.
 
   Attributes:
-    due: bool scalar, whether this step has to be a whole `update`.
-    weights: as in `Combined`, of the last whole update.
-    own: as in `Combined`, of the last whole update.
-    state: the state after a step that reuses these.
+    due: bool scalar, whether this step has to be a full `update`.
+    weights: as in `Combined`, of the last full update.
+    task_specific: as in `Combined`, of the last full update.
+    state: the state after a step that reuses these weights.
   """
 
   due: jax.Array
   weights: dict[str, jax.Array]
-  own: dict[str, jax.Array]
+  task_specific: dict[str, jax.Array]
   state: Any
 
 
@@ -81,22 +87,23 @@ class GradientBalancer(NamedTuple):
     update: (losses, gradients, state, key, *, present=None, axis_name=None,
       values=None, probe=None) -> (Combined, state).
       `losses` and `present` are as in `Balancer`. `gradients` is {task: pytree
-      of arrays}, with respect to shared parameters or to shared features.
+      of float arrays}, with respect to shared parameters or shared features.
       `axis_name` names a mapped device axis along which the gradients are split
       (features of a split batch): inner products are then summed over it.
       `values` is what the gradients are with respect to. `probe` is (part,
       shift) -> {task: gradients} on another independent part of the batch, at
       the parameters minus `shift` (None for no shift).
     linear: whether direction = sum_t weights[t] * gradients[t].
-    parts: into how many independent parts the batch is split: `gradients` are
-      those of part 0, and `probe` gives the others.
-    all_parameters: whether `gradients` and `shift` run over all parameters, and
-      not over the shared ones alone: what a task has for itself too, where the
-      gradients of all others are 0.
-    on_features: whether the rule may be given gradients with respect to
-      features, which belong to other samples in every step.
-    reuse: (state, task names) -> Reused; None for a rule that is whole in every
-      step.
+    parts: the number of independent parts that the batch is split into.
+      `gradients` are those of part 0, and `probe` gives the others.
+    all_parameters: whether `gradients` and `shift` cover all parameters, and
+      not just the shared ones. Gradients with respect to the task-specific
+      parameters of other tasks are then 0.
+    on_features: whether the gradients may be with respect to features, which
+      belong to different samples in every step.
+    reuse: (state, task names) -> Reused; None for a rule that does a full
+      update in every step.
+    on_metrics: as in `Balancer`.
   """
 
   init: Callable[..., Any]
@@ -106,3 +113,4 @@ class GradientBalancer(NamedTuple):
   all_parameters: bool = False
   on_features: bool = True
   reuse: Callable[..., Reused] | None = None
+  on_metrics: Callable[[Any, Any], Any] | None = None

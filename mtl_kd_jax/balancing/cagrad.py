@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import checks
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._gram import from_gram, shared_only
+from mtl_kd_jax.balancing._solvers import simplex_minimum
 from mtl_kd_jax.balancing.base import GradientBalancer
-from mtl_kd_jax.balancing.gram import from_gram, plain
-from mtl_kd_jax.balancing.solvers import simplex_minimum
 
 RESCALES = ('none', 'square', 'linear')
 
@@ -26,17 +26,17 @@ def make(c: float = 0.4, rescale: str = 'square') -> GradientBalancer:
   Raises:
     InputError: unknown rescale, or c out of range.
   """
-  checks.number(c, 'c', least=0, below=1)
-  checks.choice(rescale, 'rescale', RESCALES)
+  _checks.number(c, 'c', at_least=0, below=1)
+  _checks.choice(rescale, 'rescale', RESCALES)
   divisor = {'none': 1, 'square': 1 + c**2, 'linear': 1 + c}[rescale]
 
   def rule(gram, step, state):
     # A zero gradient has no worst case, but counts in the mean.
     alive = gram.norms > 0
     w, ratio = simplex_minimum(gram, alive, c)
-    pull = jnp.where(ratio > 0, ratio * w, 0)
+    correction = jnp.where(ratio > 0, ratio * w, 0)
     share = jnp.sum(alive) / step.count
     mean = jnp.where(alive, 1, 0) / step.count
-    return plain((mean + share * pull) / divisor), state
+    return shared_only((mean + share * correction) / divisor), state
 
   return from_gram(rule)

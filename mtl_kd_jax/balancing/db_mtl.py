@@ -2,18 +2,22 @@
 
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import checks
-from mtl_kd_jax.balancing.base import GradientBalancer
-from mtl_kd_jax.balancing.gram import (
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._gram import (
   Weights,
   combined,
   from_gram,
-  in_order,
   inner_products,
   weighted_sum,
 )
-from mtl_kd_jax.balancing.moco import blank, cast, follow, to_dict_of
-from mtl_kd_jax.balancing.vectors import SMALLEST_LOSS, make_step
+from mtl_kd_jax.balancing._tracked import (
+  by_name,
+  cast_like,
+  init_tracked,
+  move_toward,
+)
+from mtl_kd_jax.balancing._vectors import SMALLEST_LOSS, in_order, make_step
+from mtl_kd_jax.balancing.base import GradientBalancer
 
 
 def make(beta: float = 0.9, sigma: float = 0.0) -> GradientBalancer:
@@ -24,20 +28,21 @@ def make(beta: float = 0.9, sigma: float = 0.0) -> GradientBalancer:
   for each task, unless beta is 0.
 
   Args:
-    beta: in [0, 1); 0.9 in LibMTL.
+    beta: in [0, 1); 0.9 in LibMTL. 0 for no running mean.
     sigma: decay of beta.
 
   Raises:
     InputError: a number is out of range.
   """
-  checks.number(beta, 'beta', least=0, below=1)
-  checks.number(sigma, 'sigma', least=0)
+  _checks.number(beta, 'beta', at_least=0, below=1)
+  _checks.number(sigma, 'sigma', at_least=0)
   if beta == 0:
     return from_gram(_without_memory)
 
-  def start(names, gradients=None):
-    checks.needed(gradients, names)
-    return {'step': jnp.zeros((), jnp.int32), 'mean': blank(gradients)}
+  def init(names, gradients=None):
+    del names
+    _checks.required(gradients, 'gradients')
+    return {'step': jnp.zeros((), jnp.int32), 'mean': init_tracked(gradients)}
 
   def update(
     losses, gradients, state, key, *, present=None, axis_name=None, **unused
@@ -45,26 +50,26 @@ def make(beta: float = 0.9, sigma: float = 0.0) -> GradientBalancer:
     del unused
     step = make_step(losses, present, key)
     time = state['step'] + 1
-    rate = 1 - beta / time**sigma
-    own, ordered = _inverse(step), in_order(gradients)
+    rate = 1 - beta / time.astype(jnp.float32) ** sigma
+    inverse, ordered = _inverse(step), in_order(gradients)
     mean = [
-      follow(y, g, own[i], jnp.where(step.present[i], rate, 0))
+      move_toward(y, g, inverse[i], jnp.where(step.present[i], rate, 0))
       for i, (y, g) in enumerate(
         zip(in_order(state['mean']), ordered, strict=True)
       )
     ]
     w = _to_longest(inner_products(mean, step.present, axis_name=axis_name))
-    direction = cast(weighted_sum(w, mean), ordered[0])
-    state = {'step': time, 'mean': to_dict_of(step.names, mean)}
-    return combined(step, Weights(w * own, own), direction), state
+    direction = cast_like(weighted_sum(w, mean), ordered[0])
+    state = {'step': time, 'mean': by_name(step.names, mean)}
+    return combined(step, Weights(w * inverse, inverse), direction), state
 
-  return GradientBalancer(start, update, linear=False, on_features=False)
+  return GradientBalancer(init, update, linear=False, on_features=False)
 
 
 def _without_memory(gram, step, state):
-  own = _inverse(step)
-  gram = gram._replace(norms=own * gram.norms)
-  return Weights(_to_longest(gram) * own, own), state
+  inverse = _inverse(step)
+  gram = gram._replace(norms=inverse * gram.norms)
+  return Weights(_to_longest(gram) * inverse, inverse), state
 
 
 def _inverse(step):

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import checks
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._gram import combined, shared_only
+from mtl_kd_jax.balancing._preference import preference_vector
+from mtl_kd_jax.balancing._vectors import in_order, make_step
 from mtl_kd_jax.balancing.base import GradientBalancer
-from mtl_kd_jax.balancing.gram import combined, in_order, plain
-from mtl_kd_jax.balancing.vectors import make_step
 
 
 def make(
@@ -20,21 +21,21 @@ def make(
   + (1 - l_t) mask_t) g_t (Chen et al. 2020, algorithm 1).
 
   Args:
-    leak: task -> l_t, the part that is never dropped; None for 0.
+    leak: task -> l_t, the part that is never dropped; None or {} for 0.
     over_batch: for gradients with respect to features [b ...]: P is that of
       sign(value) * g summed over the batch, and all samples share U. That is
       the paper's form for features.
 
   Raises:
-    InputError: a leak is not in [0, 1].
+    InputError: a leak is not in [0, 1], or (from `init`) a task has none.
   """
   for task, kept in (leak or {}).items():
-    checks.number(kept, f'leak.{task}', least=0, most=1)
+    _checks.number(kept, f'leak.{task}', at_least=0, at_most=1)
 
-  def start(names, gradients=None):
+  def init(names, gradients=None):
     del gradients
     if leak:
-      checks.preference_vector(leak, names, 'leak')
+      preference_vector(leak, names, 'leak')
     return ()
 
   def update(
@@ -50,35 +51,35 @@ def make(
   ):
     del probe
     step = make_step(losses, present, key)
-    kept = jnp.zeros(len(step.names))
+    kept = jnp.zeros(len(step.names), jnp.float32)
     if leak:
-      kept = checks.preference_vector(leak, step.names, 'leak')
+      kept = preference_vector(leak, step.names, 'leak')
     ordered = in_order(gradients)
     leaves, tree = zip(*map(jax.tree.flatten, ordered), strict=True)
     signs = [None] * len(leaves[0])
     if over_batch:
-      signs = jax.tree.leaves(checks.needed(values, step.names, 'values'))
+      signs = jax.tree.leaves(_checks.required(values, 'values'))
     dropped = []
     for xs, sign in zip(zip(*leaves, strict=True), signs, strict=True):
       draw = jax.random.fold_in(key, len(dropped))
       d = _drop(xs, sign, kept, step.present, draw, axis_name)
       dropped.append(d.astype(xs[0].dtype))
     direction = jax.tree.unflatten(tree[0], dropped)
-    weights = plain(jnp.ones(len(step.names)))
+    weights = shared_only(jnp.ones(len(step.names), jnp.float32))
     return combined(step, weights, direction), state
 
-  return GradientBalancer(start, update, linear=False)
+  return GradientBalancer(init, update, linear=False)
 
 
 def _drop(gradients, values, leak, present, key, axis_name):
   """The direction of one array, from gradients by task; float32."""
-  # Task by task: nothing is stacked, so that all of it is one pass.
+  # Task by task, without stacking: XLA fuses it into one pass.
   gradients = [
     jnp.where(there, g.astype(jnp.float32), 0)
     for there, g in zip(present, gradients, strict=True)
   ]
-  # What they do to the size of the feature, and not to its sign, has a meaning
-  # that samples share.
+  # Samples agree on whether the magnitude of a feature should grow, not on its
+  # sign.
   sign = 1 if values is None else jnp.where(values < 0, -1, 1)
   seen = [g * sign for g in gradients]
   if values is not None:
@@ -89,7 +90,7 @@ def _drop(gradients, values, leak, present, key, axis_name):
   purity = (1 + sum(seen) / jnp.where(total > 0, total, 1)) / 2
   split = axis_name if values is None else None
   draw = _uniform(key, purity.shape, split)
-  # Behind a barrier, since XLA would draw anew for every use.
+  # The barrier keeps XLA from repeating the draw for every use.
   up, down = jax.lax.optimization_barrier((purity > draw, purity < draw))
   return sum(
     g * jnp.where(jnp.where(g * sign > 0, up, down), 1, kept)
@@ -98,10 +99,13 @@ def _drop(gradients, values, leak, present, key, axis_name):
 
 
 def _uniform(key, shape, axis_name):
-  """This device's part of a draw for the whole batch, in every layout."""
+  """This device's part of a draw for the whole batch.
+
+  The draw is the same however many devices the batch is split over.
+  """
   if axis_name is None:
-    return jax.random.uniform(key, shape)
+    return jax.random.uniform(key, shape, jnp.float32)
   n = jax.lax.axis_size(axis_name)
-  draw = jax.random.uniform(key, (n * shape[0], *shape[1:]))
+  draw = jax.random.uniform(key, (n * shape[0], *shape[1:]), jnp.float32)
   start = jax.lax.axis_index(axis_name) * shape[0]
   return jax.lax.dynamic_slice_in_dim(draw, start, shape[0])

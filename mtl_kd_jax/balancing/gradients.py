@@ -12,14 +12,14 @@ def task_gradients(
 ) -> tuple[Any, ...]:
   """The losses and the gradient of each, {task: pytree like params}.
 
-  The forward pass runs once, the backward pass once for each task, one after
-  another: side by side (vmap) they need K times the memory.
+  The forward pass runs once, and the backward pass once for each task. They run
+  one after another: under vmap they would need K times the memory.
 
   Args:
     losses: (params, *args) -> {task: scalar}, or (that, aux) with `has_aux`.
     params: pytree of floats, the parameters that the tasks share.
-    *args: passed on.
-    has_aux: whether `losses` returns something beside.
+    *args: further arguments of `losses`.
+    has_aux: whether `losses` returns auxiliary data as well.
 
   Returns:
     (losses, gradients), or (losses, gradients, aux).
@@ -28,9 +28,9 @@ def task_gradients(
   def of_params(params):
     return losses(params, *args)
 
-  values, pullback, *aux = jax.vjp(of_params, params, has_aux=has_aux)
+  values, vjp, *aux = jax.vjp(of_params, params, has_aux=has_aux)
   gradients = {}
   for task in values:
     one = {t: jnp.full_like(x, t == task) for t, x in values.items()}
-    (gradients[task],) = pullback(one)
+    (gradients[task],) = vjp(one)
   return values, gradients, *aux

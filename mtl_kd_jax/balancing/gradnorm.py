@@ -1,12 +1,16 @@
-"""GradNorm: gradients of the size that each task's training pace calls for."""
+"""GradNorm: gradient norms that equalize the tasks' training rates."""
 
 import jax.numpy as jnp
 import optax
 
-from mtl_kd_jax.balancing import checks
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._gram import Weights, from_gram
+from mtl_kd_jax.balancing._vectors import (
+  SMALLEST_LOSS,
+  keep_absent,
+  masked_mean,
+)
 from mtl_kd_jax.balancing.base import GradientBalancer
-from mtl_kd_jax.balancing.gram import Weights, from_gram
-from mtl_kd_jax.balancing.vectors import SMALLEST_LOSS, keep_absent, masked_mean
 
 _LEAST_WEIGHT = 1e-4
 
@@ -27,11 +31,11 @@ def make(alpha: float = 1.5, learning_rate: float = 0.025) -> GradientBalancer:
   Raises:
     InputError: a number is out of range.
   """
-  checks.number(alpha, 'alpha')
-  checks.number(learning_rate, 'learning_rate', above=0)
+  _checks.number(alpha, 'alpha')
+  _checks.number(learning_rate, 'learning_rate', above=0)
   tx = optax.adam(learning_rate)
 
-  def start(names):
+  def init(names):
     w = jnp.ones(len(names), jnp.float32)
     return {'w': w, 'first': jnp.zeros_like(w), 'opt_state': tx.init(w)}
 
@@ -39,15 +43,15 @@ def make(alpha: float = 1.5, learning_rate: float = 0.025) -> GradientBalancer:
     w, losses = state['w'], jnp.maximum(step.losses, SMALLEST_LOSS)
     first = jnp.where(step.present & (state['first'] == 0), losses, 0)
     first = state['first'] + first
-    pace = losses / jnp.where(first > 0, first, 1)
-    r = pace / jnp.maximum(masked_mean(pace, step.present), SMALLEST_LOSS)
-    # Norms in units of the largest: Adam does not see the unit.
+    ratio = losses / jnp.where(first > 0, first, 1)
+    r = ratio / jnp.maximum(masked_mean(ratio, step.present), SMALLEST_LOSS)
+    # Norms are in units of the largest: Adam is invariant to the unit.
     n = gram.relative
     target = masked_mean(w * n, step.present) * r**alpha
     gradient = jnp.where(step.present, jnp.sign(w * n - target) * n, 0)
     updates, opt_state = tx.update(gradient, state['opt_state'], w)
     new = jnp.maximum(optax.apply_updates(w, updates), _LEAST_WEIGHT)
-    # The present tasks share what they had: the sum over all stays K.
+    # Present tasks keep the sum of their weights: over all tasks it stays K.
     new = new * masked_mean(w, step.present) / masked_mean(new, step.present)
     state = {
       'w': keep_absent(new, w, step.present),
@@ -56,4 +60,4 @@ def make(alpha: float = 1.5, learning_rate: float = 0.025) -> GradientBalancer:
     }
     return Weights(w, w), state
 
-  return from_gram(rule, start)
+  return from_gram(rule, init)

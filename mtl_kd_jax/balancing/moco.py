@@ -1,19 +1,24 @@
-"""MoCo: gradients that are tracked over steps, to take their noise away."""
+"""MoCo: gradients are tracked over steps, to reduce their noise."""
 
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import checks
-from mtl_kd_jax.balancing.base import GradientBalancer
-from mtl_kd_jax.balancing.gram import (
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._gram import (
   combined,
-  in_order,
   inner_products,
-  plain,
+  shared_only,
   weighted_sum,
 )
-from mtl_kd_jax.balancing.solvers import project_to_simplex
-from mtl_kd_jax.balancing.vectors import keep_absent, make_step, masked_softmax
+from mtl_kd_jax.balancing._solvers import project_to_simplex
+from mtl_kd_jax.balancing._tracked import (
+  by_name,
+  cast_like,
+  init_tracked,
+  move_toward,
+)
+from mtl_kd_jax.balancing._vectors import in_order, keep_absent, make_step
+from mtl_kd_jax.balancing.base import GradientBalancer
 
 PROJECTIONS = ('simplex', 'softmax')
 
@@ -34,30 +39,31 @@ def make(
   gradient for each task.
 
   Args:
-    beta: of the tracking.
-    beta_sigma: s, its decay.
-    gamma: of the weights.
-    gamma_sigma: r, its decay.
+    beta: rate of the tracked gradients, in (0, 1].
+    beta_sigma: s, the power of its decay.
+    gamma: rate of the weights.
+    gamma_sigma: r, the power of its decay.
     rho: pull of the weights toward each other.
-    projection: P onto the simplex, as in the paper, or a softmax, as in the
-      authors' code. Defaults are those of LibMTL, which they helped with.
+    projection: P is the projection onto the simplex ('simplex', as in the
+      paper) or a softmax ('softmax', as in the authors' code). Defaults are
+      those of LibMTL, to which the authors contributed.
     rescale: whether g_t is L_t g_t / |g_t|, as in that code.
 
   Raises:
     InputError: unknown projection, or a number out of range.
   """
-  checks.number(beta, 'beta', above=0, most=1)
-  checks.number(gamma, 'gamma', above=0)
+  _checks.number(beta, 'beta', above=0, at_most=1)
+  _checks.number(gamma, 'gamma', above=0)
   for name, value in (('beta_sigma', beta_sigma), ('gamma_sigma', gamma_sigma)):
-    checks.number(value, name, least=0)
-  checks.number(rho, 'rho', least=0)
-  checks.choice(projection, 'projection', PROJECTIONS)
+    _checks.number(value, name, at_least=0)
+  _checks.number(rho, 'rho', at_least=0)
+  _checks.choice(projection, 'projection', PROJECTIONS)
 
-  def start(names, gradients=None):
-    checks.needed(gradients, names)
+  def init(names, gradients=None):
+    _checks.required(gradients, 'gradients')
     return {
       'step': jnp.zeros((), jnp.int32),
-      'tracked': blank(gradients),
+      'tracked': init_tracked(gradients),
       'w': jnp.full(len(names), 1 / len(names), jnp.float32),
     }
 
@@ -67,14 +73,15 @@ def make(
     del unused
     step = make_step(losses, present, key)
     time = state['step'] + 1
-    rate = beta / time**beta_sigma
+    elapsed = time.astype(jnp.float32)
+    rate = beta / elapsed**beta_sigma
     ordered = in_order(gradients)
     factor = jnp.ones_like(step.losses)
     if rescale:
       norms = inner_products(ordered, step.present, axis_name=axis_name).norms
       factor = step.losses / jnp.where(norms > 0, norms, 1)
     tracked = [
-      follow(y, g, factor[i], jnp.where(step.present[i], rate, 0))
+      move_toward(y, g, factor[i], jnp.where(step.present[i], rate, 0))
       for i, (y, g) in enumerate(
         zip(in_order(state['tracked']), ordered, strict=True)
       )
@@ -84,38 +91,19 @@ def make(
     products = gram.cosines * n[:, None] * n[None, :]
     held = jnp.sum(jnp.where(step.present, state['w'], 0))
     w = jnp.where(step.present, state['w'], 0) / jnp.maximum(held, 1e-30)
-    pull = jnp.matmul(products, w, precision='highest') + rho * w
-    w = w - gamma / time**gamma_sigma * pull
-    project = masked_softmax if projection == 'softmax' else project_to_simplex
-    w = jnp.where(step.present.any(), project(w, step.present), 0)
+    slope = jnp.matmul(products, w, precision='highest') + rho * w
+    w = w - gamma / elapsed**gamma_sigma * slope
+    if projection == 'softmax':
+      w = jax.nn.softmax(w, where=step.present)
+    else:
+      w = project_to_simplex(w, step.present)
+    w = jnp.where(step.present.any(), w, 0)
     state = {
       'step': time,
-      'tracked': to_dict_of(step.names, tracked),
+      'tracked': by_name(step.names, tracked),
       'w': keep_absent(w * held, state['w'], step.present),
     }
-    direction = cast(weighted_sum(w, tracked), ordered[0])
-    return combined(step, plain(w), direction), state
+    direction = cast_like(weighted_sum(w, tracked), ordered[0])
+    return combined(step, shared_only(w), direction), state
 
-  return GradientBalancer(start, update, linear=False, on_features=False)
-
-
-def blank(gradients):
-  """Zeros in float32 like the gradients of every task."""
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), gradients)
-
-
-def follow(y, g, factor, rate):
-  """Moves y to y + rate (factor g - y), in float32."""
-  return jax.tree.map(
-    lambda y, g: y + rate * (factor * g.astype(jnp.float32) - y), y, g
-  )
-
-
-def cast(tree, like):
-  """`tree` in the dtypes of `like`."""
-  return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
-
-
-def to_dict_of(names, trees):
-  """Pytrees in the order of the sorted names, by name."""
-  return dict(zip(sorted(names), trees, strict=True))
+  return GradientBalancer(init, update, linear=False, on_features=False)

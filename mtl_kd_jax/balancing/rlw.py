@@ -1,20 +1,20 @@
-"""Random loss weighting: a baseline that many methods do not beat."""
+"""RLW: random loss weighting, a baseline that many methods do not beat."""
 
 import jax
 
+from mtl_kd_jax.balancing._vectors import from_losses
 from mtl_kd_jax.balancing.base import Balancer
-from mtl_kd_jax.balancing.vectors import from_losses, masked_softmax
 
 
 def make() -> Balancer:
-  """Weights softmax(z), z ~ N(0, I) drawn anew each step (Lin et al. 2022).
+  """Weights softmax(z), z ~ N(0, I) drawn in every step (Lin et al. 2022).
 
   The weights sum to 1, and so the step is K times shorter than with uniform
   weights.
   """
 
   def rule(step, state):
-    draw = jax.random.normal(step.key, step.losses.shape)
-    return masked_softmax(draw, step.present), state
+    draw = jax.random.normal(step.key, step.losses.shape, step.losses.dtype)
+    return jax.nn.softmax(draw, where=step.present), state
 
   return from_losses(rule)

@@ -1,16 +1,14 @@
-"""Smooth Tchebycheff scalarization: a soft maximum of the losses."""
+"""Smooth Tchebycheff scalarization: a smooth maximum of the losses."""
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import checks
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._preference import check_preference, preference_vector
+from mtl_kd_jax.balancing._vectors import SMALLEST_LOSS, from_losses
 from mtl_kd_jax.balancing.base import Balancer
-from mtl_kd_jax.balancing.vectors import (
-  SMALLEST_LOSS,
-  from_losses,
-  masked_softmax,
-)
 
 FORMS = ('paper', 'log')
 
@@ -22,7 +20,7 @@ def make(
   preference: Mapping[str, float] | None = None,
   ideal: float = 0.0,
 ) -> Balancer:
-  """Descends on a soft maximum of the losses (Lin et al. 2024).
+  """Descends on a smooth maximum of the losses (Lin et al. 2024).
 
       paper  mu log sum_t exp(p_t (L_t - z) / mu)
       log    K mu log sum_t exp(p_t log(L_t / m_t) / mu)
@@ -34,40 +32,40 @@ def make(
   Args:
     form: 'paper' or 'log'.
     mu: smoothness; toward 0 only the worst loss counts.
-    warmup: steps of the warm-up of 'log'; LibMTL has 4 epochs. Without, m_t is
+    warmup: steps of the warm-up of 'log'; 4 epochs in LibMTL. With 0, m_t is
       the first loss.
-    preference: task -> p_t; None for 1.
-    ideal: z, of 'paper': the same for all tasks, below every loss.
+    preference: task -> p_t; None or {} for 1.
+    ideal: z of 'paper', a lower bound of every loss; the same for all tasks.
 
   Raises:
-    InputError: unknown form, a number out of range, or a task without
-      preference.
+    InputError: unknown form, a number out of range, or (from `init`) a task
+      without preference.
   """
-  checks.choice(form, 'form', FORMS)
-  checks.number(mu, 'mu', above=0)
-  checks.number(warmup, 'warmup', least=0)
-  checks.number(ideal, 'ideal')
-  checks.preference(preference, 'preference')
+  _checks.choice(form, 'form', FORMS)
+  _checks.number(mu, 'mu', above=0)
+  _checks.number(warmup, 'warmup', at_least=0, integer=True)
+  _checks.number(ideal, 'ideal')
+  check_preference(preference, 'preference')
 
-  def start(names):
-    checks.preference_vector(preference, names, 'preference')
+  def init(names):
+    preference_vector(preference, names, 'preference')
     zeros = jnp.zeros(len(names), jnp.float32)
     return {'step': jnp.zeros((), jnp.int32), 'sum': zeros, 'count': zeros}
 
   def rule(step, state):
-    p = checks.preference_vector(preference, step.names, 'preference')
+    p = preference_vector(preference, step.names, 'preference')
     if form == 'paper':
       x = p * (step.losses - ideal) / mu
-      return p * masked_softmax(x, step.present), state
+      return p * jax.nn.softmax(x, where=step.present), state
     losses = jnp.maximum(step.losses, SMALLEST_LOSS)
     warm = state['step'] < warmup
     new = step.present & (warm | (state['count'] == 0))
     total = state['sum'] + jnp.where(new, losses, 0)
     count = state['count'] + new
-    worst = jnp.where(count > 0, total / jnp.maximum(count, 1), losses)
-    share = masked_softmax(p * jnp.log(losses / worst) / mu, step.present)
+    mean = jnp.where(count > 0, total / jnp.maximum(count, 1), losses)
+    share = jax.nn.softmax(p * jnp.log(losses / mean) / mu, where=step.present)
     weights = jnp.where(warm, 1, step.count * p * share) / losses
     state = {'step': state['step'] + 1, 'sum': total, 'count': count}
     return weights, state
 
-  return from_losses(rule, start)
+  return from_losses(rule, init)

@@ -1,12 +1,9 @@
-"""Weights that do not change: the plain sum of the losses, or a fixed one."""
-
-from collections.abc import Mapping
+"""The plain sum of the losses."""
 
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import checks
+from mtl_kd_jax.balancing._vectors import from_losses
 from mtl_kd_jax.balancing.base import Balancer
-from mtl_kd_jax.balancing.vectors import from_losses
 
 
 def make() -> Balancer:
@@ -16,19 +13,3 @@ def make() -> Balancer:
     return jnp.ones_like(step.losses), state
 
   return from_losses(rule)
-
-
-def make_fixed(weights: Mapping[str, float] | None = None) -> Balancer:
-  """L = sum_t w_t L_t.
-
-  Args:
-    weights: task -> w_t, at least 0; None for 1.
-
-  Raises:
-    InputError: a weight is negative, or (from `init`) a task has none.
-  """
-
-  def rule(step, state, w):
-    return w, state
-
-  return from_losses(*checks.with_preference(weights, 'weights', rule))

@@ -1,189 +1,210 @@
-"""Around a balancer: weights smoothed or reused, gradients normalized."""
+"""Wrappers of balancers: averaged or reused weights, normalized gradients."""
 
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import checks
-from mtl_kd_jax.balancing.base import (
-  Balancer,
-  Combined,
-  GradientBalancer,
-  Reused,
-)
-from mtl_kd_jax.balancing.gram import in_order, inner_products, weighted_sum
-from mtl_kd_jax.balancing.vectors import (
+from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._checked import check_gradients, check_losses
+from mtl_kd_jax.balancing._gram import inner_products, weighted_sum
+from mtl_kd_jax.balancing._vectors import (
   SMALLEST_LOSS,
+  in_order,
   keep_absent,
   make_step,
   presence,
   to_dict,
   to_vector,
 )
+from mtl_kd_jax.balancing.base import (
+  Balancer,
+  Combined,
+  GradientBalancer,
+  Reused,
+)
 from mtl_kd_jax.errors import InputError
 
 NORMALIZATIONS = ('none', 'l2', 'loss', 'loss+')
 
 
-def smoothed(balancer, beta: float):
-  """The weights become their running mean: w <- beta w + (1 - beta) w_new.
+def weight_ema(
+  balancer: Balancer | GradientBalancer, decay: float
+) -> Balancer | GradientBalancer:
+  """Averages the weights over steps: w <- decay w + (1 - decay) w_new.
 
-  CR-MOGM (Zhou et al. 2022), for any method that gives weights. The mean
-  begins at the first weights of each task.
+  The exponential moving average of CR-MOGM (Zhou et al. 2022), for any rule
+  that gives weights. It starts at the first weights of each task.
 
   Args:
     balancer: a `Balancer`, or a `GradientBalancer` that is linear.
-    beta: in [0, 1).
+    decay: in [0, 1).
 
   Raises:
-    InputError: beta is out of range, or the balancer has no weights.
+    InputError: decay is out of range, or the balancer is not linear.
   """
-  checks.number(beta, 'smoothing', least=0, below=1)
+  _checks.number(decay, 'decay', at_least=0, below=1)
 
-  def start(names, gradients=None):
+  def init(names, gradients=None):
+    inner = balancer.init(names, gradients)
     zeros = jnp.zeros(len(names), jnp.float32)
-    return {
-      'mean': zeros,
-      'seen': jnp.zeros(len(names), bool),
-      'inner': balancer.init(names, gradients),
-    }
+    return {'mean': zeros, 'seen': jnp.zeros(len(names), bool), 'inner': inner}
 
-  def smooth(weights, state, present):
+  def average(weights, state, present):
     present = presence(weights, present)
     new, old = to_vector(weights), state['mean']
-    mean = jnp.where(state['seen'], beta * old + (1 - beta) * new, new)
+    mean = jnp.where(state['seen'], decay * old + (1 - decay) * new, new)
     kept = {
       'mean': keep_absent(mean, old, present),
       'seen': state['seen'] | present,
     }
     return jnp.where(present, mean, 0), kept
 
-  if isinstance(balancer, GradientBalancer):
-    _check_linear(balancer, 'smoothing')
-
-    def update(losses, gradients, state, key, *, present=None, **extra):
-      got, inner = balancer.update(
-        losses, gradients, state['inner'], key, present=present, **extra
-      )
-      mean, kept = smooth(got.weights, state, present)
-      direction = weighted_sum(mean, in_order(gradients))
-      result = Combined(direction, to_dict(losses, mean), got.own)
-      return result, kept | {'inner': inner}
-
-    return balancer._replace(init=start, update=update, reuse=None)
-
-  def weigh(losses, state, key, *, present=None):
-    weights, inner = balancer.update(
-      losses, state['inner'], key, present=present
-    )
-    mean, kept = smooth(weights, state, present)
-    return to_dict(losses, mean), kept | {'inner': inner}
-
   def observe(losses, state, *, present=None):
     inner = balancer.observe(losses, state['inner'], present=present)
     return state | {'inner': inner}
 
-  return Balancer(start, weigh, observe if balancer.observe else None)
+  def update_losses(losses, state, key, *, present=None):
+    weights, inner = balancer.update(
+      losses, state['inner'], key, present=present
+    )
+    mean, kept = average(weights, state, present)
+    return to_dict(losses, mean), kept | {'inner': inner}
+
+  def update_gradients(losses, gradients, state, key, *, present=None, **extra):
+    combined, inner = balancer.update(
+      losses, gradients, state['inner'], key, present=present, **extra
+    )
+    mean, kept = average(combined.weights, state, present)
+    combined = Combined(
+      direction=weighted_sum(mean, in_order(gradients)),
+      weights=to_dict(losses, mean),
+      task_specific=combined.task_specific,
+    )
+    return combined, kept | {'inner': inner}
+
+  functions = {'init': init, 'on_metrics': _inner_on_metrics(balancer)}
+  if isinstance(balancer, GradientBalancer):
+    _check_linear(balancer)
+    return balancer._replace(update=update_gradients, reuse=None, **functions)
+  return balancer._replace(
+    update=update_losses, observe=balancer.observe and observe, **functions
+  )
 
 
-def refreshed(balancer: GradientBalancer, every: int) -> GradientBalancer:
-  """The weights are computed in every n-th step and kept in between.
+def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
+  """Computes the weights in every n-th step and keeps them in between.
 
-  `update` then saves only the solver. `reuse` tells beforehand whether the
-  gradients of single tasks are needed at all: without them, a step costs one
-  backward pass.
+  `update` alone saves only the solver. `reuse` tells beforehand whether the
+  gradients of single tasks are needed in this step. Where they are not, the
+  step costs one backward pass. Weights that a rule sets in `on_metrics` take
+  effect in the next full update.
 
   Args:
     balancer: one that is linear.
     every: n.
 
   Raises:
-    InputError: n is below 1, or the balancer has no weights.
+    InputError: n is below 1, or the balancer is not linear.
   """
-  checks.number(every, 'refresh_every', least=1)
-  _check_linear(balancer, 'refresh_every')
+  _checks.number(every, 'every', at_least=1, integer=True)
+  _check_linear(balancer)
 
-  def start(names, gradients=None):
+  def init(names, gradients=None):
+    inner = balancer.init(names, gradients)
     weights, own = (jnp.ones(len(names), jnp.float32) for _ in range(2))
     return {
       'step': jnp.zeros((), jnp.int32),
       'weights': weights,
       'own': own,
-      'inner': balancer.init(names, gradients),
+      'inner': inner,
     }
 
   def reuse(state, names):
     return Reused(
       due=state['step'] % every == 0,
       weights=to_dict(names, state['weights']),
-      own=to_dict(names, state['own']),
+      task_specific=to_dict(names, state['own']),
       state=state | {'step': state['step'] + 1},
     )
 
   def update(losses, gradients, state, key, *, present=None, **extra):
+    check_losses(losses, present)
+    check_gradients(gradients, losses)
     seen = presence(losses, present)
-    ordered = in_order(gradients)
 
-    def whole():
-      got, inner = balancer.update(
+    def full():
+      combined, inner = balancer.update(
         losses, gradients, state['inner'], key, present=present, **extra
       )
-      kept = {
+      weights, own = map(to_vector, (combined.weights, combined.task_specific))
+      return combined, {
         'step': state['step'] + 1,
-        'weights': keep_absent(to_vector(got.weights), state['weights'], seen),
-        'own': keep_absent(to_vector(got.own), state['own'], seen),
+        'weights': keep_absent(weights, state['weights'], seen),
+        'own': keep_absent(own, state['own'], seen),
         'inner': inner,
       }
-      return got, kept
 
-    def stale():
+    def reused():
       kept = reuse(state, losses)
       shared, own = (
-        jnp.where(seen, to_vector(w), 0) for w in (kept.weights, kept.own)
+        jnp.where(seen, to_vector(w), 0)
+        for w in (kept.weights, kept.task_specific)
       )
-      direction = weighted_sum(shared, ordered)
-      got = Combined(direction, to_dict(losses, shared), to_dict(losses, own))
-      return got, kept.state
+      combined = Combined(
+        direction=weighted_sum(shared, in_order(gradients)),
+        weights=to_dict(losses, shared),
+        task_specific=to_dict(losses, own),
+      )
+      return combined, kept.state
 
-    return jax.lax.cond(state['step'] % every == 0, whole, stale)
+    return jax.lax.cond(state['step'] % every == 0, full, reused)
 
-  return balancer._replace(init=start, update=update, reuse=reuse)
+  return balancer._replace(
+    init=init,
+    update=update,
+    reuse=reuse,
+    on_metrics=_inner_on_metrics(balancer),
+  )
 
 
-def normalized(balancer: GradientBalancer, kind: str) -> GradientBalancer:
-  """Gradients are divided by n_t before they are combined.
+def normalize_gradients(
+  balancer: GradientBalancer, kind: str
+) -> GradientBalancer:
+  """Divides gradients by n_t before they are combined.
 
   n_t is |g_t| ('l2'), L_t ('loss') or L_t |g_t| ('loss+'), as in the code of
-  Sener & Koltun 2018. The weights that come out are those of the gradients as
-  they were. (That code solves with normalized gradients and applies the result
-  to the losses as they are; here, as in LibMTL, what is combined is what was
-  solved with.)
+  Sener & Koltun 2018. The weights that come out are those of the gradients
+  before normalization. (That code solves with normalized gradients and applies
+  the result to the losses as they are; here, as in LibMTL, the normalized
+  gradients are also combined.)
 
   Args:
-    balancer: one that works on one part of the batch.
+    balancer: one that works on the whole batch.
     kind: 'none', 'l2', 'loss' or 'loss+'.
 
   Raises:
-    InputError: unknown kind, or a balancer that asks for other parts.
+    InputError: unknown kind, or a balancer that splits the batch.
   """
-  checks.choice(kind, 'normalize', NORMALIZATIONS)
+  _checks.choice(kind, 'kind', NORMALIZATIONS)
   if kind == 'none':
     return balancer
   if balancer.parts > 1:
     raise InputError(
       expected='a balancer that works on the whole batch',
       found='one that splits it',
-      where='option normalize of the balancer',
-      do='leave the gradients as they are: none',
+      argument='kind',
+      do="leave the gradients as they are: 'none'",
     )
 
   def update(losses, gradients, state, key, *, present=None, **extra):
+    check_losses(losses, present)
+    check_gradients(gradients, losses)
     step = make_step(losses, present, key)
     n = jnp.ones_like(step.losses)
     if kind != 'l2':
       n = jnp.maximum(step.losses, SMALLEST_LOSS)
     if kind != 'loss':
       norms = inner_products(
-        in_order(gradients), step.present, axis_name=extra.get('axis_name')
+        gradients, step.present, axis_name=extra.get('axis_name')
       ).norms
       n = n * jnp.where(norms > 0, norms, 1)
     by_task = to_dict(losses, n)
@@ -191,20 +212,32 @@ def normalized(balancer: GradientBalancer, kind: str) -> GradientBalancer:
       t: jax.tree.map(lambda x, t=t: (x / by_task[t]).astype(x.dtype), g)
       for t, g in gradients.items()
     }
-    got, state = balancer.update(
+    combined, state = balancer.update(
       losses, scaled, state, key, present=present, **extra
     )
-    weights = {t: w / by_task[t] for t, w in got.weights.items()}
-    return got._replace(weights=weights), state
+    weights = {t: w / by_task[t] for t, w in combined.weights.items()}
+    return combined._replace(weights=weights), state
 
+  # State and on_metrics are those of the balancer itself.
   return balancer._replace(update=update)
 
 
-def _check_linear(balancer, option):
+def _inner_on_metrics(balancer):
+  """`on_metrics` of a balancer whose state is in state['inner']; or None."""
+  if balancer.on_metrics is None:
+    return None
+
+  def on_metrics(metrics, state):
+    return state | {'inner': balancer.on_metrics(metrics, state['inner'])}
+
+  return on_metrics
+
+
+def _check_linear(balancer):
   if not balancer.linear:
     raise InputError(
       expected='a balancer whose direction is a weighted sum of gradients',
-      found='one that has no weights',
-      where=f'option {option} of the balancer',
-      do='leave the option away, or choose another balancer',
+      found='one that is not linear',
+      argument='balancer',
+      do='leave this wrapper out, or choose another balancer',
     )

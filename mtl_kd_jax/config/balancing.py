@@ -1,34 +1,32 @@
 """config.balancing -> a balancer, checked before anything is trained."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from mtl_kd_jax.balancing import (
-  Balancer,
-  GradientBalancer,
-  make_balancer,
-  normalized,
-  refreshed,
-  smoothed,
-)
+from ml_collections import ConfigDict
+
+from mtl_kd_jax import balancing
+from mtl_kd_jax.balancing import Balancer, GradientBalancer
+from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.training.loss_terms import LEVELS, objective_names
+from mtl_kd_jax.models.network import FeatureShapes
 
 
-def make_configured_balancer(
-  values: Any,
+def make_balancer(
+  values: ConfigDict,
   *,
-  tasks: Sequence[str],
-  features: Callable[[], Sequence[str]],
+  objectives: Sequence[str],
+  features: FeatureShapes,
+  task_kinds: Mapping[str, str],
   steps_per_epoch: int,
   device_batch: int,
 ) -> Balancer | GradientBalancer:
-  """Makes the balancer of the distilled network.
+  """Makes the balancer that a config describes.
 
   Args:
     values: config.balancing.
-    tasks: the tasks that are learned.
-    features: names the backbone's features, which takes a second or more.
+    objectives: what it balances.
+    features: of the network.
+    task_kinds: task -> 'classification' or 'regression'.
     steps_per_epoch: optimizer steps in an epoch.
     device_batch: samples of a batch on one device.
 
@@ -36,68 +34,71 @@ def make_configured_balancer(
     InputError: a name or value that cannot be used, also with each other.
   """
   name = values.name
-  options = _options(values, name, steps_per_epoch)
-  balancer = make_balancer(name, **options)
-  gradients = isinstance(balancer, GradientBalancer)
-  if values.level not in LEVELS:
-    raise _bad('level', values.level, f'one of {", ".join(LEVELS)}')
-  if not gradients and (values.normalize != 'none' or values.refresh_every > 1):
-    key = 'normalize' if values.normalize != 'none' else 'refresh_every'
-    raise _bad(key, values[key], f'none, since {name} uses losses alone')
-  if gradients:
-    _check_gradients(balancer, values, features, device_batch)
-    balancer = normalized(balancer, values.normalize)
-  if values.smoothing != 0:
-    balancer = smoothed(balancer, values.smoothing)
-  if values.refresh_every != 1:
-    balancer = refreshed(balancer, values.refresh_every)
-  names = objective_names(tasks, distilled=True, mode=values.distillation)
-  balancer.init(names, {n: {} for n in names})  # finds what tasks lack
+  with named_by_keys('balancing'):
+    known = balancing.options(name)
+  with named_by_keys(f'balancing.{name}'):
+    balancer = balancing.make(
+      name,
+      steps_per_epoch=steps_per_epoch,
+      task_kinds=task_kinds,
+      **(values[name].to_dict() if known else {}),
+    )
+  _check_uses_gradients(balancer, values)
+  if isinstance(balancer, GradientBalancer):
+    _check_parts(balancer, values, device_batch)
+    _check_features(balancer, values, features)
+  with named_by_keys('balancing'):
+    if values.normalize != 'none':
+      balancer = balancing.normalize_gradients(balancer, values.normalize)
+    if values.weight_ema != 0:
+      balancer = balancing.weight_ema(balancer, values.weight_ema)
+    if values.update_every != 1:
+      balancer = balancing.update_every(balancer, values.update_every)
+  with named_by_keys(f'balancing.{name}'):
+    # Finds what objectives lack.
+    balancer.init(objectives, {n: {} for n in objectives})
   return balancer
 
 
-def _options(values, name, steps_per_epoch):
-  """The options of config.balancing.<name>, {} where there are none."""
-  if name not in values or not hasattr(values[name], 'to_dict'):
-    return {}
-  options = values[name].to_dict()
-  if name == 'dwa' and options['window'] == 0:
-    options['window'] = steps_per_epoch
-  return options
+def _check_uses_gradients(balancer, values):
+  if isinstance(balancer, GradientBalancer):
+    return
+  for key, neutral in (('normalize', 'none'), ('update_every', 1)):
+    if values[key] != neutral:
+      raise _bad(
+        key, values[key], f'{neutral!r}, since {values.name} uses losses alone'
+      )
 
 
-def _check_gradients(balancer, values, features, device_batch):
-  """Raises InputError where a stage cannot give what a rule needs."""
-  name = values.name
+def _check_parts(balancer, values, device_batch):
   if device_batch % balancer.parts:
     raise InputError(
-      expected=f'a multiple of {balancer.parts} on each device: {name} splits '
-      f'the batch into {balancer.parts} independent parts',
+      expected=f'a multiple of {balancer.parts} on each device: {values.name} '
+      f'splits the batch into {balancer.parts} independent parts',
       found=f'{device_batch} on each',
       where='config.batch_size, with config.balancing.name',
       do='change one of them',
     )
-  if values.level == 'features':
-    own = [tap for tap in features() if '/' in tap]
-    if own:
-      raise _bad(
-        'level',
-        values.level,
-        f"'parameters', since tasks have features of their own: {own[0]} ...",
-      )
-    if name == 'gradvac' and values.gradvac.groups != 'all':
-      raise _bad(
-        'gradvac.groups',
-        values.gradvac.groups,
-        "'all', with level = 'features'",
-      )
-    if not balancer.on_features:
-      raise _bad(
-        'level',
-        values.level,
-        f"'parameters', since {name} compares gradients of several batches, "
-        'and features are of other samples in each',
-      )
+
+
+def _check_features(balancer, values, features):
+  if values.grad_wrt != 'features':
+    return
+  task_specific = [tap for tap in features.backbone if '/' in tap]
+  if task_specific:
+    raise _bad(
+      'grad_wrt',
+      values.grad_wrt,
+      "'parameters', since tasks have features of their own: "
+      f'{task_specific[0]} ...',
+    )
+  if not balancer.on_features:
+    raise _bad(
+      'grad_wrt',
+      values.grad_wrt,
+      f"'parameters', since {values.name} as it is configured compares "
+      'gradients of several batches or of single arrays',
+    )
 
 
 def _bad(key, found, expected):

@@ -1,13 +1,14 @@
-"""Every key there is, with its meaning, unit and allowed values.
+"""Every key, with its meaning, unit and allowed values.
 
-The other files in this folder start from here and change what they need. A
-printed config is the whole experiment: nothing is defaulted anywhere else.
-Any key can be changed on the command line: --config.epochs=3
+Experiments start from here and change what they need. A printed config is the
+whole experiment: nothing is defaulted anywhere else. Any key can be changed on
+the command line: --config.epochs=3
 """
 
 from ml_collections import ConfigDict, FieldReference
 
-from mtl_kd_jax.config._balancing import add_options
+from mtl_kd_jax import balancing as balancers
+from mtl_kd_jax import distillation
 
 
 def get_config() -> ConfigDict:
@@ -19,6 +20,11 @@ def get_config() -> ConfigDict:
   config.seed = 0
   # What is learned: some of 'semantic', 'depth', 'normals'.
   config.tasks = ('semantic', 'depth', 'normals')
+  # What is trained, in which stages: 'distill' (single-task networks, the
+  # uniformly weighted baseline, the distilled network), 'multi_task' (single-
+  # task networks, the baseline, the network of config.balancing) or
+  # 'single_task'.
+  config.method = 'distill'
   # Length of every stage, in passes over the training split.
   config.epochs = 200
   # Samples in a step, over all devices of all hosts.
@@ -67,13 +73,13 @@ def _add_data(config):
   # Which training samples keep their labels, drawn by the seed: a share above 0
   # and up to 1, for all tasks or as {'task': share}; or 'one', for one random
   # label per image. What is hidden is hidden in every epoch and every stage.
-  data.keep_labels = FieldReference(1.0, field_type=object)
+  data.label_fraction = FieldReference(1.0, field_type=object)
   # Zoom into random crops by one of these factors; (1.0,) for none.
   data.scales = (1.0,)
   # Mirror every second sample.
   data.flip = False
   # Processes that read and augment; 0 for threads of the main process.
-  data.workers = 0
+  data.num_workers = 0
   # Read and check every file once before training.
   data.check = True
   _add_scenes(data)
@@ -151,7 +157,7 @@ def _add_folder(data):
   # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
   folder.image = '{split}/image/{frame}.png'
   # Whether frames may lack maps: they are unlabeled for that task.
-  folder.partial = False
+  folder.allow_missing = False
   folder.semantic = ConfigDict()
   # Maps of class ids, .png or .npy; '' for none.
   folder.semantic.files = ''
@@ -193,7 +199,7 @@ def _add_model(config):
   # Image side over side of the coarsest map: 8, 16 or 32 (resnet).
   model.output_stride = 8
   # A file of PyTorch weights, .pth or .safetensors, that the backbone begins
-  # with: torchvision's ImageNet weights for a resnet. '' to begin from scratch.
+  # with: torchvision's ImageNet weights for a resnet. '' for random numbers.
   model.pretrained = ''
 
 
@@ -203,11 +209,11 @@ def _add_optim(config):
   optim.learning_rate = 1e-4
   # Added to the gradient as weight_decay * parameter (L2, not AdamW).
   optim.weight_decay = 0.0
-  # 'step': times step_factor after every step_epochs; 'cosine': to 0 over the
-  # run; 'constant'.
+  # 'step': times decay_rate after every decay_every_epochs; 'cosine': to 0 over
+  # the run; 'constant'.
   optim.schedule = 'step'
-  optim.step_epochs = 100
-  optim.step_factor = 0.5
+  optim.decay_every_epochs = 100
+  optim.decay_rate = 0.5
 
 
 def _add_balancing(config):
@@ -223,21 +229,34 @@ def _add_balancing(config):
   # How alignment losses enter: added 'outside' (the paper), inside the loss of
   # their 'task', or each as an 'objective' of its own.
   balancing.distillation = 'outside'
-  # Gradients that are combined: of the backbone's 'parameters' (one backward
-  # pass a task), or of its 'features' (one in all; shared features only).
-  balancing.level = 'parameters'
+  # What gradients are with respect to when they are combined: the backbone's
+  # 'parameters' (one backward pass a task), or its 'features' (one in all;
+  # shared features only).
+  balancing.grad_wrt = 'parameters'
   # Gradients are divided by their norm ('l2'), loss ('loss'), both ('loss+') or
   # nothing ('none') before.
   balancing.normalize = 'none'
-  # Weights become their running mean with this factor; 0 for none.
-  balancing.smoothing = 0.0
+  # Weights become their exponential moving average with this decay; 0 for none.
+  balancing.weight_ema = 0.0
   # Weights from gradients are computed in every so many steps.
-  balancing.refresh_every = 1
+  balancing.update_every = 1
   # Lengths of the tasks' gradients and the angles between them are measured in
   # every so many steps, whatever balances; 0 for never.
   balancing.observe_every = 50
-  # Options of each, config.balancing.<name>: configs/_balancing.py.
-  add_options(balancing)
+  # Options of each rule, config.balancing.<name>: those of its function, which
+  # describes them (docs/balancing.md has them all).
+  for name in balancers.BALANCERS | balancers.GRADIENT_BALANCERS:
+    if options := balancers.options(name):
+      balancing[name] = _section(options)
+  # Whole epochs; by itself the rule counts steps.
+  balancing.dwa.window = 0
+
+
+def _section(options):
+  """Options as a section; a mapping by task may get keys."""
+  return ConfigDict(
+    {k: ConfigDict() if v == {} else v for k, v in options.items()}
+  )
 
 
 def _add_teacher(config):
@@ -265,8 +284,12 @@ def _add_distill(config):
   # Features that are aligned: 'tap', of that name in student and teacher, or
   # 'student tap:teacher tap'. --job=taps lists all there are.
   distill.taps = ('bottleneck', 'decoder')
-  # Under the root of the norms in the alignment loss, |x|^2 + epsilon.
-  distill.epsilon = 1e-6
+  # What compares an adapted feature with the teacher's: 'feature_l2', the
+  # paper's distance of unit vectors.
+  distill.loss = 'feature_l2'
+  # Options of each loss, config.distill.<loss>: those of its function.
+  for name in distillation.LOSSES:
+    distill[name] = _section(distillation.loss_options(name))
   # The adaptors' own Adam: learning rate, its schedule (as optim.schedule; the
   # steps of 'step' are optim's) and L2 weight decay.
   distill.learning_rate = 1e-1

@@ -1,4 +1,4 @@
-"""Checks the values of a config that need nothing opened to be known wrong."""
+"""Checks the values of a config that can be known wrong without data."""
 
 import functools
 import math
@@ -12,17 +12,16 @@ _POSITIVE = (
   'epochs',
   'batch_size',
   'optim.learning_rate',
-  'optim.step_epochs',
-  'optim.step_factor',
+  'optim.decay_every_epochs',
+  'optim.decay_rate',
   'distill.learning_rate',
-  'distill.epsilon',
   'report.every_steps',
 )
 _NOT_NEGATIVE = (
   'seed',
   'optim.weight_decay',
   'distill.weight_decay',
-  'data.workers',
+  'data.num_workers',
   'checkpoint.every_epochs',
   'checkpoint.every_steps',
   'report.eval_every_epochs',
@@ -30,6 +29,24 @@ _NOT_NEGATIVE = (
   'report.images',
   'balancing.observe_every',
 )
+# What may change between two runs of one experiment: it moves or shows the
+# work, and has no influence on the result. A name with a dot at its end stands
+# for a section.
+_FREE = (
+  'name',
+  'checkpoint.',
+  'report.',
+  'balancing.observe_every',
+  'parallel.',
+  'data.data_dir',
+  'data.num_workers',
+  'data.check',
+)
+
+
+def may_change(key: str) -> bool:
+  """Whether another value of a key leaves the result of a run as it is."""
+  return any(key == f or (f[-1] == '.' and key.startswith(f)) for f in _FREE)
 
 
 def check_values(config: ConfigDict) -> None:

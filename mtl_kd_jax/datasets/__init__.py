@@ -1,45 +1,109 @@
-"""The datasets, by name. To add one: a file, and a line here.
+"""The datasets, by name. To add one: a module, and a line in `DATASETS`.
 
-Its `make` takes `data_dir` and the keys of `config.data.<name>`, and returns an
-opened `Dataset`. Its `preview` takes the same and returns what can be said
-without opening anything: labels and image size, and no splits.
+The module has two functions. `make(*, ...)` opens the dataset; every option has
+a default. `preview(*, ...)` takes some of the same options and returns what is
+known without opening anything: labels and image size, and no splits.
 """
 
-from mtl_kd_jax.datasets.base import Dataset
-from mtl_kd_jax.datasets.cityscapes import dataset as cityscapes
-from mtl_kd_jax.datasets.cityscapes import npy as cityscapes_npy
-from mtl_kd_jax.datasets.folder import dataset as folder
-from mtl_kd_jax.datasets.nyuv2 import mat as nyuv2_mat
-from mtl_kd_jax.datasets.nyuv2 import npy as nyuv2
-from mtl_kd_jax.datasets.scenes import dataset as scenes
-from mtl_kd_jax.errors import InputError
+import dataclasses
+import importlib
+from inspect import signature  # the name `inspect` is that of a subpackage
+from types import ModuleType
+from typing import Any
 
+from mtl_kd_jax.datasets.base import Dataset, Sample, Source
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
+
+__all__ = [
+  'DATASETS',
+  'Dataset',
+  'Label',
+  'Sample',
+  'Source',
+  'make',
+  'options',
+  'preview',
+]
+
+# name -> module, imported on first use: some need TFDS, h5py or SciPy.
 DATASETS = {
-  'scenes': scenes,
-  'nyuv2': nyuv2,
-  'cityscapes': cityscapes,
-  'cityscapes_npy': cityscapes_npy,
-  'nyuv2_mat': nyuv2_mat,
-  'folder': folder,
+  'scenes': 'mtl_kd_jax.datasets.scenes.dataset',
+  'nyuv2': 'mtl_kd_jax.datasets.nyuv2.npy',
+  'nyuv2_mat': 'mtl_kd_jax.datasets.nyuv2.mat',
+  'cityscapes': 'mtl_kd_jax.datasets.cityscapes.dataset',
+  'cityscapes_npy': 'mtl_kd_jax.datasets.cityscapes.npy',
+  'folder': 'mtl_kd_jax.datasets.folder.dataset',
 }
 
 
-def make_dataset(name: str, **options) -> Dataset:
-  """Opens a dataset; raises InputError when the name is unknown."""
-  return _module(name).make(**options)
+def make(name: str, **options: Any) -> Dataset:
+  """Opens a dataset.
+
+  Nothing is ever downloaded. 'scenes' and 'cityscapes' are prepared on disk the
+  first time that they are opened.
+
+  Args:
+    name: a key of `DATASETS`.
+    **options: those of the dataset's own `make`; `options(name)` lists them
+      with their defaults.
+
+  Raises:
+    InputError: the name or an option is unknown, an option cannot be used, or
+      the data are missing or damaged.
+  """
+  module = _module(name)
+  _check_known(name, options)
+  return dataclasses.replace(module.make(**options), options=options)
 
 
-def preview_dataset(name: str, **options) -> Dataset:
-  """What is known of a dataset unopened; InputError for an unknown name."""
-  return _module(name).preview(**options)
+def preview(name: str, **options: Any) -> Dataset:
+  """Describes a dataset without opening it: no files are read.
+
+  Args:
+    name: as in `make`.
+    **options: as in `make`.
+
+  Returns:
+    A dataset with labels and image size, and without splits.
+
+  Raises:
+    InputError: the name or an option is unknown or cannot be used.
+  """
+  module = _module(name)
+  _check_known(name, options)
+  used = signature(module.preview).parameters
+  return module.preview(**{k: v for k, v in options.items() if k in used})
 
 
-def _module(name):
+def options(name: str) -> dict[str, Any]:
+  """The options of a dataset with their defaults.
+
+  Raises:
+    InputError: the name is unknown.
+  """
+  parameters = signature(_module(name).make).parameters
+  return {key: parameter.default for key, parameter in parameters.items()}
+
+
+def _module(name: str) -> ModuleType:
   if name not in DATASETS:
     raise InputError(
       expected=f'a known dataset: {", ".join(DATASETS)}',
       found=repr(name),
-      where='config.data.name',
+      argument='name',
       do='correct the name, or add the dataset (README, "Adding a dataset")',
     )
-  return DATASETS[name]
+  return importlib.import_module(DATASETS[name])
+
+
+def _check_known(name, given) -> None:
+  known = options(name)
+  for key in given:
+    if key not in known:
+      raise InputError(
+        expected=f'an option of {name}: {", ".join(known)}',
+        found=repr(key),
+        argument=key,
+        do='correct the name of the option, or leave it out',
+      )

@@ -20,18 +20,18 @@ def augment(
 
   Args:
     sample: 'image' float32 [h w 3] and labels (labels.py).
-    rng: the randomness of this sample.
-    labels: task -> meaning of its label; says how its numbers change.
-    scales: zoom factors >= 1, drawn with equal chance. (1.0, 1.2, 1.5) is the
-      literature's.
-    flip: whether to mirror every second sample.
+    rng: random numbers of this sample.
+    labels: name -> meaning of the label; determines how its values change.
+    scales: zoom factors >= 1, drawn with equal probability. The literature uses
+      (1.0, 1.2, 1.5).
+    flip: whether to mirror half of the samples, at random.
 
   Returns:
     A new sample of the same keys, shapes and dtypes.
   """
   h, w = sample['image'].shape[:2]
   scale = float(rng.choice(scales))
-  # Drawn even when unused: the stream of numbers must not depend on the draw.
+  # Drawn even if unused: what follows in the stream must not depend on it.
   top, left = rng.random(2) * (1 - 1 / scale) * (h, w)
   mirror = bool(rng.random() < 0.5) and flip
   if scale != 1:
@@ -48,12 +48,13 @@ def zoom(
 ) -> Sample:
   """Enlarges the crop [h/scale w/scale] at `corner` to the full size.
 
-  Pixels seen `scale` times as large are taken to be `scale` times as near:
-  depth is divided by it, and disparity, an inverse depth, is *multiplied* (much
-  published code divides that too). The picture is then one of the same scene
-  at 1/scale of its size through a lens `scale` times as long, so that normals
-  keep their direction. Labels take the nearest pixel, normals too: blending
-  them would shorten them and would mix labeled with unlabeled pixels.
+  What appears `scale` times as large is taken to be `scale` times as near:
+  depth is divided by it, and disparity, an inverse depth, is *multiplied* (some
+  published code divides both). The result is an image of the same scene at
+  1/scale of its size, seen through a lens of `scale` times the focal length, so
+  normals keep their direction. Labels, including normals, take the nearest
+  pixel: interpolation would shorten normals and mix labeled with unlabeled
+  pixels.
 
   Args:
     sample: as in `augment`.

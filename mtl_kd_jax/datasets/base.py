@@ -1,31 +1,38 @@
-"""The dataset contract: what a dataset holds, in which unit, and where not.
+"""The dataset contract: labels, units, splits and the form of a sample.
 
 A sample is a dictionary of NumPy arrays:
 
   image      float32 [h w 3], in [0, 1]
-  <task>     the label of that task, in the form of its quantity (labels.py)
+  <label>    the label of that name, in the form of its quantity (labels.py)
 
-A task that has no label in a sample has an array of missing pixels: samples of
-one dataset always have the same keys and shapes.
+A label that a sample lacks is an array of missing pixels: all samples of a
+dataset have the same keys and shapes.
+
+The registered datasets are one way to get a `Dataset`. Any other one, made from
+your own sources, is used in the same way.
 """
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
+if TYPE_CHECKING:
+  from mtl_kd_jax.tasks import Task
+
 Sample = Mapping[str, np.ndarray]
 
 
 class Source(Protocol):
-  """Random access to the samples of one split; safe to call from threads.
+  """Random access to the samples of one split; must be thread-safe.
 
-  A source that checks its files may also have `unchecked(index)`, which gives
-  what they hold as it is, in any dtype and size; for the data doctor.
+  A list of samples is a source. A source that validates its files may also have
+  a method `unchecked(index)`, which returns their contents as stored, of any
+  dtype and size; dataset inspection uses it.
   """
 
   def __len__(self) -> int: ...
@@ -35,37 +42,71 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """One dataset, opened.
+  """An open dataset.
 
   Attributes:
-    name: as in the registry and in `config.data.name`.
+    name: its name, in messages and reports.
     image_size: (height, width) of every sample, in pixels.
-    labels: task name -> what its label means.
-    sources: split name -> function that opens it. Samples are read from disk
-      one at a time and never held as a whole.
+    labels: name -> what that label means. Names of tasks make it one of
+      `tasks`; other labels are read and augmented but not learned.
+    sources: split name -> function that opens it. Samples are read one at a
+      time, and a split is never held in memory as a whole.
+    options: what it was opened with, for the record; set by `datasets.make`.
+
+  Raises:
+    InputError: a label is called 'image'.
   """
 
   name: str
   image_size: tuple[int, int]
   labels: Mapping[str, Label]
   sources: Mapping[str, Callable[[], Source]]
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    """Checks the names of the labels, which share a dictionary with images."""
+    if 'image' in self.labels:
+      raise InputError(
+        expected='labels of other names than that of the image',
+        found="'image'",
+        argument='labels',
+        do='rename that label',
+      )
 
   def source(self, split: str) -> Source:
-    """Opens a split; raises InputError when the dataset has none so named."""
+    """Opens a split; raises InputError if the dataset does not have it."""
     if split not in self.sources:
       raise InputError(
         expected=f'a split of {self.name}: {", ".join(self.sources)}',
         found=repr(split),
-        where='config.data.{train_split,eval_split,select_split} or --split',
+        argument='split',
         do='name one of those splits',
       )
     return self.sources[split]()
 
+  def tasks(self, *names: str) -> 'dict[str, Task]':
+    """Makes the tasks that learn this dataset's labels.
+
+    Args:
+      *names: of labels; none for all that have a registered task.
+
+    Returns:
+      name -> task, in the order of `names`.
+
+    Raises:
+      InputError: a task is unknown, named twice, or has no labels here.
+    """
+    # Imported here because tasks need JAX and reading data does not.
+    from mtl_kd_jax.tasks import TASKS, make_tasks
+
+    names = names or tuple(name for name in self.labels if name in TASKS)
+    return make_tasks(names, self.labels, dataset=self.name)
+
   def missing_sample(self) -> Sample:
-    """A black image without any label: fills up the last batch of a split."""
+    """A black image without labels, which pads the last batch of a split."""
     image = np.zeros((*self.image_size, 3), np.float32)
     labels = {
-      task: label.missing(self.image_size)
-      for task, label in self.labels.items()
+      name: label.missing(self.image_size)
+      for name, label in self.labels.items()
     }
     return {'image': image, **labels}

@@ -1,4 +1,4 @@
-"""Reads every sample once, so that a bad file costs no training time."""
+"""Reads every sample once, so that bad files are found before training."""
 
 from collections.abc import Iterable
 from concurrent import futures
@@ -12,15 +12,15 @@ from mtl_kd_jax.datasets.base import Dataset
 def check_dataset(
   dataset: Dataset, splits: Iterable[str], *, console: Console
 ) -> None:
-  """Reads all samples of the splits with a few threads.
+  """Reads all samples of some splits, with a few threads.
 
   Args:
-    dataset: its sources check what they read.
+    dataset: its sources validate what they read.
     splits: names of the splits.
-    console: shows a progress bar when it is a terminal.
+    console: shows a progress bar if it is a terminal.
 
   Raises:
-    InputError: from the first sample that is bad, in the order of the split.
+    InputError: of the first bad sample, in the order of the split.
   """
   for split in dict.fromkeys(splits):
     source = dataset.source(split)

@@ -1,4 +1,4 @@
-"""One array from one file: .npy, PNG or JPEG; and what its numbers mean."""
+"""Reads arrays from .npy, PNG and JPEG files, and checks their values."""
 
 import pathlib
 import threading
@@ -10,47 +10,47 @@ from mtl_kd_jax.errors import InputError
 
 LOSSLESS = ('.npy', '.png')
 SUFFIXES = (*LOSSLESS, '.jpg', '.jpeg')
-# NumPy parses a file's header with `ast`, which in Python 3.11 fails now and
-# then when several threads are in it.
+# NumPy parses the header of a file with `ast`, which is not thread-safe in
+# Python 3.11.
 _PARSING = threading.Lock()
-# How far from 1 the length of a vector may be. Floats: float16 passes, blended
-# vectors do not. Colors: three roundings to a step of 2/255 pass.
+# How far from 1 the length of a vector may be. Floats: float16 passes, and
+# interpolated vectors do not. Integers: rounding all components to steps of
+# 2/255 passes.
 _LENGTH_TOLERANCE = {'f': 0.01, 'u': 0.03}
 
 
 def read_array(
   path: pathlib.Path, *, finite: bool = True, colors: bool = False
 ) -> np.ndarray:
-  """Reads a file: [h w] or [h w c] of its own dtype.
+  """Reads a file: [h w] or [h w c] in the dtype that it is stored in.
 
   Args:
-    path: the file. Gray pictures are [h w], of 16 bits uint16.
-    finite: whether NaN and infinity are refused.
-    colors: whether pictures are meant as such: always [h w 3]. Otherwise a
-      palette PNG gives the numbers of its colors, which is what it is used for
-      in label maps.
+    path: the file. A gray image is [h w], and uint16 if it has 16 bits.
+    finite: whether NaN and infinity are errors.
+    colors: whether to convert images to RGB, [h w 3]. If not, a palette PNG
+      gives the indices of its colors, which is how label maps use it.
 
   Raises:
-    InputError: the file is missing, damaged or of another format; or holds no
-      array of numbers.
+    InputError: the file is missing, damaged or in another format, or does not
+      hold an array of numbers.
   """
   if not path.is_file():
-    raise bad(path, 'a file', 'no such file')
+    raise bad_file(path, 'a file', 'no such file')
   suffix = path.suffix.lower()
   if suffix not in SUFFIXES:
-    raise bad(path, f'one of {", ".join(SUFFIXES)}', repr(suffix))
+    raise bad_file(path, f'one of {", ".join(SUFFIXES)}', repr(suffix))
   try:
-    array = _load_npy(path) if suffix == '.npy' else _load_picture(path, colors)
+    array = _load_npy(path) if suffix == '.npy' else _load_image(path, colors)
   except Exception as error:
-    # A damaged file makes the parsers raise almost anything.
+    # The parsers raise almost any exception for a damaged file.
     reason = str(error) or type(error).__name__
-    raise bad(path, f'a readable {suffix} file', reason) from error
+    raise bad_file(path, f'a readable {suffix} file', reason) from error
   if array.ndim == 3 and array.shape[-1] == 1:
     array = array[..., 0]
   if array.ndim not in (2, 3) or not array.size:
-    raise bad(path, 'an array [h w] or [h w c]', f'{list(array.shape)}')
+    raise bad_file(path, 'an array [h w] or [h w c]', f'{list(array.shape)}')
   if array.dtype.kind not in 'fiu':
-    raise bad(path, 'floats or integers', f'dtype {array.dtype}')
+    raise bad_file(path, 'floats or integers', f'dtype {array.dtype}')
   if finite:
     check_finite(path, array)
   return array
@@ -62,12 +62,12 @@ def _load_npy(path):
   return np.array(mapped)
 
 
-def _load_picture(path, colors):
-  with Image.open(path) as picture:
-    # Of 16 bits, Pillow's conversion would keep the lowest 8.
-    if colors and not picture.mode.startswith(('I', 'F')):
-      picture = picture.convert('RGB')
-    array = np.array(picture)
+def _load_image(path, colors):
+  with Image.open(path) as image:
+    # Pillow converts 16 bits to RGB by keeping the lowest 8.
+    if colors and not image.mode.startswith(('I', 'F')):
+      image = image.convert('RGB')
+    array = np.array(image)
   return array.astype(np.uint8) if array.dtype == bool else array
 
 
@@ -75,13 +75,13 @@ def check_finite(path: pathlib.Path, array: np.ndarray) -> None:
   """Raises InputError for NaN and infinity."""
   if array.dtype.kind == 'f' and not np.isfinite(array).all():
     broken = int((~np.isfinite(array)).sum())
-    raise bad(path, 'finite numbers', f'{broken} NaN or infinite values')
+    raise bad_file(path, 'finite numbers', f'{broken} NaN or infinite values')
 
 
 def check_shape(
   path: pathlib.Path, array: np.ndarray, shape: tuple[int | None, ...]
 ) -> None:
-  """Raises InputError unless `array` has the shape; None fits any length."""
+  """Raises InputError unless `array` has the shape; None is any length."""
   fits = len(shape) == array.ndim and all(
     want in (None, have) for want, have in zip(shape, array.shape, strict=True)
   )
@@ -90,11 +90,11 @@ def check_shape(
     wanted = ' '.join(
       axes[i] if n is None else f'{n}' for i, n in enumerate(shape)
     )
-    raise bad(path, f'an array [{wanted}]', f'{list(array.shape)}')
+    raise bad_file(path, f'an array [{wanted}]', f'{list(array.shape)}')
 
 
-def read_colors(path: pathlib.Path) -> np.ndarray:
-  """Bytes, or floats in [0, 1], of [h w 3]: float32 in [0, 1].
+def read_image(path: pathlib.Path) -> np.ndarray:
+  """Reads colors: uint8 [h w 3], or float32 [h w 3] in [0, 1].
 
   Raises:
     InputError: the file cannot be read, or holds something else.
@@ -102,45 +102,53 @@ def read_colors(path: pathlib.Path) -> np.ndarray:
   array = read_array(path, colors=True)
   check_shape(path, array, (None, None, 3))
   if array.dtype == np.uint8:
-    return array.astype(np.float32) / np.float32(255)
+    return array
   if array.dtype.kind != 'f':
-    raise bad(path, 'bytes, or floats in [0, 1]', f'dtype {array.dtype}')
+    raise bad_file(path, 'bytes, or floats in [0, 1]', f'dtype {array.dtype}')
   check_range(path, array, 0, 1, 'colors in [0, 1]')
   return array.astype(np.float32)
+
+
+def as_colors(image: np.ndarray) -> np.ndarray:
+  """Converts uint8, or float32 in [0, 1], to float32 in [0, 1]."""
+  if image.dtype == np.uint8:
+    return image.astype(np.float32) / np.float32(255)
+  return image
 
 
 def as_vectors(
   path: pathlib.Path, array: np.ndarray, missing: np.ndarray | None = None
 ) -> np.ndarray:
-  """Floats as they are, or colors as v / (max / 2) - 1: unit, [h w 3].
+  """Decodes unit vectors: floats as stored, integers v as v / (max / 2) - 1.
 
   Args:
-    path: for messages.
+    path: the file, for messages.
     array: float, uint8 or uint16 [h w 3].
-    missing: bool [h w], where there is no vector. None: where a float vector,
-      or the color, is 0, 0, 0.
+    missing: bool [h w], which pixels have no vector. None for those that are
+      stored as 0, 0, 0.
 
   Returns:
-    float32 [h w 3], of length 1 within rounding; 0, 0, 0 where missing.
+    float32 [h w 3], of length 1 up to rounding; 0, 0, 0 where missing.
 
   Raises:
-    InputError: a vector has another length.
+    InputError: a vector does not have length 1.
   """
   check_shape(path, array, (None, None, 3))
   if array.dtype.kind == 'i':
-    raise bad(path, 'floats, or unsigned integers', f'dtype {array.dtype}')
+    raise bad_file(path, 'floats, or unsigned integers', f'dtype {array.dtype}')
   if missing is None:
     missing = ~array.any(axis=-1)
   vectors = array.astype(np.float32)
   if array.dtype.kind == 'u':
     vectors = vectors / np.float32(np.iinfo(array.dtype).max / 2) - 1
   length = np.linalg.norm(vectors, axis=-1)
-  odd = ~missing & (np.abs(length - 1) > _LENGTH_TOLERANCE[array.dtype.kind])
-  if odd.any():
-    raise bad(
+  wrong = ~missing & (np.abs(length - 1) > _LENGTH_TOLERANCE[array.dtype.kind])
+  if wrong.any():
+    raise bad_file(
       path,
       'unit vectors, or 0, 0, 0 where missing',
-      f'{int(odd.sum())} vectors of another length, e.g. {length[odd][0]:.3f}',
+      f'{int(wrong.sum())} vectors of other lengths, e.g. '
+      f'{length[wrong][0]:.3f}',
     )
   if array.dtype.kind == 'u':
     vectors /= np.where(missing, 1, length)[..., None]
@@ -149,17 +157,17 @@ def as_vectors(
 
 
 def check_range(path, array, low, high, expected) -> None:
-  """Raises InputError, saying what was expected, for numbers outside."""
+  """Raises InputError for values outside of [low, high]."""
   if array.size and (array.min() < low or array.max() > high):
     found = f'values from {array.min():g} to {array.max():g}'
-    raise bad(path, expected, found)
+    raise bad_file(path, expected, found)
 
 
-def bad(path, expected: str, found: str, do: str = '') -> InputError:
-  """The error for a file that cannot be used."""
+def bad_file(path, expected: str, found: str, do: str = '') -> InputError:
+  """Makes the error for a file that cannot be used."""
   return InputError(
     expected=expected,
     found=found,
     where=f'{path}',
-    do=do or 'replace this file; docs/data.md says what it may hold',
+    do=do or 'replace this file; docs/data.md says what it can contain',
   )

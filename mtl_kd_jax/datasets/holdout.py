@@ -1,4 +1,4 @@
-"""Holds a share of a split out of it, as a split of its own."""
+"""Holds out a random part of a split as a split of its own."""
 
 from collections.abc import Callable
 import dataclasses
@@ -15,25 +15,28 @@ HELD_OUT = 'held_out'
 def hold_out(
   dataset: Dataset, split: str, *, fraction: float, seed: int
 ) -> Dataset:
-  """The dataset with a share of a split moved to the split 'held_out'.
+  """Moves a random part of a split to a new split, 'held_out'.
 
   Args:
     dataset: the dataset.
-    split: the split that gives the share, e.g. 'train'.
-    fraction: the share, above 0 and below 1; at least one sample.
-    seed: chooses the samples; the two parts keep the order of the split.
+    split: the split to divide, e.g. 'train'.
+    fraction: the part to hold out, above 0 and below 1; at least one sample.
+    seed: selects the samples; both parts keep the order of the split.
+
+  Returns:
+    The same dataset with the smaller split and the new one.
 
   Raises:
-    InputError: there is no such split, or it is too small to be parted.
+    InputError: there is no such split, or no samples would remain in it.
   """
   count = len(dataset.source(split))
   held = max(1, round(fraction * count))
   if held >= count:
     raise InputError(
-      expected='a share that leaves samples to train on',
+      expected='a fraction that leaves samples to train on',
       found=f'{fraction} of the {count} samples of {split!r}',
-      where='config.data.val_fraction',
-      do='make it smaller',
+      argument='fraction',
+      do='choose a smaller fraction, or a larger split',
     )
   ranks = np.random.default_rng((seed, count)).permutation(count)
   sources = dict(dataset.sources)

@@ -1,7 +1,7 @@
-"""The grain pipeline: shuffle, augment, batch, share out, resume.
+"""The input pipeline, with Grain: shuffle, augment, batch, shard, resume.
 
-What a training step sees depends on (seed, epoch, index) alone: not on how many
-processes share the batch, how many workers read, or where a run was resumed.
+The batch of a training step depends on (seed, epoch, index) alone: not on the
+number of processes or workers, nor on where a run was resumed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +20,16 @@ Batch = Mapping[str, np.ndarray]
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
-  """Whole batches in an epoch; an incomplete last one is dropped.
+  """Full batches in an epoch; an incomplete last batch is dropped.
 
   Raises:
-    InputError: not even one.
+    InputError: the batch is larger than the split.
   """
   if batch_size > samples:
     raise InputError(
       expected=f'a batch of at most {samples}, the samples of the split',
       found=f'{batch_size}',
-      where='config.batch_size',
+      argument='batch_size',
       do='make the batch smaller, or choose a larger split',
     )
   return samples // batch_size
@@ -45,7 +45,7 @@ def train_batches(
   seed: int,
   scales: Sequence[float],
   flip: bool,
-  workers: int,
+  num_workers: int,
 ) -> Iterator[Batch]:
   """Iterates over this process's share of the training batches.
 
@@ -53,15 +53,18 @@ def train_batches(
     dataset: says what the labels mean.
     source: the samples of the split.
     batch_size: of the global batch, over all processes.
-    epochs: how often the split is gone through, each time in another order.
-    start_step: how many steps of the whole run have been taken already.
-    seed: of order and augmentation.
+    epochs: number of passes over the split, each in a different order.
+    start_step: steps of the run that are already done, and are skipped.
+    seed: of the order and of augmentation.
     scales: see `augment`.
     flip: see `augment`.
-    workers: processes that read and augment; 0 uses threads of this one.
+    num_workers: processes that read and augment; 0 uses threads of this one.
 
   Returns:
     An iterator over dictionaries of arrays [b/processes ...].
+
+  Raises:
+    InputError: the batch is larger than the split.
   """
   used = steps_per_epoch(len(source), batch_size) * batch_size
   transform = functools.partial(
@@ -74,23 +77,29 @@ def train_batches(
     .repeat(epochs)
     .random_map(transform)
   )
-  return _batches(samples[start_step * batch_size :], batch_size, workers)
+  return _batches(samples[start_step * batch_size :], batch_size, num_workers)
 
 
 def eval_batches(
-  dataset: Dataset, source: Source, *, batch_size: int, workers: int
+  dataset: Dataset, source: Source, *, batch_size: int, num_workers: int
 ) -> Iterator[Batch]:
   """Iterates over this process's share of a split, once and in order.
 
-  The last batch is filled up with samples that have no labels and so count
-  nowhere: every batch has the same shape and the whole split is scored.
+  The last batch is padded with samples that have no labels, which no loss or
+  metric counts: every batch has the same shape, and the whole split is scored.
+
+  Args:
+    dataset: says what the labels mean.
+    source: the samples of the split.
+    batch_size: of the global batch, over all processes.
+    num_workers: see `train_batches`.
   """
   padded = _Padded(dataset, source, batch_size)
-  return _batches(grain.MapDataset.source(padded), batch_size, workers)
+  return _batches(grain.MapDataset.source(padded), batch_size, num_workers)
 
 
 class _Padded:
-  """A source, lengthened to a whole number of batches."""
+  """A source padded to a whole number of batches."""
 
   def __init__(self, dataset: Dataset, source: Source, batch_size: int):
     self._source = source
@@ -105,16 +114,16 @@ class _Padded:
     return self._source[index] if real else self._missing
 
 
-def _batches(samples, batch_size, workers):
+def _batches(samples, batch_size, num_workers):
   count = jax.process_count()
   share = samples[jax.process_index() :: count].batch(batch_size // count)
   threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-  if workers == 0:
+  if num_workers == 0:
     return iter(share.to_iter_dataset(threads))
   if not flags.FLAGS.is_parsed():
-    # In a notebook. Grain's workers read flags, of which we have none.
+    # Grain's workers read absl flags, which nothing parses in a notebook.
     flags.FLAGS.mark_as_parsed()
   options = grain.MultiprocessingOptions(
-    num_workers=workers, per_worker_buffer_size=2
+    num_workers=num_workers, per_worker_buffer_size=2
   )
   return iter(share.to_iter_dataset(threads).mp_prefetch(options))

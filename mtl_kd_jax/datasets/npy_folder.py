@@ -1,10 +1,10 @@
-"""Frames as .npy files, in the folders of the literature's dumps.
+"""Frames as .npy files, in the layout of the dumps that papers publish.
 
     <dir>/<split>/<folder>/<i>.npy
 
-One folder holds the images and one each kind of label; the files of a frame
-have the same name. What the folders are called is the dataset's choice. Every
-array is checked when it is read.
+There is a folder of images and one for each label; the files of a frame have
+the same name in all of them. The dataset chooses the names of the folders.
+Every array is checked when it is read.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,14 +26,14 @@ Reader = Callable[[pathlib.Path, tuple[int, int] | None], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-  """One kind of label in a dump.
+class LabelFolder:
+  """The folder of one label.
 
   Attributes:
     folder: its name.
-    label: what its numbers mean.
-    channels: last axis of its arrays, 0 for none.
-    read: how one file of it is read and checked.
+    label: what its values mean.
+    channels: size of the last axis of its arrays; 0 if there is no such axis.
+    read: reads and checks one file.
   """
 
   folder: str
@@ -43,18 +43,18 @@ class Part:
 
 
 def open_folder(
-  name: str, root: pathlib.Path, parts: Mapping[str, Part]
+  name: str, root: pathlib.Path, parts: Mapping[str, LabelFolder]
 ) -> Dataset:
-  """Opens a dump whose splits all have images.
+  """Opens a dump; `has_images` must be true.
 
   Args:
     name: of the dataset.
-    root: the folder that holds train/ and val/.
-    parts: task -> its folder. One that is absent in train/ is left out.
+    root: the folder that contains train/ and val/.
+    parts: label name -> its folder. Folders that train/ lacks are left out.
 
   Raises:
-    InputError: the folders of a split hold different frames, or the first image
-      cannot be read.
+    InputError: the folders of a split contain different frames, or the first
+      image cannot be read.
   """
   parts = {
     task: part
@@ -76,17 +76,17 @@ def open_folder(
 
 
 def has_images(root: pathlib.Path) -> bool:
-  """Whether there are folders of images where a dump has them."""
+  """Whether every split has a folder of images."""
   return all((root / split / 'image').is_dir() for split in SPLITS)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-  """The frames of one split; picklable, so that worker processes can read."""
+  """The frames of one split; picklable for worker processes."""
 
   root: pathlib.Path
   frames: tuple[str, ...]
-  parts: Mapping[str, Part]
+  parts: Mapping[str, LabelFolder]
   size: tuple[int, int]
 
   def open(self) -> '_Folder':
@@ -103,7 +103,7 @@ class _Folder:
     return sample
 
   def unchecked(self, index: int) -> Sample:
-    """What the files of a frame hold, in any dtype, size and range."""
+    """The arrays of a frame as stored, in any dtype, size and range."""
     name = self.frames[index]
     sample = {'image': _read(self.root / 'image' / name, None, channels=3)}
     for task, part in self.parts.items():
@@ -124,19 +124,20 @@ def _frames(split: pathlib.Path, parts) -> tuple[str, ...]:
       expected='frames named 0.npy, 1.npy, ...',
       found='no .npy file',
       where=f'{split / "image"}',
-      do='unpack the dump again; config.data.data_dir names its folder',
+      argument='data_dir',
+      do='unpack the dump again, or name its folder in data_dir',
     )
   for part in parts.values():
     others = names(part.folder)
     if others != images:
-      odd = sorted(images ^ others, key=_number)
+      unmatched = sorted(images ^ others, key=_number)
       raise InputError(
         expected=f'the same frames in image/ and {part.folder}/',
         found=f'{len(images)} and {len(others)} files; only in one of them: '
-        + ', '.join(odd[:3])
-        + (' ...' if len(odd) > 3 else ''),
+        + ', '.join(unmatched[:3])
+        + (' ...' if len(unmatched) > 3 else ''),
         where=f'{split}',
-        do='complete the folder, or take the odd files away',
+        do='add the missing files, or remove the unmatched ones',
       )
   return tuple(sorted(images, key=_number))
 
@@ -167,7 +168,7 @@ def read_image(path: pathlib.Path, size) -> np.ndarray:
   """Colors in [0, 1], float32 [h w 3]."""
   image = _load(path, size, channels=3)
   if image.dtype.kind != 'f':
-    raise files.bad(path, 'floats in [0, 1]', f'dtype {image.dtype}')
+    raise files.bad_file(path, 'floats in [0, 1]', f'dtype {image.dtype}')
   files.check_range(path, image, 0, 1, 'colors in [0, 1]')
   return image.astype(np.float32)
 
@@ -183,25 +184,25 @@ def _read_classes(path, size, *, count):
   files.check_range(path, label, -1, top, f'classes 0..{top}, or -1 for none')
   whole = label.astype(np.int32)
   if not np.array_equal(whole, label):
-    raise files.bad(path, 'whole numbers as classes', 'fractions')
+    raise files.bad_file(path, 'whole numbers as classes', 'fractions')
   return whole
 
 
-def depth_reader(*, most: float, unit: str) -> Reader:
+def depth_reader(*, maximum: float, unit: str) -> Reader:
   """A reader of depth or inverse depth, 0 for none: float32 [h w 1].
 
   Args:
-    most: the largest number that may stand there.
-    unit: what the numbers are, for messages: 'meters'.
+    maximum: the largest valid value.
+    unit: of the values, for messages: 'meters'.
   """
-  return functools.partial(_read_depth, most=most, unit=unit)
+  return functools.partial(_read_depth, maximum=maximum, unit=unit)
 
 
-def _read_depth(path, size, *, most, unit):
+def _read_depth(path, size, *, maximum, unit):
   depth = _load(path, size, channels=1)
-  top = '' if most == np.inf else f' and <= {most:g}'
+  top = '' if maximum == np.inf else f' and <= {maximum:g}'
   expected = f'{unit} >= 0{top}, with 0 for missing'
-  files.check_range(path, depth, 0, most, expected)
+  files.check_range(path, depth, 0, maximum, expected)
   return depth.astype(np.float32)
 
 

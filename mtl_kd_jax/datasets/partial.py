@@ -1,8 +1,8 @@
-"""Hides labels of a source, so that its samples are labeled in part.
+"""Hides labels of a source, to train on partially labeled data.
 
-What a sample keeps depends on (seed, index) alone: it is the same in every
-epoch, in every stage of a run and in every process, and another task's share
-does not change it.
+Which labels a sample keeps depends on (seed, index) alone: they are the same in
+every epoch, every stage of a run and every process, and the fraction of one
+label does not affect the others.
 """
 
 from collections.abc import Mapping
@@ -16,77 +16,81 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
 ONE = 'one'
-Keep = str | float | Mapping[str, float]
-
-_WHERE = 'config.data.keep_labels'
+Fraction = str | float | Mapping[str, float]
 
 
 def hide_labels(
-  source: Source, *, labels: Mapping[str, Label], keep: Keep, seed: int
+  source: Source,
+  *,
+  labels: Mapping[str, Label],
+  fraction: Fraction,
+  seed: int,
 ) -> Source:
   """A source of the same samples, in which some labels are missing.
 
   Args:
     source: the samples.
-    labels: task -> meaning of its label, for the tasks that may lose labels.
-    keep: the share of samples that keep their label, 0 to 1, for all tasks or
-      as {task: share}, where a task that is not named keeps all; the numbers
-      are exact, rounded up. Or 'one': every sample keeps the label of one task,
-      drawn with equal chance among those that have any in it.
-    seed: of the draw.
+    labels: name -> meaning of the label, for the labels that may be hidden.
+    fraction: of the samples that keep a label, above 0 and up to 1; for all
+      labels, or as {name: fraction}, which keeps every label that is not named.
+      Counts are exact, rounded up. Or 'one': every sample keeps one label,
+      drawn with equal probability from those that it has.
+    seed: of the selection.
 
   Raises:
-    InputError: `keep` is none of these, or names a task that is not in `labels`
-      or leaves a task without any label.
+    InputError: `fraction` is none of these, or names a label that is not in
+      `labels`, or hides every label of that name.
   """
-  if keep == ONE:
+  if fraction == ONE:
     return _OneLabel(source, labels, seed)
-  shares = {
-    task: share for task, share in _shares(keep, labels).items() if share < 1
+  fractions = {
+    name: part for name, part in _by_label(fraction, labels).items() if part < 1
   }
-  if not shares:
+  if not fractions:
     return source
   count = len(source)
   kept = {}
-  for task, share in shares.items():
-    # Ranks, not coins: a share is exact, and a larger one adds samples only.
-    rank = _generator(seed, task).permutation(count)
-    kept[task] = rank < np.ceil(share * count)
+  for name, part in fractions.items():
+    # Ranks, not independent draws: counts are exact, and a larger fraction
+    # keeps what a smaller one keeps.
+    rank = _generator(seed, name).permutation(count)
+    kept[name] = rank < np.ceil(part * count)
   return _SomeLabels(source, labels, kept)
 
 
-def _shares(keep, labels) -> dict[str, float]:
-  if isinstance(keep, Mapping):
-    shares = dict(keep)
-  elif isinstance(keep, int | float):
-    shares = dict.fromkeys(labels, keep)
+def _by_label(fraction, labels) -> dict[str, float]:
+  if isinstance(fraction, Mapping):
+    fractions = dict(fraction)
+  elif isinstance(fraction, int | float):
+    fractions = dict.fromkeys(labels, fraction)
   else:
-    raise _bad(repr(keep))
-  for task, share in shares.items():
-    if task not in labels:
+    raise _bad_fraction(repr(fraction))
+  for name, part in fractions.items():
+    if name not in labels:
       raise InputError(
-        expected=f'tasks that are learned: {", ".join(labels)}',
-        found=repr(task),
-        where=_WHERE,
-        do='correct the name, or add the task to config.tasks',
+        expected=f'labels that are learned: {", ".join(labels)}',
+        found=repr(name),
+        argument='fraction',
+        do='correct the name, or add the task to those that are learned',
       )
-    if not (isinstance(share, int | float) and 0 < share <= 1):
-      raise _bad(f'{share!r} for {task}')
-  return shares
+    if not (isinstance(part, int | float) and 0 < part <= 1):
+      raise _bad_fraction(f'{part!r} for {name}')
+  return fractions
 
 
-def _bad(found) -> InputError:
+def _bad_fraction(found) -> InputError:
   return InputError(
-    expected="a share above 0 and up to 1, {'task': share, ...}, or 'one'",
+    expected="a fraction above 0 and up to 1, {'name': fraction, ...}, or "
+    "'one'",
     found=found,
-    where=_WHERE,
-    do='correct it; to learn without a task, leave it out of config.tasks',
+    argument='fraction',
+    do='correct it; to hide all labels of a task, do not learn that task',
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class _SomeLabels:
-  """Keeps a task's label where `kept` says so; picklable."""
+  """Keeps a label in the samples that `kept` selects; picklable."""
 
   source: Source
   labels: Mapping[str, Label]
@@ -96,7 +100,7 @@ class _SomeLabels:
     return len(self.source)
 
   def __getitem__(self, index: int) -> Sample:
-    hidden = [task for task, kept in self.kept.items() if not kept[index]]
+    hidden = [name for name, kept in self.kept.items() if not kept[index]]
     return _without(self.source[index], hidden, self.labels)
 
 
@@ -113,24 +117,24 @@ class _OneLabel:
 
   def __getitem__(self, index: int) -> Sample:
     sample = self.source[index]
-    # A number for each task, so that the order of tasks does not matter.
+    # A number for each name, so that the order of the labels does not matter.
     order = sorted(
-      self.labels, key=lambda t: _generator(self.seed, t, index).random()
+      self.labels, key=lambda name: _generator(self.seed, name, index).random()
     )
-    # Where a frame lacks labels of its own, one of the others.
-    first = next(
-      (t for t in order if self.labels[t].known(sample[t]).any()), order[0]
+    # The first that the sample has.
+    kept = next(
+      (n for n in order if self.labels[n].known(sample[n]).any()), order[0]
     )
-    return _without(sample, [t for t in order if t != first], self.labels)
+    return _without(sample, [n for n in order if n != kept], self.labels)
 
 
-def _without(sample, tasks, labels) -> Sample:
+def _without(sample, hidden, labels) -> Sample:
   missing = {
-    task: labels[task].missing(sample['image'].shape[:2]) for task in tasks
+    name: labels[name].missing(sample['image'].shape[:2]) for name in hidden
   }
   return {**sample, **missing}
 
 
-def _generator(seed: int, task: str, *index: int) -> np.random.Generator:
-  key = (zlib.crc32(task.encode()), *index)
+def _generator(seed: int, name: str, *index: int) -> np.random.Generator:
+  key = (zlib.crc32(name.encode()), *index)
   return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

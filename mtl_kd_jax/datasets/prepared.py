@@ -1,8 +1,8 @@
-"""Datasets that TFDS keeps in ArrayRecord files once they are prepared.
+"""Datasets that TFDS prepares once and keeps in ArrayRecord files.
 
-TFDS writes beside the folder, and moves it there in one step at the end: a
-preparation that ends early, however it ends, leaves nothing that counts as
-ready. What it left is cleared away by the next one.
+TFDS writes into a temporary folder and renames it at the end: an interrupted
+preparation leaves nothing that counts as complete. What it leaves is deleted by
+the next one.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,11 +28,11 @@ class Records:
   """One split; picklable, and safe to read from threads and processes."""
 
   def __init__(self, records: Any, decode: Callable[[Mapping], Sample]):
-    """Takes TFDS's random access to a split, and what makes samples of it.
+    """Wraps TFDS's random access to a split.
 
     Args:
       records: from `as_data_source`.
-      decode: record -> sample with arrays of its own; picklable.
+      decode: record -> sample with new arrays; picklable.
     """
     self._records, self._decode = records, decode
 
@@ -42,7 +42,8 @@ class Records:
   def __getitem__(self, index: int) -> Sample:
     return self._decode(self._records[index])
 
-  # TFDS makes its builder anew in the process that receives the source.
+  # TFDS builds its builder again in the process that receives the source, and
+  # logs while it does.
   def __getstate__(self):
     return pickle.dumps((self._records, self._decode))
 
@@ -55,35 +56,35 @@ def prepare(
   make_builder: Callable[[], tfds.core.DatasetBuilder],
   write: Callable[[tfds.core.DatasetBuilder], None],
   *,
-  what: str,
-  again: str,
+  content: str,
+  remedy: str,
   folder: str,
   data_dir: str | None,
   megabytes: int,
 ) -> tfds.core.DatasetBuilder:
-  """The builder, with its files on disk and complete.
+  """Returns the builder with all of its files on disk, writing them if needed.
 
   Args:
-    make_builder: makes it, of the files there are if there are any.
-    write: called with a builder without files; gives it what it needs and
-      calls `write_files`.
-    what: is prepared: 'the rendered scenes'.
-    again: what the next run does after the folder is deleted: 'the next run
-      renders the scenes again'.
-    folder: where they are in TFDS's directory, for messages.
-    data_dir: `config.data.data_dir`, for messages.
-    megabytes: they need on disk.
+    make_builder: makes the builder, from its files if they exist.
+    write: called with a builder without files; sets it up and calls
+      `write_files`.
+    content: what the files hold, for messages: 'the rendered scenes'.
+    remedy: what happens once the folder is deleted: 'the next run renders the
+      scenes again'.
+    folder: where the files are in TFDS's directory, for messages.
+    data_dir: TFDS's directory as the caller was given it, for messages.
+    megabytes: size of the files.
 
   Raises:
-    InputError: the folder cannot be used, or what is in it is damaged.
+    InputError: the folder cannot be used, or its files are damaged.
   """
 
   def damaged(folder, found):
     return InputError(
-      expected=f'{what}, complete and as they were written',
+      expected=f'{content}, complete and as they were written',
       found=found,
       where=f'{folder}',
-      do=f'delete that folder; {again}',
+      do=f'delete that folder; {remedy}',
     )
 
   def open_builder():
@@ -91,14 +92,14 @@ def prepare(
       return make_builder()
     except (OSError, InputError):
       raise
-    except Exception as error:  # what stands in TFDS's files cannot be read
-      where = f'{folder} in config.data.data_dir = {data_dir!r}'
+    except Exception as error:  # TFDS cannot parse its own files
+      where = f'{folder} in {data_dir or "the default directory of TFDS"}'
       raise damaged(where, f'{error}') from error
 
   try:
     builder = open_builder()
     if not builder.data_path.exists():
-      with _alone(builder.data_path):
+      with _exclusive(builder.data_path):
         if not builder.data_path.exists():
           write(builder)
       builder = open_builder()
@@ -106,31 +107,37 @@ def prepare(
       raise damaged(builder.data_dir, 'some of the files that TFDS writes')
   except OSError as error:
     raise InputError(
-      expected=f'a folder to keep {what} in',
+      expected=f'a folder to keep {content} in',
       found=f'{type(error).__name__}: {error}',
-      where=f'config.data.data_dir = {data_dir!r}',
-      do='name a folder that you may read and write, on a disk with '
+      argument='data_dir',
+      where=data_dir or '',
+      do='name a folder that you can read and write, on a disk with '
       f'{megabytes} MB to spare',
     ) from error
+  _check_records(builder, damaged)
+  return builder
+
+
+def _check_records(builder, damaged) -> None:
+  """Reads the last record of every split; raises `damaged`'s error."""
   for split, info in builder.info.splits.items():
     try:
       source = builder.as_data_source(split)
       found, _ = len(source), source[info.num_examples - 1]
-    except Exception as error:  # TFDS and array_record raise many kinds
+    except Exception as error:  # TFDS and array_record raise many types
       raise damaged(builder.data_dir, f'{error}') from error
     if found != info.num_examples:
       raise damaged(builder.data_dir, f'{found} records in the split {split}')
-  return builder
 
 
 def write_files(builder: tfds.core.DatasetBuilder) -> None:
   """Writes all files of a dataset, or none."""
-  tfds.disable_progress_bar()  # it draws several that tear up a terminal
+  tfds.disable_progress_bar()  # several bars would garble the terminal
   try:
     builder.download_and_prepare(file_format='array_record')
   except OSError:
-    # Where files cannot be locked, of several processes that prepare the same
-    # dataset at once all but the first end up here.
+    # Without file locks, several processes may prepare the same dataset at
+    # once: all but the first one end up here.
     if not builder.is_prepared():
       raise
   except RuntimeError as error:
@@ -140,10 +147,10 @@ def write_files(builder: tfds.core.DatasetBuilder) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder):
-  """Waits for other processes that prepare `folder`, then clears up.
+def _exclusive(folder):
+  """Waits for other processes that prepare `folder`, and deletes remains.
 
-  The lock falls with the process that holds it, even if that is killed.
+  The lock is released with the process that holds it, even if it is killed.
   """
   folder = pathlib.Path(folder)
   if fcntl is None:
@@ -152,6 +159,6 @@ def _alone(folder):
   folder.parent.mkdir(parents=True, exist_ok=True)
   with open(folder.parent / f'.{folder.name}.lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    for left in folder.parent.glob(f'incomplete.*_{folder.name}'):
-      shutil.rmtree(left, ignore_errors=True)
+    for remains in folder.parent.glob(f'incomplete.*_{folder.name}'):
+      shutil.rmtree(remains, ignore_errors=True)
     yield

@@ -1,4 +1,4 @@
-"""Shows how far a long preparation is: a bar, or now and then a line."""
+"""Progress of a long preparation: a bar on a terminal, else a few lines."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -13,19 +13,19 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
-_PLAIN_SECONDS = 30
+_LINE_SECONDS = 30
 
 
 @contextlib.contextmanager
 def show_progress(
   title: str, console: Console
 ) -> Iterator[Callable[[int, int], None]]:
-  """Gives a function to call with (done so far, how many in all).
+  """Yields a function to call with (number done, total number).
 
   Args:
-    title: what is done: 'preparing cityscapes 128x256'.
-    console: a bar is drawn when it is a terminal. Otherwise a line is printed
-      at the beginning, every half minute and at the end.
+    title: of the bar, e.g. 'preparing cityscapes 128x256'.
+    console: if it is a terminal, a bar is drawn. Otherwise a line is printed at
+      the start, every half minute and at the end.
   """
   if not console.is_terminal:
     yield _Lines(title, console)
@@ -42,10 +42,10 @@ def show_progress(
   )
   with bar:
     task = bar.add_task(title, total=None, speed='')
-    begun = time.monotonic()
+    start = time.monotonic()
 
     def progress(done, total):
-      speed = f'{done / (time.monotonic() - begun):.1f}/s'
+      speed = f'{done / (time.monotonic() - start):.1f}/s'
       bar.update(task, completed=done, total=total, speed=speed)
 
     yield progress
@@ -54,14 +54,14 @@ def show_progress(
 class _Lines:
   def __init__(self, title, console):
     self._title, self._console = title, console
-    self._begun = self._said = time.monotonic()
+    self._start = self._printed = time.monotonic()
     self._console.print(f'{title} ...', highlight=False)
 
   def __call__(self, done, total):
     now = time.monotonic()
-    if done == total or now - self._said > _PLAIN_SECONDS:
-      self._said = now
-      speed = done / max(now - self._begun, 1e-9)
+    if done == total or now - self._printed > _LINE_SECONDS:
+      self._printed = now
+      speed = done / max(now - self._start, 1e-9)
       self._console.print(
         f'{self._title}: {done}/{total}, {speed:.1f}/s', highlight=False
       )

@@ -21,7 +21,7 @@ from mtl_kd_jax.interop.torch_names import (
   is_ignored,
   torch_name,
 )
-from mtl_kd_jax.runtime.mismatch import describe_misfit, shapes_by_name
+from mtl_kd_jax.runtime.mismatch import describe_mismatch, shapes_by_name
 
 Weights = Mapping[str, np.ndarray]
 
@@ -56,12 +56,13 @@ def import_variables(weights: Weights, like: Any, *, where: str) -> Imported:
   expected = _torch_shapes(like, names)
   ignored = _left_over(weights, expected)
   found = {n: x.shape for n, x in weights.items() if n not in ignored}
-  if misfit := describe_misfit(expected, found):
+  if difference := describe_mismatch(expected, found):
     raise InputError(
-      expected='the weights of the network that the config names',
-      found=f'{misfit}; of {len(weights)} entries',
+      expected='the weights of the network that was asked for',
+      found=f'{difference}; of {len(weights)} entries',
       where=f'{where} (it looks like {describe(weights)})',
-      do='correct --network, config.model.width and config.tasks, or the file',
+      argument='weights',
+      do='correct the backbone, its width and the tasks, or the file',
     )
   variables = jax.tree_util.tree_map_with_path(
     lambda path, x: _converted(weights[names[_joined(path)]], x), like
@@ -82,15 +83,12 @@ def torch_shapes(
   return _torch_shapes(like, {p: torch_name(p, single=single) for p in paths})
 
 
-def read_backbone(
-  path: pathlib.Path | str, like: Any, *, where: str
-) -> dict[str, Any]:
+def read_backbone(path: pathlib.Path | str, like: Any) -> dict[str, Any]:
   """The variables of a network's backbone, from a file.
 
   Args:
     path: a file of weights, e.g. torchvision's ImageNet weights of a ResNet.
     like: {'params', 'batch_stats'} of the network, each with 'backbone'.
-    where: the config's key that names the file.
 
   Returns:
     {'params', 'batch_stats'} of the backbone alone.
@@ -99,16 +97,8 @@ def read_backbone(
     InputError: the file cannot be read, or is of another network.
   """
   backbone = {kind: {'backbone': like[kind]['backbone']} for kind in like}
-  try:
-    weights = read_state_dict(path)
-  except InputError as error:
-    raise InputError(
-      expected=error.expected,
-      found=error.found,
-      where=f'{where} = {error.where}',
-      do=error.do,
-    ) from error
-  variables, _ = import_variables(weights, backbone, where=f'{where} = {path}')
+  weights = read_state_dict(path)
+  variables, _ = import_variables(weights, backbone, where=f'{path}')
   return {kind: variables[kind]['backbone'] for kind in variables}
 
 
@@ -133,6 +123,7 @@ def read_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
     raise InputError(
       expected='a file of PyTorch weights, .pth or .safetensors',
       found='a folder' if path.is_dir() else 'no such file',
+      argument='path',
       where=f'{path}',
       do='correct the path',
     )
@@ -144,6 +135,7 @@ def read_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
     raise InputError(
       expected='a state dict, or a checkpoint with a state_dict',
       found='no tensor with a name',
+      argument='path',
       where=f'{path}',
       do='save model.state_dict()',
     )
@@ -153,6 +145,7 @@ def read_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
       raise InputError(
         expected='finite weights',
         found=f'NaN or infinity in {name}',
+        argument='path',
         where=f'{path}',
         do='take an earlier checkpoint of that training',
       )
@@ -180,6 +173,7 @@ def _read_torch(path):
     raise InputError(
       expected='PyTorch, to read a file that it wrote',
       found='it is not installed',
+      argument='path',
       where=f'{path}',
       do="pip install -e '.[torch]', or save the weights as .safetensors",
     ) from error

@@ -119,8 +119,8 @@ def torch_name(path: str, *, single: bool = False) -> str:
     expected="one of the reference's layers, or of torchvision's ResNets",
     found=layer,
     where='the network to import into',
-    do='import into segnet or mtan with dense heads, or begin a resnet with '
-    'config.model.pretrained',
+    do='import into segnet or mtan with dense heads; a resnet can begin with '
+    'a file of its backbone (pretrained)',
   )
 
 

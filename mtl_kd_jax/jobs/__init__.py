@@ -1,12 +1,20 @@
-"""What `--job=NAME` runs. To add one: a file with `run`, and a line here."""
+"""What --job runs. To add one: a file with `run`, and a line here.
 
-from mtl_kd_jax.jobs import evaluate, import_weights, taps, train
-from mtl_kd_jax.jobs import inspect as data
+A job is a module with
+
+  run(config, workdir, **options)   raises InputError for what cannot be used
+  define_flags()                    optional: its own command-line flags ...
+  OPTIONS                           ... whose values `run` is called with
+  default_config(workdir)           optional: the config without --config; None
+                                    for none
+"""
+
+from mtl_kd_jax.jobs import evaluate, import_weights, inspect, taps, train
 
 JOBS = {
-  'train': train.run,
-  'evaluate': evaluate.run,
-  'import': import_weights.run,
-  'taps': taps.run,
-  'data': data.run,
+  'train': train,
+  'evaluate': evaluate,
+  'import': import_weights,
+  'taps': taps,
+  'inspect': inspect,
 }

@@ -1,95 +1,119 @@
 """Scores the finished networks of a run again, on any split."""
 
+import functools
 import pathlib
 
+from absl import flags
 from ml_collections import ConfigDict
 
-from mtl_kd_jax.config.build import build, select_split
+from mtl_kd_jax.config import defaults
+from mtl_kd_jax.config.build import Experiment, build, select_split
+from mtl_kd_jax.config.renames import complete, upgrade
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.jobs.teachers import read_teacher
-from mtl_kd_jax.reports.results import Rows, checkpoint_dir, report_results
+from mtl_kd_jax.reports.results import Rows, report_results
+from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import workdir as workdirs
-from mtl_kd_jax.runtime.checkpointing import Checkpoints
-from mtl_kd_jax.runtime.metric_writer import Reporter
+from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.trained import TrainedNetwork
+from mtl_kd_jax.training.evaluation import Evaluation, evaluate
+from mtl_kd_jax.training.step import eval_step
+
+OPTIONS = ('split',)
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def define_flags() -> None:
+  """Defines the flags of this job."""
+  flags.DEFINE_string(
+    'split', None, "Job 'evaluate': the split to score. Default: the run's."
+  )
+
+
+def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
+  """The config of the run, under the keys of this version."""
+  if workdir is None:
+    return None
+  config = upgrade(workdirs.read_config(workdir))
+  return ConfigDict(complete(config, defaults.get_config().to_dict()))
+
+
+def run(
+  config: ConfigDict, workdir: pathlib.Path, *, split: str | None = None
+) -> Run:
   """Prints the table of a run and writes it beside the first one.
 
-  Networks that are not finished are left out, and named.
+  The networks are those of the run, whatever the config says of networks.
+  Stages that are not finished are left out, and named.
 
   Args:
-    config: of the run; `data.eval_split` names the split to score.
+    config: names the data and devices.
     workdir: of the run. Its own results stay as they are: these go to
       results_<split>.json, results_<split>.md and predictions_<split>.png.
+    split: the split to score; None for `config.data.eval_split`.
+
+  Returns:
+    The run.
 
   Raises:
-    InputError: there is no such run, or none of its networks is finished.
+    InputError: there is no such run, none of its networks is finished, or the
+      data do not have its labels.
   """
-  trained = ConfigDict(workdirs.read_config(workdir))
+  trained = Run(workdir)
+  if split:
+    config.data.eval_split = split
   experiment = build(config)
-  reporter = Reporter(workdir, enabled=is_main_process())
-  rows = Rows(experiment)
-  unfinished = {}
-
-  def variables_of(stage):
-    try:
-      return _read(experiment, stage, workdir)
-    except InputError as error:
-      unfinished[stage.name] = error
-      return None
-
-  for task in experiment.tasks:
-    stage = experiment.teacher(task)
-    if config.teacher.workdir:
-      variables = read_teacher(experiment, stage)
+  writer = MetricWriter(workdir, enabled=is_main_process())
+  rows, missing = Rows(experiment.tasks), []
+  for name, about in trained.plan.items():
+    elsewhere = about.get('trained_in')
+    source = Run(elsewhere) if elsewhere else trained
+    if name in source:
+      rows.add(about['row'], _score(source[name], experiment))
     else:
-      variables = variables_of(stage)
-    if variables is None:
-      rows.add_missing_teacher(task)
-    else:
-      rows.add_teacher(task, stage.evaluate(variables, keep=rows.keep))
-  stages = [experiment.baseline()] if config.baseline else []
-  stages += [experiment.student()]
-  for stage in stages:
-    if (variables := variables_of(stage)) is not None:
-      rows.add(stage.name, stage.evaluate(variables, keep=rows.keep))
-  if len(unfinished) == len(experiment.tasks) + len(stages):
-    raise next(iter(unfinished.values()))
-  report_results(
-    rows,
-    workdir,
-    reporter,
-    chosen_on=select_split(trained),
-    suffix=f'_{config.data.eval_split}',
+      missing.append(name)
+  if len(missing) == len(trained.plan):
+    trained.network(missing[0])  # says what is not finished
+  if is_main_process():
+    report_results(
+      rows,
+      workdir,
+      writer.print,
+      name=config.name,
+      split=config.data.eval_split,
+      checkpoint=trained.config.select,
+      chosen_on=select_split(trained.config),
+      suffix=f'_{config.data.eval_split}',
+    )
+  if missing:
+    writer.print(f'not scored, since not finished: {", ".join(missing)}')
+  return trained
+
+
+def _score(trained: TrainedNetwork, experiment: Experiment) -> Evaluation:
+  parallel, config = experiment.parallel, experiment.config
+  for name, task in trained.tasks.items():
+    there = experiment.tasks.get(name)
+    if there is None or there.channels != task.channels:
+      raise InputError(
+        expected=f'data with the labels of {trained.name}: {name} with '
+        f'{task.channels} channels',
+        found='none' if there is None else f'{there.channels} channels',
+        where=f'the data set {experiment.dataset.name}',
+        do='name the data that the run was trained on',
+      )
+  step = parallel.compile_eval_step(
+    functools.partial(
+      eval_step,
+      network=trained.network.with_axis(parallel.axis_name),
+      tasks=trained.tasks,
+      axis_name=parallel.axis_name,
+    )
   )
-  if unfinished:
-    reporter.print(f'not scored, since not finished: {", ".join(unfinished)}')
-
-
-def _read(experiment, stage, workdir):
-  directory = checkpoint_dir(workdir, stage)
-  if not directory.is_dir():
-    raise _not_finished(stage, directory, 'no checkpoint')
-  checkpoints = Checkpoints(directory)
-  try:
-    like = stage.like()
-    last = checkpoints.restore_last(like)
-    if not checkpoints.finished:
-      done = 'no checkpoint' if last is None else f'step {int(last.step)}'
-      raise _not_finished(stage, directory, done)
-    best = experiment.config.select == 'best'
-    state = checkpoints.restore_best(like) if best else last
-  finally:
-    checkpoints.close()
-  return state.variables
-
-
-def _not_finished(stage, directory, found):
-  return InputError(
-    expected=f'a finished run: stage {stage.name} at step {stage.total_steps}',
-    found=found,
-    where=f'{directory}',
-    do='run the training to its end first, with --job=train',
+  return evaluate(
+    step,
+    parallel.replicate(trained.variables),
+    experiment.data.eval(),
+    trained.tasks,
+    parallel=parallel,
+    keep=config.report.images,
   )

@@ -1,119 +1,151 @@
 """Makes finished networks of a run from a file of PyTorch weights."""
 
+from collections.abc import Sequence
 import pathlib
 
-import jax
+from absl import flags
 from ml_collections import ConfigDict
-import numpy as np
 
-from mtl_kd_jax.config.build import Experiment, build
+from mtl_kd_jax import methods
+from mtl_kd_jax.config import get_config
+from mtl_kd_jax.config.build import build
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.interop.import_torch import import_variables, read_state_dict
 from mtl_kd_jax.interop.torch_names import SINGLE, describe
-from mtl_kd_jax.reports.results import checkpoint_dir
+from mtl_kd_jax.jobs.train import describe_plan
+from mtl_kd_jax.methods.plan import Plan
+from mtl_kd_jax.run import Run, write_run
 from mtl_kd_jax.runtime import workdir as workdirs
-from mtl_kd_jax.runtime.checkpointing import Checkpoints
-from mtl_kd_jax.runtime.metric_writer import Reporter
+from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
-from mtl_kd_jax.training.stage import Stage
-from mtl_kd_jax.training.state import TrainState
+from mtl_kd_jax.trained import TrainedNetwork
+from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
+
+OPTIONS = ('torch', 'stage', 'network')
+
+
+def define_flags() -> None:
+  """Defines the flags of this job."""
+  flags.DEFINE_string(
+    'torch', None, "Job 'import': the file of weights, .pth or .safetensors."
+  )
+  flags.DEFINE_string(
+    'stage',
+    None,
+    "Job 'import': the stage that the weights become, e.g. 'distilled'. "
+    'Default: the single-task network of every task.',
+  )
+  flags.DEFINE_string(
+    'network',
+    None,
+    "Job 'import': the backbone, e.g. 'mtan'; --config.model.backbone for "
+    'short.',
+  )
+
+
+def default_config(workdir: pathlib.Path | None) -> ConfigDict:
+  """The networks of the paper's code were made for NYU-v2."""
+  del workdir
+  return get_config('nyuv2')
 
 
 def run(
   config: ConfigDict,
   workdir: pathlib.Path,
   *,
-  torch_file: str | None,
-  stage: str | None,
-) -> None:
-  """Writes the checkpoint of one stage or of all teachers; needs no data.
+  torch: str | None,
+  stage: str | None = None,
+  network: str | None = None,
+) -> Run:
+  """Writes the network of one stage or of all single tasks; needs no data.
 
   Args:
-    config: names the networks; see configs/common.py.
-    workdir: where the checkpoints go. The run then counts these stages as
-      finished, and so does another one whose config.teacher.workdir it is.
-    torch_file: weights, .pth or .safetensors.
-    stage: 'teacher_<task>', 'uniform' or 'distilled'; None for the teachers of
-      all tasks, each with its own head of the file.
+    config: names the networks; see config/defaults.py.
+    workdir: where they go. The run then counts these stages as finished, and so
+      does another one whose config.teacher.workdir it is.
+    torch: the file of weights, .pth or .safetensors.
+    stage: name of the stage; None for the networks of all single tasks, each
+      with its own head of the file.
+    network: in place of `config.model.backbone`.
+
+  Returns:
+    The run.
 
   Raises:
     InputError: the file cannot be read or does not fit the network, or the
       workdir holds another run, or a checkpoint of the stage already.
   """
-  if not torch_file:
+  if not torch:
     raise InputError(
       expected='a file of PyTorch weights',
       found='none',
       where='--torch',
       do='name it: --job=import --torch=FILE.pth --network=segnet',
     )
+  if network:
+    config.model.backbone = network
   # --- Read and check everything ---------------------------------------------
   experiment = build(config, data=False)
-  weights = read_state_dict(torch_file)
-  states, ignored = {}, {}
-  for target in _stages(experiment, stage, describe(weights).channels):
-    directory = checkpoint_dir(workdir, target)
-    if directory.exists():
-      raise InputError(
-        expected=f'a workdir without a stage {target.name}',
-        found='a checkpoint of it, which is left as it is',
-        where=f'{directory}',
-        do='import into another folder: --workdir=FOLDER',
-      )
-    states[directory], ignored[target.name] = _imported(
-      target, weights, torch_file
+  plan = methods.plan(experiment)
+  weights = read_state_dict(torch)
+  networks, ignored = {}, {}
+  for target in _targets(plan, stage, describe(weights).channels):
+    networks[target.name], ignored[target.name] = _imported(
+      target, weights, torch
     )
 
   # --- Write -----------------------------------------------------------------
-  workdirs.claim(workdir, config.to_dict())
-  reporter = Reporter(workdir, enabled=is_main_process())
-  for directory, state in states.items():
-    checkpoints = Checkpoints(directory)
-    checkpoints.save(int(state.step), state, finished=True)
-    checkpoints.close()
+  described = describe_plan(plan)
+  written = write_run(
+    workdir,
+    config.to_dict(),
+    networks,
+    rows={name: about['row'] for name, about in described.items()},
+  )
+  workdirs.write_plan(workdir, described)
+  writer = MetricWriter(workdir, enabled=is_main_process())
   for name, names in ignored.items():
-    reporter.print(
+    writer.print(
       f'{name}: {len(weights) - len(names)} of {len(weights)} entries of '
-      f'{torch_file} used' + (f', ignored: {_summary(names)}' if names else '')
+      f'{torch} used' + (f', ignored: {_summary(names)}' if names else '')
     )
-  reporter.print(
+  writer.print(
     f'written to {workdir}; teach with it: --config.teacher.workdir={workdir}'
   )
+  return written
 
 
-def _stages(experiment: Experiment, name: str | None, heads) -> list[Stage]:
-  teachers = {f'teacher_{task}': task for task in experiment.tasks}
-  if name is None:
-    # A head without a number is told by its channels.
-    fit = [
-      task
-      for task, part in experiment.tasks.items()
-      if heads.get(SINGLE, part.channels) == part.channels
-    ]
-    return [experiment.teacher(task) for task in fit or experiment.tasks]
-  if name in teachers:
-    return [experiment.teacher(teachers[name])]
-  students = {'uniform': experiment.baseline, 'distilled': experiment.student}
-  if name not in students:
-    raise InputError(
-      expected=f'a stage: {", ".join([*teachers, *students])}',
-      found=repr(name),
-      where='--stage',
-      do='correct the name, or leave it out for the teachers of all tasks',
-    )
-  return [students[name]()]
+def _targets(plan: Plan, name: str | None, heads) -> Sequence[Stage]:
+  if name is not None:
+    if name not in plan.names:
+      raise InputError(
+        expected=f'a stage: {", ".join(plan.names)}',
+        found=repr(name),
+        where='--stage',
+        do='correct the name, or leave it out for the networks of all tasks',
+      )
+    return [plan[name]]
+  stages = [s for s in plan.stages if s.row == SINGLE_TASK]
+  # A head without a number is told by its channels.
+  fit = []
+  for stage in stages:
+    (channels,) = stage.network.channels.values()
+    if heads.get(SINGLE, channels) == channels:
+      fit.append(stage)
+  return fit or stages
 
 
-def _imported(stage, weights, where) -> tuple[TrainState, list[str]]:
-  """The state of a finished stage; nothing but its variables is ever read."""
-  shapes = jax.eval_shape(stage.init)
-  variables, ignored = import_variables(weights, shapes.variables, where=where)
-  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-  state = state.replace(
-    params=state.params | variables['params'],
-    batch_stats=variables['batch_stats'],
+def _imported(stage: Stage, weights, where) -> tuple[TrainedNetwork, list[str]]:
+  like = stage.abstract_state().variables
+  variables, ignored = import_variables(weights, like, where=where)
+  network = TrainedNetwork(
+    name=stage.name,
+    network=stage.network,
+    variables=variables,
+    tasks=stage.tasks,
+    image_size=stage.data.image_size,
   )
-  return stage.parallel.replicate(state), ignored
+  return network, ignored
 
 
 def _summary(names: list[str]) -> str:

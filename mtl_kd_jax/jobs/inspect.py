@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import functools
 import pathlib
 
+from absl import flags
 from ml_collections import ConfigDict
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -17,10 +18,10 @@ from mtl_kd_jax.config.build import open_dataset
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.inspect.doctor import Finding, diagnose
 from mtl_kd_jax.datasets.inspect.profile import (
-  SplitSurvey,
+  SplitProfile,
   read_unchecked,
-  spread,
-  survey,
+  evenly_spaced,
+  profile_split,
 )
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.plots import draw_samples
@@ -31,16 +32,31 @@ _ROWS = 4  # of the contact sheet, for each split
 _LONGEST_BAR = 24  # characters
 
 
-def run(config: ConfigDict, workdir: pathlib.Path, *, most: int) -> None:
+OPTIONS = ('samples',)
+
+
+def define_flags() -> None:
+  """Defines the flags of this job."""
+  flags.DEFINE_integer(
+    'samples',
+    200,
+    "Job 'inspect': how many samples to read of each split; 0 for all.",
+    lower_bound=0,
+  )
+
+
+def run(
+  config: ConfigDict, workdir: pathlib.Path, *, samples: int = 200
+) -> None:
   """Reads the data, prints their card and draws data.png.
 
   Nothing that is read is refused: what the training would stop at, and what it
   would not notice, is listed at the end.
 
   Args:
-    config: names the data; see configs/common.py.
+    config: names the data; see config/defaults.py.
     workdir: where the contact sheet goes.
-    most: how many samples to read of each split; 0 for all.
+    samples: how many samples to read of each split; 0 for all.
 
   Raises:
     InputError: the data cannot be opened at all.
@@ -49,41 +65,46 @@ def run(config: ConfigDict, workdir: pathlib.Path, *, most: int) -> None:
     return
   dataset = open_dataset(config)
   console = Console(highlight=False)
-  surveys = {}
+  profiles = {}
   for split in dataset.sources:
     with Progress(
       console=console, transient=True, disable=not console.is_terminal
     ) as bar:
       count = len(dataset.source(split))
-      task = bar.add_task(f'reading {split}', total=min(count, most or count))
-      surveys[split] = survey(
-        dataset, split, most=most, progress=functools.partial(bar.advance, task)
+      task = bar.add_task(
+        f'reading {split}', total=min(count, samples or count)
       )
-  findings = diagnose(dataset, surveys)
-  _print_card(console, dataset, surveys, findings)
+      profiles[split] = profile_split(
+        dataset,
+        split,
+        max_samples=samples,
+        progress=functools.partial(bar.advance, task),
+      )
+  findings = diagnose(dataset, profiles)
+  _print_card(console, dataset, profiles, findings)
   path = workdir / 'data.png'
-  if draw_sheet(dataset, surveys, path):
+  if draw_sheet(dataset, profiles, path):
     console.print(f'written: {path}', soft_wrap=True, markup=False)
 
 
 # ---- The card ----------------------------------------------------------------
 
 
-def _print_card(console, dataset, surveys, findings) -> None:
+def _print_card(console, dataset, profiles, findings) -> None:
   height, width = dataset.image_size
   console.rule(f'[bold]{dataset.name}', align='left')
   console.print(f'{height} x {width} pixels (height x width)\n')
-  for split, found in surveys.items():
+  for split, found in profiles.items():
     console.print(_contents(dataset, split, found))
   for task, label in dataset.labels.items():
     if label.quantity == 'class':
-      console.print(_histogram(task, label, surveys, console.width))
+      console.print(_histogram(task, label, profiles, console.width))
   _print_findings(console, findings)
 
 
-def _contents(dataset: Dataset, split: str, found: SplitSurvey) -> Table:
+def _contents(dataset: Dataset, split: str, found: SplitProfile) -> Table:
   """A line for each map of a split."""
-  read = 'all' if found.whole else f'{len(found.read)}'
+  read = 'all' if found.is_complete else f'{len(found.indices)}'
   table = Table(
     title=f'{split}: {found.count} samples, {read} read',
     title_justify='left',
@@ -136,10 +157,10 @@ def _shares(facts) -> list[str]:
   return [f'{share:.1%}', f'{empty}/{len(facts)}' if empty else 'none']
 
 
-def _histogram(task, label, surveys, width) -> Table:
+def _histogram(task, label, profiles, width) -> Table:
   """The share of labeled pixels of each class, in every split."""
   shares = {}
-  for split, found in surveys.items():
+  for split, found in profiles.items():
     total = sum(f.known for f in found.labels[task])
     shares[split] = [
       sum(f.counts.get(i, 0) for f in found.labels[task]) / max(total, 1)
@@ -154,11 +175,11 @@ def _histogram(task, label, surveys, width) -> Table:
   )
   table.add_column('id', justify='right')
   table.add_column('class')
-  for split in surveys:
+  for split in profiles:
     table.add_column(split)
   longest = max(map(max, shares.values()), default=0) or 1
   names = max(map(len, label.classes))
-  room = (width - names - 6) // len(surveys) - 12
+  room = (width - names - 6) // len(profiles) - 12
   bar = max(4, min(_LONGEST_BAR, room))
   for i, name in enumerate(label.classes):
     cells = [
@@ -190,15 +211,15 @@ def _print_findings(console: Console, findings: list[Finding]) -> None:
 
 
 def draw_sheet(
-  dataset: Dataset, surveys: Mapping[str, SplitSurvey], path: pathlib.Path
+  dataset: Dataset, profiles: Mapping[str, SplitProfile], path: pathlib.Path
 ) -> bool:
   """Draws some samples of every split; False when none can be drawn."""
   names = [task for task in dataset.labels if task in TASKS]
   tasks = make_tasks(names, dataset.labels, dataset=dataset.name)
   samples, notes = {}, {}
-  for split, found in surveys.items():
-    good = [i for i in found.read if i not in found.refused]
-    for k in spread(len(good), _ROWS):
+  for split, found in profiles.items():
+    good = [i for i in found.indices if i not in found.errors]
+    for k in evenly_spaced(len(good), _ROWS):
       name = f'{split} {good[k]}'
       sample = read_unchecked(dataset.source(split), good[k])
       if all(sample[t].shape[:2] == sample['image'].shape[:2] for t in names):

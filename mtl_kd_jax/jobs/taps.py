@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.build import STUDENT, TEACHER, build
+from mtl_kd_jax.distillation import Adaptors
 from mtl_kd_jax.models.features import taps_of
-from mtl_kd_jax.training.state import feature_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -18,7 +18,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Prints the taps of the student and its teachers, and which are aligned.
 
   Args:
-    config: see configs/common.py. The data are opened only when it says where
+    config: see config/defaults.py. The data are opened only when it says where
       they are; the shapes are for the dataset's usual size otherwise.
     workdir: nothing is read from it or written to it.
 
@@ -27,20 +27,17 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   """
   del workdir
   experiment = build(config, data=bool(config.data.data_dir))
-  size = experiment.dataset.image_size
-  stage = experiment.student()
-  distillation = stage.distillation
-  student = feature_shapes(stage.network, size)
-  teachers = {
-    task: feature_shapes(network, size)
-    for task, network in distillation.teachers.items()
-  }
+  network = experiment.network(STUDENT)
+  networks = {t: experiment.network(TEACHER, t) for t in experiment.tasks}
+  adaptors = experiment.adaptors(network, networks)
+  student = experiment.features(network).all
+  teachers = {t: experiment.features(n).all for t, n in networks.items()}
   console = Console(highlight=False)
-  height, width = size
+  height, width = experiment.dataset.image_size
   console.print(f'images of {height} x {width} pixels (height x width)\n')
   console.print(_taps(f'student: {_name(config.model)}', {'': student}))
   console.print(_taps(f'teachers: {_name(config.teacher.model)}', teachers))
-  console.print(_pairs(distillation.adaptors.channels, student, teachers))
+  console.print(_pairs(adaptors, student, teachers))
 
 
 def _name(model) -> str:
@@ -62,10 +59,12 @@ def _taps(title: str, networks: Mapping[str, Shapes]) -> Table:
   )
 
 
-def _pairs(channels, student: Shapes, teachers: Mapping[str, Shapes]) -> Table:
+def _pairs(
+  adaptors: Adaptors, student: Shapes, teachers: Mapping[str, Shapes]
+) -> Table:
   rows = {}
-  for task, pairs in channels.items():
-    for pair in pairs:
+  for task, alignment in adaptors.alignments.items():
+    for pair in alignment.channels:
       source = taps_of(student, task)[pair.student]
       target = taps_of(teachers[task], task)[pair.teacher]
       adaptor = f'{source[-1]} to {target[-1]} channels'

@@ -1,7 +1,6 @@
-"""The main job: teachers, the baseline, the distilled network, the report."""
+"""The main job: trains the stages of a config's method, and reports."""
 
 from collections.abc import Callable, Mapping
-import functools
 import pathlib
 import time
 from typing import Any
@@ -9,25 +8,39 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mtl_kd_jax.config.build import Experiment, build, select_split
+from mtl_kd_jax import methods
+from mtl_kd_jax.config.build import build, select_split
+from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.datasets.check import check_dataset
-from mtl_kd_jax.jobs.teachers import read_teacher
-from mtl_kd_jax.reports.results import Rows, checkpoint_dir, report_results
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.methods.plan import Plan
+from mtl_kd_jax.models.network import BACKBONE
+from mtl_kd_jax.reports.gains import relative_gains
+from mtl_kd_jax.reports.results import Rows, report_results
+from mtl_kd_jax.run import Run, describe_stage
+from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
-from mtl_kd_jax.runtime.checkpointing import Checkpoints
-from mtl_kd_jax.runtime.metric_writer import Reporter, parameter_table
+from mtl_kd_jax.runtime.metric_writer import (
+  MetricWriter,
+  parameter_table,
+  read_log,
+)
 from mtl_kd_jax.runtime.parallel import is_main_process
-from mtl_kd_jax.training.evaluation import Metrics, relative_gains
-from mtl_kd_jax.training.stage import Stage, run_stage
+from mtl_kd_jax.training.evaluation import Evaluation, Metrics
+from mtl_kd_jax.training.loop import Intervals, run_stage
+from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Runs every stage that is not finished yet, then reports.
+def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
+  """Trains every stage that is not finished yet, then reports.
 
   Args:
-    config: see configs/common.py.
+    config: see config/defaults.py.
     workdir: where checkpoints, logs and results go. A second run with the same
-      one goes on where the first ended.
+      one continues where the first ended.
+
+  Returns:
+    The run.
 
   Raises:
     InputError: config, data or workdir cannot be used; before any training.
@@ -37,116 +50,219 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
   begun = time.time()
   # --- Make and check everything ---------------------------------------------
   experiment = build(config)
-  workdirs.claim(workdir, config.to_dict())
-  reporter = Reporter(workdir, enabled=is_main_process())
-  _introduce(experiment, workdir, reporter)
+  plan = methods.plan(experiment)
+  workdirs.claim(workdir, config.to_dict(), may_change=may_change)
+  workdirs.write_plan(workdir, describe_plan(plan))
+  writer = MetricWriter(workdir, enabled=is_main_process())
+  _introduce(experiment, plan, workdir, writer)
   if config.data.check:
-    check_dataset(
-      experiment.dataset,
-      (
-        config.data.train_split,
-        select_split(config),
-        config.data.eval_split,
-      ),
-      console=reporter.console,
+    splits = (
+      config.data.train_split,
+      select_split(config),
+      config.data.eval_split,
     )
-  rows = Rows(experiment)
-  train = functools.partial(_train, experiment, workdir, reporter)
+    check_dataset(experiment.dataset, splits, console=writer.console)
 
-  # --- Teachers: one network per task ----------------------------------------
-  teachers, single_task = {}, {}
-  for task in experiment.tasks:
-    stage = experiment.teacher(task)
-    score = functools.partial(_headline, experiment.tasks[task])
-    if config.teacher.workdir:
-      teachers[task] = read_teacher(experiment, stage)
-    else:
-      teachers[task] = train(stage, {}, score=score)
-    evaluation = stage.evaluate(teachers[task], keep=rows.keep)
-    rows.add_teacher(task, evaluation)
-    # What students are measured by while their checkpoints are chosen.
-    if stage.select_batches is not None:
-      evaluation = stage.evaluate(teachers[task], select=True)
-    single_task |= evaluation.metrics
-
-  # --- Students: the uniform baseline, then the distilled network -------------
-  def gain(metrics: Metrics) -> float:
-    gains = relative_gains(metrics, single_task, experiment.tasks)
-    return gains['delta_mtl']
-
-  if config.baseline:
-    stage = experiment.baseline()
-    variables = train(stage, {}, score=gain)
-    rows.add(stage.name, stage.evaluate(variables, keep=rows.keep))
-  stage = experiment.student()
-  variables = train(stage, teachers, score=gain)
-  rows.add(stage.name, stage.evaluate(variables, keep=rows.keep))
+  # --- Stage by stage ---------------------------------------------------------
+  rows = Rows(experiment.tasks)
+  variables: dict[str, Any] = {}
+  single_task: Metrics = {}  # what others are compared with, while they train
+  for stage in plan.stages:
+    frozen = {t: variables[name] for t, name in stage.inputs.items()}
+    variables[stage.name] = train_stage(
+      stage,
+      frozen,
+      workdir=workdir,
+      writer=writer,
+      intervals=experiment.intervals,
+      best=config.select == 'best',
+      score=make_score(stage, single_task),
+    )
+    evaluation = score_stage(
+      stage, variables[stage.name], workdir, keep=config.report.images
+    )
+    rows.add(plan.rows[stage.name], evaluation)
+    if stage.row == SINGLE_TASK:
+      if stage.data.select is not None:
+        evaluation = stage.evaluate(variables[stage.name], select=True)
+      single_task |= evaluation.metrics
 
   # --- Report ----------------------------------------------------------------
-  report_results(
-    rows, workdir, reporter, chosen_on=select_split(config), average=True
-  )
-  reporter.print(f'finished in {time.time() - begun:.0f} s')
+  if is_main_process():
+    report_results(
+      rows,
+      workdir,
+      writer.print,
+      name=config.name,
+      split=config.data.eval_split,
+      checkpoint=config.select,
+      chosen_on=select_split(config),
+      log=_log(plan, workdir),
+      stages=plan.rows,
+      average_epochs=experiment.average_epochs,
+    )
+  writer.print(f'finished in {time.time() - begun:.0f} s')
+  return Run(workdir)
 
 
-def _train(
-  experiment: Experiment,
-  workdir: pathlib.Path,
-  reporter: Reporter,
+def train_stage(
   stage: Stage,
-  teachers: Mapping[str, Any],
+  frozen: Mapping[str, Any],
   *,
+  workdir: pathlib.Path,
+  writer: MetricWriter,
+  intervals: Intervals,
+  best: bool,
   score: Callable[[Metrics], float],
 ) -> Any:
-  """Trains a stage, or finds it finished; returns the chosen variables."""
-  checkpoints = Checkpoints(checkpoint_dir(workdir, stage))
+  """Trains a stage, or finds it finished.
+
+  Args:
+    stage: the stage.
+    frozen: teacher -> its variables.
+    workdir: of the run.
+    writer: shows and logs.
+    intervals: what happens how often.
+    best: whether the checkpoint with the highest score is chosen, or the last.
+    score: see `run_stage`.
+
+  Returns:
+    The variables of the chosen checkpoint.
+
+  Raises:
+    InputError, NotFiniteError, Stopped: as `run`.
+  """
+  if stage.trained_in is not None:
+    return _read(stage, stage.trained_in, best=best)
+  folder = workdirs.checkpoint_dir(workdir, stage.name)
+  logged = any(e['stage'] == stage.name for e in read_log(workdir))
+  if checkpointing.is_finished(folder) and not logged:
+    return _read(stage, workdir, best=best)  # imported
+  if is_main_process():
+    workdirs.claim_stage(workdir, stage.name, describe_stage(stage))
+  checkpoints = checkpointing.Checkpoints(folder)
   try:
     state = run_stage(
       stage,
-      teachers,
+      frozen,
       checkpoints=checkpoints,
-      report=lambda start: reporter.stage(
+      open_writer=lambda start: writer.stage(
         stage.name,
         start=start,
         steps=stage.total_steps,
-        steps_per_epoch=stage.steps_per_epoch,
+        steps_per_epoch=stage.data.steps_per_epoch,
       ),
-      rhythm=experiment.rhythm,
+      intervals=intervals,
       score=score,
     )
-    if experiment.config.select == 'best':
+    if best:
       state = checkpoints.restore_best(state)
   finally:
     checkpoints.close()
   return state.variables
 
 
-def _headline(task, metrics: Metrics) -> float:
-  value = metrics[task.name][task.headline]
-  return value if task.higher_is_better else -value
+def score_stage(
+  stage: Stage, variables: Any, workdir: pathlib.Path, *, keep: int
+) -> Evaluation:
+  """Scores a finished stage on the split that is reported; writes that down."""
+  evaluation = stage.evaluate(variables, keep=keep)
+  if is_main_process() and stage.trained_in is None:
+    workdirs.write_metrics(workdir, stage.name, evaluation.metrics)
+  return evaluation
 
 
-def _introduce(experiment, workdir, reporter):
+def make_score(
+  stage: Stage, single_task: Metrics
+) -> Callable[[Metrics], float]:
+  """What tells the best checkpoint of a stage: the higher, the better.
+
+  Of a single task it is the headline metric; of several the relative gain over
+  the networks of single tasks, NaN where there are none.
+  """
+  if len(stage.tasks) == 1:
+    (task,) = stage.tasks.values()
+    sign = 1 if task.higher_is_better else -1
+    return lambda metrics: sign * metrics[task.name][task.headline]
+
+  def gain(metrics: Metrics) -> float:
+    return relative_gains(metrics, single_task, stage.tasks)['delta_mtl']
+
+  return gain
+
+
+def describe_plan(plan: Plan) -> dict[str, dict[str, Any]]:
+  """What is written down of a plan."""
+  return {
+    stage.name: {
+      'row': plan.rows[stage.name],
+      'trained_in': stage.trained_in and str(stage.trained_in),
+    }
+    for stage in plan.stages
+  }
+
+
+def count_parameters(stage: Stage) -> dict[str, int]:
+  """The parameters of each part of a stage; none is drawn."""
+  state = jax.eval_shape(stage.init)
+  counts = {BACKBONE: 0, 'heads': 0}
+  for part, params in state.params.items():
+    counts[BACKBONE if part == BACKBONE else 'heads'] += _count(params)
+  for name, variables in state.extras.items():
+    counts[name] = _count(variables['params'])
+  return counts
+
+
+def _read(stage: Stage, workdir: pathlib.Path, *, best: bool) -> Any:
+  """The variables of a stage that is not trained here."""
+  try:
+    variables = checkpointing.read_variables(
+      workdirs.checkpoint_dir(workdir, stage.name),
+      stage.abstract_state().variables,
+      best=best,
+    )
+  except InputError as error:
+    raise InputError(
+      expected=error.expected,
+      found=error.found,
+      where=error.where,
+      do=f'{error.do}: correct the network in the config, config.tasks, or '
+      'config.teacher.workdir',
+    ) from error
+  return variables
+
+
+def _log(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """The lines of the run, and of stages that another run has trained."""
+  log = read_log(workdir)
+  for elsewhere in {s.trained_in for s in plan.stages} - {None}:
+    names = {s.name for s in plan.stages if s.trained_in == elsewhere}
+    log += [e for e in read_log(elsewhere) if e['stage'] in names]
+  return log
+
+
+def _count(tree) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _introduce(experiment, plan, workdir, writer):
   """Says what will run on what, with a table of parameters."""
   config = experiment.config
   devices = jax.devices()
   size = ' x '.join(map(str, experiment.dataset.image_size))
-  reporter.print(
+  writer.print(
     f'{config.name}: {config.data.name}, {size} pixels, '
     f'{len(experiment.tasks)} tasks, {config.epochs} epochs of '
     f'{experiment.steps_per_epoch} steps of {config.batch_size} images on '
     f'{len(devices)} {devices[0].platform} device(s)\nworkdir: {workdir}'
   )
   if config.select == 'best' and select_split(config) == config.data.eval_split:
-    reporter.print(
+    writer.print(
       f'note: the best checkpoints are chosen on {config.data.eval_split!r}, '
       'the split that is reported, which flatters them; '
       '--config.data.val_fraction=0.1 holds a share of training out for it'
     )
-  if config.data.keep_labels != 1:
-    reporter.print(f'labels kept in training: {config.data.keep_labels}')
-  stages = [experiment.teacher(task) for task in experiment.tasks]
-  stages += [experiment.baseline()] if config.baseline else []
-  stages += [experiment.student()]
-  shapes = {s.name: jax.eval_shape(s.init).params for s in stages}
-  reporter.print(parameter_table(shapes))
+  if config.data.label_fraction != 1:
+    writer.print(f'labels kept in training: {config.data.label_fraction}')
+  counts = {stage.name: count_parameters(stage) for stage in plan.stages}
+  writer.print(parameter_table(counts))

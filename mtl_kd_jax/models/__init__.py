@@ -1,16 +1,17 @@
 """The backbones and heads, by name. To add one: a file, and a line here.
 
 A backbone is a flax module called as `backbone(image, tasks=..., train=...)`
-that returns features by name (taps.py). It has the attributes `width`,
+that returns features by name (features.py). It has the attributes `width`,
 `axis_name`, `stride` (image sides must be multiples of it), `taps` (the names)
-and, where it can keep its maps larger, `output_stride`.
+and, where it can keep its maps larger, `output_stride`. It may have any
+variables and use any random numbers.
 
 A head is a flax module that turns the features that a task sees into its
 prediction. It has the attributes `channels`, `width`, `axis_name`, and `taps`,
 the names of the features that it reads (heads.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -20,8 +21,20 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.deeplab import ASPPHead, DeepLabV3PlusHead
 from mtl_kd_jax.models.heads import DenseHead
 from mtl_kd_jax.models.mtan import MTAN
+from mtl_kd_jax.models.network import Network, NetworkSpec, Output
 from mtl_kd_jax.models.resnet import ResNet
 from mtl_kd_jax.models.segnet import WIDE, SegNet
+
+__all__ = [
+  'BACKBONES',
+  'HEADS',
+  'OUTPUT_STRIDES',
+  'Network',
+  'NetworkSpec',
+  'Output',
+  'check_image_size',
+  'make',
+]
 
 BACKBONES = {
   'segnet': SegNet,
@@ -40,87 +53,109 @@ HEADS = {
 OUTPUT_STRIDES = (8, 16, 32)
 
 
-def make_backbone(
-  name: str,
+def make(
+  backbone: str,
+  tasks: Mapping[str, Any],
   *,
-  width: float,
-  output_stride: int,
-  image_size: tuple[int, int],
-  axis_name: str | None,
-  where: str = 'config.model',
-) -> nn.Module:
-  """Makes a backbone.
+  head: str = '',
+  width: float = 1.0,
+  output_stride: int = 8,
+  image_size: tuple[int, int] | None = None,
+  axis_name: str | None = None,
+) -> Network:
+  """Makes a network by the names of its parts.
 
   Args:
-    name: of `BACKBONES`.
-    width: factor on its channels.
-    output_stride: image side over side of the coarsest map; for ResNets.
-    image_size: (height, width) in pixels.
+    backbone: of `BACKBONES`.
+    tasks: task -> `Task`, or the channels of its prediction.
+    head: of `HEADS`, the same for every task; '' for the simplest that reads
+      the features of the backbone.
+    width: factor on the channels of both.
+    output_stride: image side over side of the coarsest map: 8, 16 or 32; for
+      ResNets.
+    image_size: (height, width) in pixels, to check it; None to check it later.
     axis_name: the mapped device axis, if any.
-    where: the config's part with these values, for messages.
 
   Raises:
-    InputError: unknown name, a width that is not positive, an output stride
-      that there is not, or image sides that the backbone cannot take.
+    InputError: a part is unknown or cannot be made so, the head reads features
+      that the backbone does not have, or image sides do not fit.
   """
-  _known(name, BACKBONES, f'{where}.backbone')
+  _check_known(backbone, BACKBONES, 'backbone')
+  module = _make_backbone(
+    backbone, width=width, output_stride=output_stride, axis_name=axis_name
+  )
+  fit = [h for h, c in HEADS.items() if set(c.taps) <= set(module.taps)]
+  head = head or fit[0]
+  _check_known(head, HEADS, 'head')
+  if head not in fit:
+    missing = [tap for tap in HEADS[head].taps if tap not in module.taps]
+    raise InputError(
+      expected=f'a head for the features of {backbone}: '
+      f'{", ".join(module.taps)}',
+      found=f'{head}, which reads {", ".join(missing)}',
+      argument='head',
+      do=f'choose {" or ".join(fit)}',
+    )
+  network = Network(
+    backbone=module,
+    channels={t: getattr(task, 'channels', task) for t, task in tasks.items()},
+    head=functools.partial(HEADS[head], width=width, axis_name=axis_name),
+    spec=NetworkSpec(backbone, head, float(width), int(output_stride)),
+  )
+  if image_size is not None:
+    check_image_size(network, image_size)
+  return network
+
+
+def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
+  """Checks that a network can take images of a size.
+
+  Args:
+    network: the network.
+    image_size: (height, width) in pixels.
+
+  Raises:
+    InputError: a side is no multiple of the backbone's stride.
+  """
+  stride = getattr(network.backbone, 'stride', 1)
+  if any(side <= 0 or side % stride for side in image_size):
+    fit = [max(stride, round(side / stride) * stride) for side in image_size]
+    name = network.spec.backbone if network.spec else 'the backbone'
+    raise InputError(
+      expected=f'image sides that are multiples of {stride}, for {name}',
+      found=f'{image_size[0]} x {image_size[1]} (height x width)',
+      where='the images of the dataset',
+      argument='image_size',
+      do=f'resize or crop them, e.g. to {fit[0]} x {fit[1]}',
+    )
+
+
+def _make_backbone(name, *, width, output_stride, axis_name) -> nn.Module:
   if not width > 0:
     raise InputError(
       expected='a factor above 0 on the channels of the backbone',
       found=f'{width}',
-      where=f'{where}.width',
+      argument='width',
       do='1.0 is the size of the paper, 0.25 runs on a laptop',
     )
   if output_stride not in OUTPUT_STRIDES:
     raise InputError(
       expected=f'one of {", ".join(map(str, OUTPUT_STRIDES))}',
       found=f'{output_stride}',
-      where=f'{where}.output_stride',
+      argument='output_stride',
       do='8 gives the finest features, 32 is the fastest',
     )
   backbone = BACKBONES[name](width=width, axis_name=axis_name)
   if hasattr(backbone, 'output_stride'):
     backbone = backbone.clone(output_stride=output_stride)
-  stride = backbone.stride
-  if any(side <= 0 or side % stride for side in image_size):
-    fit = [max(stride, round(side / stride) * stride) for side in image_size]
-    raise InputError(
-      expected=f'image sides that are multiples of {stride}, for {name}',
-      found=f'{image_size[0]} x {image_size[1]} (height x width)',
-      where='the images of the dataset: its files, or its image_size in '
-      'config.data',
-      do=f'resize or crop them, e.g. to {fit[0]} x {fit[1]}',
-    )
   return backbone
 
 
-def make_head(
-  name: str,
-  *,
-  width: float,
-  axis_name: str | None,
-  where: str = 'config.model',
-) -> Callable[..., nn.Module]:
-  """What makes a task's head: `head(channels, name=...)`.
-
-  Args:
-    name: of `HEADS`.
-    width: factor on its inner channels.
-    axis_name: the mapped device axis, if any.
-    where: the config's part with these values, for messages.
-
-  Raises:
-    InputError: unknown name.
-  """
-  _known(name, HEADS, f'{where}.head')
-  return functools.partial(HEADS[name], width=width, axis_name=axis_name)
-
-
-def _known(name: str, registry: Mapping[str, Any], where: str) -> None:
+def _check_known(name: str, registry: Mapping[str, Any], what: str) -> None:
   if name not in registry:
     raise InputError(
-      expected=f'a known {where.split(".")[-1]}: {", ".join(registry)}',
+      expected=f'a known {what}: {", ".join(registry)}',
       found=repr(name),
-      where=where,
+      argument=what,
       do='correct the name',
     )

@@ -1,8 +1,8 @@
 """The heads of DeepLab: an atrous pyramid over the coarsest feature.
 
 Chen et al. 2017, arXiv 1706.05587 (DeepLabV3), and 2018, arXiv 1802.02611
-(DeepLabV3+). Without dropout: the same head serves regression, and a teacher
-that is asked in training mode has to give one answer.
+(DeepLabV3+). There is no dropout: the head also serves regression, and the
+output of a teacher in training mode must be deterministic.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.models.initializers import xavier_normal
-from mtl_kd_jax.models.resnet import conv, linear
+from mtl_kd_jax.models.layers import conv, linear
 from mtl_kd_jax.ops.norm import BatchNorm
 from mtl_kd_jax.ops.resize import resize_bilinear
 
@@ -38,7 +38,7 @@ class ASPPHead(nn.Module):
   width: float = 1.0
   axis_name: str | None = None
 
-  taps = ('layer4',)  # what it reads
+  taps = ('layer4',)  # the features that it reads
 
   @nn.compact
   def __call__(
@@ -56,9 +56,8 @@ class ASPPHead(nn.Module):
       train: whether BatchNorm uses, and records, the statistics of this batch.
 
     Returns:
-      The prediction [b h w channels] of the size of the image, and its own
-      feature 'decoder', the last before the prediction, of the size of
-      'layer4'.
+      The prediction [b h w channels] of the size of the image, and the feature
+      'decoder', the last before the prediction, of the size of 'layer4'.
     """
     block = _block(self.axis_name, train=train)
     filters = _scaled(_FILTERS, self.width)
@@ -68,7 +67,7 @@ class ASPPHead(nn.Module):
 
 
 class DeepLabV3PlusHead(nn.Module):
-  """DeepLabV3+: the pyramid, joined with a finer feature.
+  """DeepLabV3+: the pyramid, concatenated with a finer feature.
 
   Attributes:
     channels: channels of the prediction.
@@ -81,7 +80,7 @@ class DeepLabV3PlusHead(nn.Module):
   width: float = 1.0
   axis_name: str | None = None
 
-  taps = ('layer1', 'layer4')  # what it reads
+  taps = ('layer1', 'layer4')  # the features that it reads
 
   @nn.compact
   def __call__(
@@ -99,9 +98,8 @@ class DeepLabV3PlusHead(nn.Module):
       train: whether BatchNorm uses, and records, the statistics of this batch.
 
     Returns:
-      The prediction [b h w channels] of the size of the image, and its own
-      feature 'decoder', the last before the prediction, of the size of
-      'layer1'.
+      The prediction [b h w channels] of the size of the image, and the feature
+      'decoder', the last before the prediction, of the size of 'layer1'.
     """
     block = _block(self.axis_name, train=train)
     filters = _scaled(_FILTERS, self.width)
@@ -154,16 +152,17 @@ def _pyramid(x, block, filters, size):
 
 
 def _rates(x, size):
-  """Dilations of the pyramid over a feature of an image of some size."""
-  # A power of two: sides that are no multiples of it were rounded up.
+  """Dilations of the pyramid over the coarsest feature of an image."""
+  # The stride is a power of two; sides that are no multiples of it were rounded
+  # up.
   ratio = max(n / m for n, m in zip(size, x.shape[1:3], strict=True))
   stride = 2 ** round(math.log2(ratio))
   return [max(1, rate * 16 // stride) for rate in _RATES]
 
 
 def _prediction(x, channels, size):
-  # Without the factor for a ReLU, which would begin with depths of tens of
-  # meters.
+  # Not the Kaiming initialization of the other layers, with which predicted
+  # depths would start at tens of meters.
   x = nn.Dense(channels, kernel_init=xavier_normal, name='out')(x)
   return resize_bilinear(x, size)
 

@@ -7,23 +7,26 @@ T = TypeVar('T')
 
 
 def task_tap(tap: str, task: str) -> str:
-  """The name of a feature that a task has for itself, e.g. 'decoder/depth'."""
+  """Names a task-specific feature, e.g. 'decoder/depth'."""
   return f'{tap}/{task}'
 
 
 def taps_of(features: Mapping[str, T], task: str) -> dict[str, T]:
-  """What a task sees: its own features and the shared ones, by plain names.
+  """Selects the features that a task reads, under their plain names.
 
   Args:
-    features: name -> feature (or its shape); 'decoder/depth' is depth's own
-      'decoder', and comes before a shared feature of that name.
-    task: the task.
+    features: name -> feature (or its shape), shared or task-specific.
+    task: The task.
+
+  Returns:
+    tap -> feature: the task-specific and the shared ones. A task-specific
+    'decoder/depth' replaces a shared 'decoder'.
   """
   shared = {name: x for name, x in features.items() if '/' not in name}
-  ending = task_tap('', task)
-  own = {
-    name.removesuffix(ending): x
+  suffix = task_tap('', task)
+  task_specific = {
+    name.removesuffix(suffix): x
     for name, x in features.items()
-    if name.endswith(ending)
+    if name.endswith(suffix)
   }
-  return shared | own
+  return shared | task_specific

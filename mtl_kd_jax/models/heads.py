@@ -12,24 +12,23 @@ from mtl_kd_jax.ops.conv import conv3x3_to_few
 
 
 class DenseHead(nn.Module):
-  """A 3x3 convolution and a 1x1 convolution, with nothing between (KD4MTL).
+  """A 3x3 and a 1x1 convolution, without activation (Li & Bilen 2020).
 
-  Both are linear, so they are applied as the one 3x3 convolution that they are
-  together: the result and all gradients are the same, without the hidden map,
-  which is as large as the largest of the backbone, for every task.
+  Both are linear, so they are applied as one 3x3 convolution. The result and
+  all gradients are the same, without a hidden map for every task, which would
+  be as large as the largest of the backbone.
 
   Attributes:
     channels: channels of the prediction.
-    width: nothing here depends on it: the inner channels are those of the
-      feature.
-    axis_name: nothing here depends on it.
+    width: unused; the inner channels are those of the feature.
+    axis_name: unused.
   """
 
   channels: int
   width: float = 1.0
   axis_name: str | None = None
 
-  taps = ('decoder',)  # what it reads
+  taps = ('decoder',)  # the features that it reads
 
   @nn.compact
   def __call__(
@@ -44,10 +43,13 @@ class DenseHead(nn.Module):
     Args:
       features: tap -> float [b h w f].
       size: (height, width) of the image.
-      train: nothing here depends on it.
+      train: unused.
 
     Returns:
-      The prediction [b h w channels], and no features of its own.
+      The prediction [b h w channels], and no features.
+
+    Raises:
+      ValueError: 'decoder' is smaller than the image.
     """
     del train
     x = features['decoder']
@@ -63,7 +65,7 @@ class DenseHead(nn.Module):
 
 
 class Affine(nn.Module):
-  """The parameters of a convolution, for who applies them in another form.
+  """The parameters of a convolution that is applied in another form.
 
   Attributes:
     shape: of the kernel; the last is the number of outputs.

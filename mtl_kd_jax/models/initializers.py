@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 
-# Xavier's variance with an untruncated normal, as PyTorch's xavier_normal_ and
-# so the reference; flax's own xavier_normal cuts the tails off.
+# PyTorch's xavier_normal_, which the reference code uses. Flax's xavier_normal
+# truncates the normal distribution.
 xavier_normal = nn.initializers.variance_scaling(1.0, 'fan_avg', 'normal')
 
-# What a ReLU halves on the way back, as torchvision initializes its ResNets.
+# As torchvision initializes its ResNets: 'fan_out' preserves the variance of
+# gradients through ReLUs.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')

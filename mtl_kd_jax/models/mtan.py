@@ -1,10 +1,10 @@
 """MTAN, the SegNet form (Liu et al., CVPR 2019).
 
-A SegNet is shared by all tasks, and every task looks at it through masks of its
-own: at each level two 1x1 convolutions compute a mask in 0..1 from the level's
-map and from what the task has gathered so far, the mask multiplies the level's
-last map, and a 3x3 block carries the product on to the next level. The masks
-belong to the task, the 3x3 blocks to all of them.
+All tasks share a SegNet, and every task has an attention network over it. At
+each level two 1x1 convolutions compute a mask in 0..1 from the level's map and
+the task's result of the previous level. The mask multiplies the level's last
+map, and a 3x3 block takes the product to the next level. The masks are
+task-specific; the 3x3 blocks are shared by the tasks.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,17 +42,17 @@ class MTAN(nn.Module):
   def __call__(
     self, image: jax.Array, *, tasks: Sequence[str], train: bool
   ) -> dict[str, jax.Array]:
-    """Computes the features; every task has its own.
+    """Computes task-specific features.
 
     Args:
       image: float32 [b h w 3] in [0, 1]; h and w multiples of `stride`.
-      tasks: who looks; with one, the network is that task's single-task MTAN.
+      tasks: the tasks; with one it is the single-task MTAN.
       train: whether BatchNorm uses, and records, the statistics of this batch.
-        The blocks that the tasks share record one task's after another's.
+        Blocks that the tasks share record those of every task in turn.
 
     Returns:
-      For each task 'bottleneck/<task>' [b h/32 w/32 512*width], what it carries
-      out of the encoder, and 'decoder/<task>' [b h w 64*width], its last masked
+      For each task 'bottleneck/<task>' [b h/32 w/32 512*width], the end of its
+      attention encoder, and 'decoder/<task>' [b h w 64*width], its last masked
       map.
     """
     filters = segnet.scaled(segnet.STANDARD, self.width)
@@ -80,21 +80,21 @@ class MTAN(nn.Module):
     for task in tasks:
       x = None
       for level, maps in enumerate(encoder):
-        seen = maps.first if x is None else _joined(maps.first, x)
-        look = mask(name=f'mask_encoder_{level}_{task}')
-        x, _ = max_pool(down[level](look(seen, maps.last)))
+        inputs = maps.first if x is None else _concatenate(maps.first, x)
+        attend = mask(name=f'mask_encoder_{level}_{task}')
+        x, _ = max_pool(down[level](attend(inputs, maps.last)))
       features[task_tap('bottleneck', task)] = x
       for level, maps in reversed(list(enumerate(decoder))):
         x = resize_bilinear(x, maps.last.shape[1:3], align_corners=True)
-        seen = _joined(maps.unpooled, up[level](x))
-        look = mask(name=f'mask_decoder_{level}_{task}')
-        x = look(seen, maps.last)
+        inputs = _concatenate(maps.unpooled, up[level](x))
+        attend = mask(name=f'mask_decoder_{level}_{task}')
+        x = attend(inputs, maps.last)
       features[task_tap('decoder', task)] = x
     return features
 
 
 class Mask(nn.Module):
-  """What a task takes of a map, decided by two 1x1 convolutions.
+  """A soft attention mask, computed by two 1x1 convolutions.
 
   Attributes:
     norm: makes a normalization.
@@ -103,17 +103,17 @@ class Mask(nn.Module):
   norm: Callable[..., nn.Module]
 
   @nn.compact
-  def __call__(self, seen: jax.Array, x: jax.Array) -> jax.Array:
-    """Masks `x` [b h w c] by what it makes of `seen` [b h w d]."""
+  def __call__(self, inputs: jax.Array, x: jax.Array) -> jax.Array:
+    """Masks `x` [b h w c] by a mask computed from `inputs` [b h w d]."""
     conv = functools.partial(
       nn.Dense,
       x.shape[-1],
       kernel_init=xavier_normal,
       dot_general=dot_general,
     )
-    y = nn.relu(self.norm(name='norm_0')(conv(name='conv_0')(seen)))
+    y = nn.relu(self.norm(name='norm_0')(conv(name='conv_0')(inputs)))
     return nn.sigmoid(self.norm(name='norm_1')(conv(name='conv_1')(y))) * x
 
 
-def _joined(x, y):
+def _concatenate(x, y):
   return jnp.concatenate([x, y], axis=-1)

@@ -1,15 +1,18 @@
 """A backbone and a head per task, with all features by name."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import dataclasses
+import functools
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models import HEADS, make_backbone, make_head
 from mtl_kd_jax.models.features import taps_of, task_tap
-from mtl_kd_jax.models.heads import DenseHead
+
+BACKBONE = 'backbone'  # the key of the backbone in a network's variables
 
 
 class Output(NamedTuple):
@@ -18,86 +21,177 @@ class Output(NamedTuple):
   Attributes:
     predictions: task -> float [b h w c].
     features: tap -> float [b h w c]: 'bottleneck' is shared by the tasks,
-      'decoder/depth' is depth's own (taps.py).
+      'decoder/depth' is depth's own (features.py).
   """
 
   predictions: dict[str, jax.Array]
   features: dict[str, jax.Array]
 
 
+class NetworkSpec(NamedTuple):
+  """How a network was made, by names and numbers; see `models.make`.
+
+  Attributes:
+    backbone: of `models.BACKBONES`.
+    head: of `models.HEADS`.
+    width: factor on the channels.
+    output_stride: image side over side of the coarsest map.
+  """
+
+  backbone: str
+  head: str
+  width: float
+  output_stride: int
+
+
 class Network(nn.Module):
   """A network for one task or several.
+
+  Its variables are 'params' and whatever collections its parts have, such as
+  'batch_stats'; in training it draws random numbers where its parts do.
 
   Attributes:
     backbone: maps images to named features.
     channels: task -> channels of its prediction.
-    head: makes the head of a task, `head(channels, name=...)`. It is called
-      with the features that the task sees, and returns its prediction and the
+    head: makes the head of a task, `head(channels)`. The head is called with
+      the features that the task sees, and returns its prediction and the
       features that it computed on the way.
+    spec: how it was made; None for a network that was put together by hand.
   """
 
   backbone: nn.Module
   channels: Mapping[str, int]
-  head: Callable[..., nn.Module] = DenseHead
+  head: Callable[..., nn.Module]
+  spec: NetworkSpec | None = None
 
-  @nn.compact
-  def __call__(self, image: jax.Array, *, train: bool) -> Output:
-    """Predicts every task from `image`, float32 [b h w 3] in [0, 1]."""
-    tasks = tuple(self.channels)
-    features = dict(self.backbone(image, tasks=tasks, train=train))
-    predictions = {}
+  def setup(self):
+    """Makes the heads, under the names that their variables have."""
     for task, channels in self.channels.items():
-      head = self.head(channels, name=f'head_{task}')
-      predictions[task], own = head(
-        taps_of(features, task), size=image.shape[1:3], train=train
+      setattr(self, head_name(task), self.head(channels))
+
+  def __call__(self, image: jax.Array, *, train: bool) -> Output:
+    """Predicts every task.
+
+    Args:
+      image: float32 [b h w 3] in [0, 1].
+      train: whether parts behave as in training: BatchNorm uses, and records,
+        the statistics of this batch; dropout drops.
+    """
+    features = self.encode(image, train=train)
+    predictions = {}
+    for task in self.channels:
+      predictions[task], task_specific = self.decode(
+        features, task, size=image.shape[1:3], train=train
       )
-      features |= {task_tap(tap, task): x for tap, x in own.items()}
+      features |= task_specific
     return Output(predictions, features)
 
+  def encode(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    """The features of the backbone: tap -> float [b h w c]."""
+    tasks = tuple(self.channels)
+    return dict(self.backbone(image, tasks=tasks, train=train))
 
-def make_network(
-  *,
-  backbone: str,
-  head: str,
-  width: float,
-  output_stride: int,
-  channels: Mapping[str, int],
-  image_size: tuple[int, int],
-  axis_name: str | None = None,
-  where: str = 'config.model',
-) -> Network:
-  """Makes a network by the names of its parts.
+  def decode(
+    self,
+    features: Mapping[str, jax.Array],
+    task: str,
+    *,
+    size: tuple[int, int],
+    train: bool,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The prediction of one task.
+
+    Args:
+      features: of `encode`.
+      task: the task.
+      size: (height, width) of the image.
+      train: as in `__call__`.
+
+    Returns:
+      The prediction, float [b h w c], and the features of the head, named as in
+      `Output.features`.
+    """
+    head = getattr(self, head_name(task))
+    prediction, computed = head(taps_of(features, task), size=size, train=train)
+    return prediction, {task_tap(tap, task): x for tap, x in computed.items()}
+
+  def only(self, *tasks: str) -> 'Network':
+    """The same network for some of its tasks, e.g. the one of a single task."""
+    unknown = [t for t in tasks if t not in self.channels]
+    if unknown or not tasks:
+      raise InputError(
+        expected=f'tasks of the network: {", ".join(self.channels)}',
+        found=', '.join(unknown) or 'none',
+        argument='tasks',
+        do='name some of those',
+      )
+    return self.clone(channels={t: self.channels[t] for t in tasks})
+
+  def with_axis(self, axis_name: str | None) -> 'Network':
+    """The same network for a batch split over a mapped device axis."""
+    return self.clone(
+      backbone=self.backbone.clone(axis_name=axis_name),
+      head=functools.partial(self.head, axis_name=axis_name),
+    )
+
+
+def head_name(task: str) -> str:
+  """The key of a task's head in a network's variables."""
+  return f'head_{task}'
+
+
+def abstract_init(
+  network: nn.Module, image_size: tuple[int, int]
+) -> tuple[Output, dict[str, Any]]:
+  """The shapes of a network's output and variables; nothing is computed.
 
   Args:
-    backbone: of `models.BACKBONES`.
-    head: of `models.HEADS`, the same for every task.
-    width: factor on the channels of both.
-    output_stride: image side over side of the coarsest map; for ResNets.
-    channels: task -> channels of its prediction.
-    image_size: (height, width) in pixels.
-    axis_name: the mapped device axis, if any.
-    where: the config's part with these names, for messages.
-
-  Raises:
-    InputError: a part is unknown or cannot be made so, or the head reads
-      features that the backbone does not have.
+    network: the network.
+    image_size: (height, width) in pixels, of one image.
   """
-  made = make_backbone(
-    backbone,
-    width=width,
-    output_stride=output_stride,
-    image_size=image_size,
-    axis_name=axis_name,
-    where=where,
+  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+  return jax.eval_shape(
+    lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
   )
-  make = make_head(head, width=width, axis_name=axis_name, where=where)
-  missing = [tap for tap in HEADS[head].taps if tap not in made.taps]
-  if missing:
-    fit = [h for h, c in HEADS.items() if set(c.taps) <= set(made.taps)]
-    raise InputError(
-      expected=f'a head for the features of {backbone}: {", ".join(made.taps)}',
-      found=f'{head}, which reads {", ".join(missing)}',
-      where=f'{where}.head with {where}.backbone',
-      do=f'choose {" or ".join(fit)}',
-    )
-  return Network(made, channels, make)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureShapes:
+  """The shapes [1 h w c] of a network's features.
+
+  Attributes:
+    backbone: tap -> shape, of those that the backbone computes.
+    heads: tap -> shape, of those that the heads compute.
+  """
+
+  backbone: Mapping[str, tuple[int, ...]]
+  heads: Mapping[str, tuple[int, ...]]
+
+  @property
+  def all(self) -> dict[str, tuple[int, ...]]:
+    """Both."""
+    return {**self.backbone, **self.heads}
+
+
+def feature_shapes(
+  network: nn.Module, image_size: tuple[int, int]
+) -> FeatureShapes:
+  """The shapes of a network's features; nothing is computed.
+
+  Args:
+    network: the network.
+    image_size: (height, width) in pixels.
+  """
+  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+
+  def features(x):
+    key = jax.random.key(0)
+    output, variables = network.init_with_output(key, x, train=False)
+    encoded = network.apply(variables, x, train=False, method='encode')
+    return output.features, encoded
+
+  every, encoded = jax.eval_shape(features, image)
+  return FeatureShapes(
+    {tap: x.shape for tap, x in encoded.items()},
+    {tap: x.shape for tap, x in every.items() if tap not in encoded},
+  )

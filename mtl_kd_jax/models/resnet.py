@@ -1,9 +1,10 @@
 """ResNet-18, -34 and -50, dilated (He et al., CVPR 2016; Yu et al., CVPR 2017).
 
-In torchvision's form (v1.5: the stride of a bottleneck stands on its 3x3
-convolution) and with its names, so that its ImageNet weights fit. Dilation
-follows its rule too: a layer that would go below the output stride keeps its
-size and doubles the dilation instead, from its second block on.
+The layers and their names are torchvision's (v1.5: the stride of a bottleneck
+block is that of its 3x3 convolution), so that its ImageNet weights fit.
+Dilation follows torchvision's rule too: a layer that would exceed the output
+stride keeps its size and doubles the dilation instead, from its second block
+on.
 
 | tap    | side                | channels (18, 34) | (50) |
 |--------|---------------------|-------------------|------|
@@ -20,8 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.models.initializers import kaiming_normal
-from mtl_kd_jax.ops.conv import conv_general_dilated, dot_general
+from mtl_kd_jax.models.layers import conv, linear
 from mtl_kd_jax.ops.norm import BatchNorm
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -61,9 +61,9 @@ class ResNet(nn.Module):
     """Computes the features, the same for all tasks.
 
     Args:
-      image: float32 [b h w 3] in [0, 1]; it is normalized here, since ImageNet
-        weights expect that. h and w multiples of `stride`.
-      tasks: nothing here depends on them.
+      image: float32 [b h w 3] in [0, 1], normalized here as ImageNet weights
+        expect it; h and w multiples of `stride`.
+      tasks: unused.
       train: whether BatchNorm uses, and records, the statistics of this batch.
 
     Returns:
@@ -158,46 +158,8 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(x, features, stride, norm):
-  """The input, brought to the shape of the output where that is another."""
+  """The input, projected where the output has another shape."""
   if stride == 1 and x.shape[-1] == features:
     return x
   x = linear(features, name='downsample_conv')(x[:, ::stride, ::stride])
   return norm(name='downsample_norm')(x)
-
-
-def conv(
-  features: int, size: int, *, stride: int = 1, dilation: int = 1, name: str
-) -> nn.Module:
-  """A convolution without bias, padded as PyTorch pads it.
-
-  Args:
-    features: channels of the result.
-    size: side of the kernel, odd.
-    stride: in pixels.
-    dilation: distance of the kernel's taps, in pixels.
-    name: of the module.
-  """
-  # Not 'SAME', which pads on one side only where a stride halves even sides.
-  pad = dilation * (size // 2)
-  return nn.Conv(
-    features,
-    (size, size),
-    strides=stride,
-    kernel_dilation=dilation,
-    padding=((pad, pad), (pad, pad)),
-    use_bias=False,
-    kernel_init=kaiming_normal,
-    conv_general_dilated=conv_general_dilated,
-    name=name,
-  )
-
-
-def linear(features: int, *, name: str) -> nn.Module:
-  """A 1x1 convolution without bias, as the matrix product that it is."""
-  return nn.Dense(
-    features,
-    use_bias=False,
-    kernel_init=kaiming_normal,
-    dot_general=dot_general,
-    name=name,
-  )

@@ -1,11 +1,13 @@
-"""SegNet, shared to the last decoder layer (METHOD 1.3, the MTAN code's split).
+"""SegNet (Badrinarayanan et al., TPAMI 2017), as multi-task papers use it.
 
-Five levels. An encoder level is 2 (the first two) or 3 (the others) blocks of
-3x3 convolution, BatchNorm and ReLU, then max-pooling; a decoder level unpools
-at the positions that the encoder remembers and runs as many blocks, the first
-of which goes to the width of the next finer level.
+All tasks share it up to the last decoder layer (Liu et al., CVPR 2019; Li &
+Bilen, ECCV Workshops 2020). It has five levels. An encoder level is 2 (the
+first two levels) or 3 blocks of 3x3 convolution, BatchNorm and ReLU, followed
+by max-pooling. A decoder level unpools to the positions of those maxima and
+runs as many blocks, the first of which changes to the channels of the next
+finer level.
 
-The same two functions are the shared trunk of MTAN (mtan.py).
+`encode` and `decode` are also the shared network of MTAN (mtan.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +36,8 @@ class SegNet(nn.Module):
     axis_name: the mapped device axis over which BatchNorm takes its
       statistics; None when the batch is not split by hand.
     filters: channels of the five levels at width 1; `STANDARD`, or `WIDE`.
-    depth: convolutions in each block; 1, or 2 in the MTAN code's 'deep'.
+    depth: convolutions in each block; 1, or 2 as in the variant "deep" of the
+      MTAN code.
   """
 
   width: float = 1.0
@@ -53,7 +56,7 @@ class SegNet(nn.Module):
 
     Args:
       image: float32 [b h w 3] in [0, 1]; h and w multiples of `stride`.
-      tasks: nothing here depends on them.
+      tasks: unused.
       train: whether BatchNorm uses, and records, the statistics of this batch.
 
     Returns:
@@ -75,7 +78,7 @@ class EncoderLevel(NamedTuple):
     first: output of its first block.
     last: output of its last block.
     pooled: `last`, pooled [b h/2 w/2 c].
-    position: where each maximum stood, uint8 like `pooled`.
+    position: where each maximum was, uint8 like `pooled`.
   """
 
   first: jax.Array
@@ -99,7 +102,7 @@ class DecoderLevel(NamedTuple):
 def encode(
   x: jax.Array, block: Callable[..., nn.Module], filters: Sequence[int]
 ) -> list[EncoderLevel]:
-  """Runs the encoder, inside the module that is to own its blocks.
+  """Runs the encoder; its blocks become submodules of the calling module.
 
   Args:
     x: images, float [b h w 3].
@@ -125,7 +128,7 @@ def decode(
   block: Callable[..., nn.Module],
   filters: Sequence[int],
 ) -> list[DecoderLevel]:
-  """Runs the decoder, inside the module that is to own its blocks.
+  """Runs the decoder; its blocks become submodules of the calling module.
 
   Args:
     encoder: from `encode`.
@@ -146,14 +149,14 @@ def decode(
 
 
 def scaled(filters: Sequence[int], width: float) -> list[int]:
-  """Channels times a width, at least one."""
+  """Channels of the levels at a width, at least one each."""
   return [max(1, round(f * width)) for f in filters]
 
 
 def make_block(
   axis_name: str | None, *, train: bool, depth: int = 1
 ) -> Callable[..., nn.Module]:
-  """The block of a network: `block(features, name=...)` makes one."""
+  """Returns what makes a block: `block(features, name=...)`."""
   return functools.partial(
     Block,
     depth=depth,
@@ -170,13 +173,13 @@ def make_block(
 
 
 class Block(nn.Module):
-  """3x3 convolution (with bias, as the reference has it), BatchNorm, ReLU.
+  """3x3 convolution with bias, BatchNorm, ReLU.
 
   Attributes:
     features: channels of the result.
     conv: makes a convolution.
     norm: makes a normalization.
-    depth: how many of them in a row.
+    depth: number of repetitions.
   """
 
   features: int

@@ -1,8 +1,8 @@
-"""BatchNorm whose running variance is PyTorch's.
+"""BatchNorm with the running variance of PyTorch.
 
-Flax's own records the variance of the batch divided by n, PyTorch's the
-unbiased one, divided by n - 1. At a bottleneck of a few pixels the two differ
-by percents, and with them every network evaluated on its running statistics.
+Flax records the variance of the batch divided by n, PyTorch the unbiased one,
+divided by n - 1. At a bottleneck of a few pixels they differ by percents, and
+so do the predictions of networks that use the running statistics.
 """
 
 import math
@@ -17,11 +17,12 @@ class BatchNorm(nn.Module):
   """Normalizes each channel over batch and space (Ioffe & Szegedy 2015).
 
   Attributes:
-    use_running_average: normalize with the running statistics, and keep them;
-      otherwise with those of the batch, which are recorded.
+    use_running_average: whether to normalize with the running statistics and
+      leave them unchanged; otherwise with those of the batch, which update the
+      running statistics.
     axis_name: the mapped device axis over which statistics are taken; None
       when the batch is not split by hand.
-    momentum: share of the old running value that a recording keeps, one minus
+    momentum: share of the old running value that an update keeps; one minus
       PyTorch's momentum.
     epsilon: added to the variance.
   """
@@ -35,15 +36,15 @@ class BatchNorm(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [b ... c] to the same shape and dtype.
 
-    A batch of a single value per channel normalizes to the bias, where PyTorch
-    raises; its variance is recorded as 0.
+    A batch of a single value per channel normalizes to the bias, and its
+    variance is 0; PyTorch raises an error.
     """
     channels = x.shape[-1:]
-    form = (channels, jnp.float32)
-    scale = self.param('scale', nn.initializers.ones, *form)
-    bias = self.param('bias', nn.initializers.zeros, *form)
-    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, *form)
-    running_var = self.variable('batch_stats', 'var', jnp.ones, *form)
+    spec = (channels, jnp.float32)
+    scale = self.param('scale', nn.initializers.ones, *spec)
+    bias = self.param('bias', nn.initializers.zeros, *spec)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, *spec)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, *spec)
     if self.use_running_average:
       mean, var = running_mean.value, running_var.value
     else:
@@ -59,16 +60,16 @@ class BatchNorm(nn.Module):
     return ((x - mean) * gain + bias).astype(x.dtype)
 
   def _statistics(self, x):
-    """Mean and variance [c] of the global batch, and how many values each."""
+    """Mean and variance [c] of the global batch, and the number of values."""
     axis_name = None if self.is_initializing() else self.axis_name
     axes = tuple(range(x.ndim - 1))
     count = math.prod(x.shape[:-1])
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    # One pass over the map, as E[y^2] - E[y]^2, of its distance y from the mean
-    # of a few pixels: of x itself the difference would cancel to noise where
-    # the mean is large beside the deviation.
-    few = x[(slice(None), *(slice(None, None, 8),) * (x.ndim - 2))]
-    shift = lax.stop_gradient(jnp.mean(few, axes))
+    # E[y^2] - E[y]^2 takes one pass over the map. y is x less the mean of a
+    # sample of its pixels: with x itself the difference would cancel to noise
+    # where the mean is large compared to the deviation.
+    sample = x[(slice(None), *(slice(None, None, 8),) * (x.ndim - 2))]
+    shift = lax.stop_gradient(jnp.mean(sample, axes))
     if axis_name is not None:
       count *= lax.axis_size(axis_name)
       shift = lax.pmean(shift, axis_name)

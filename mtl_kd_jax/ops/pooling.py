@@ -1,4 +1,4 @@
-"""2x2 max-pooling that remembers where, and the unpooling that puts it back.
+"""2x2 max-pooling that remembers positions, and the unpooling that uses them.
 
 The position is a uint8 in 0..3, row by row inside its window, and not a flat
 index: a quarter of the memory, and no scatter anywhere. It comes out of a
@@ -9,10 +9,17 @@ Ties go to the first in row-major order, as in PyTorch.
 """
 
 import jax
+from jax.custom_derivatives import zero_from_primal
 import jax.numpy as jnp
 
+from mtl_kd_jax.ops.bilinear import (
+  equally_varying,
+  make_primitive,
+  set_transposes,
+)
 
-@jax.custom_vjp
+
+@jax.custom_jvp
 def max_pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Halves both sides.
 
@@ -31,7 +38,13 @@ def max_pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   return value, position
 
 
-@jax.custom_vjp
+@max_pool.defjvp
+def _max_pool_jvp(primals, tangents):
+  value, position = max_pool(*primals)
+  tangent = _pick.bind(*equally_varying(*tangents, position))
+  return (value, position), (tangent, zero_from_primal(position))
+
+
 def max_unpool(value: jax.Array, position: jax.Array) -> jax.Array:
   """Doubles both sides: each value goes to its position, 0 elsewhere.
 
@@ -42,30 +55,7 @@ def max_unpool(value: jax.Array, position: jax.Array) -> jax.Array:
   Returns:
     As `value`, [b 2h 2w c].
   """
-  return _spread(value, position)
-
-
-# The gradient of pooling is unpooling at the stored position, and the gradient
-# of unpooling is picking from it.
-def _max_pool_fwd(x):
-  value, position = max_pool(x)
-  return (value, position), position
-
-
-def _max_pool_bwd(position, gradients):
-  return (_spread(gradients[0], position),)
-
-
-def _max_unpool_fwd(value, position):
-  return _spread(value, position), position
-
-
-def _max_unpool_bwd(position, gradient):
-  return _pick(gradient, position), None
-
-
-max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
-max_unpool.defvjp(_max_unpool_fwd, _max_unpool_bwd)
+  return _spread.bind(*equally_varying(value, position))
 
 
 def _window(x):
@@ -75,7 +65,7 @@ def _window(x):
   return [x[:, :, k // 2, :, k % 2] for k in range(4)]
 
 
-def _spread(value, position):
+def _spread_values(value, position):
   b, h, w, c = value.shape
   place = jnp.arange(4, dtype=jnp.uint8).reshape(1, 1, 2, 1, 2, 1)
   here = position[:, :, None, :, None, :] == place
@@ -83,8 +73,17 @@ def _spread(value, position):
   return spread.reshape(b, 2 * h, 2 * w, c)
 
 
-def _pick(x, position):
+def _pick_values(x, position):
   picked = jnp.zeros(position.shape, x.dtype)
   for k, pixel in enumerate(_window(x)):
     picked = jnp.where(position == k, pixel, picked)
   return picked
+
+
+# Each is the transpose of the other. JAX's own transposes of them are a sum of
+# four padded maps, and a reduction that XLA's CPU backend is ten times slower
+# with.
+_pick = make_primitive('pick', _pick_values, images=(True, True))
+_spread = make_primitive('spread', _spread_values, images=(True, True))
+set_transposes(_pick, _spread.bind)
+set_transposes(_spread, _pick.bind)

@@ -1,9 +1,9 @@
 """Bilinear resizing as PyTorch's `interpolate`, without a gather.
 
-Resizing an axis is a product with a sparse matrix of two entries per row.
-Doubling, which networks do most, has them at neighboring places: it is two
-weighted sums of shifted maps, whose gradient is of the same kind. A gather's
-would be a scatter, which is slow everywhere. `jax.image.resize` has no
+Resizing an axis is a product with a sparse matrix of two entries per row. For
+doubling, the most frequent case, these are neighbors, and the product is two
+weighted sums of shifted maps, with a gradient of the same kind. The gradient of
+a gather would be a scatter, which is slow everywhere. `jax.image.resize` has no
 `align_corners`.
 """
 
@@ -20,8 +20,8 @@ def resize_bilinear(
   Args:
     x: float [b h w c].
     size: new (height, width).
-    align_corners: whether the centers of the corner pixels stay in place, or
-      else the outer edges of the image (PyTorch's default).
+    align_corners: whether the centers of the corner pixels stay in place;
+      otherwise the outer edges of the image do (PyTorch's default).
 
   Returns:
     As `x`, [b h' w' c].
@@ -49,7 +49,7 @@ def _resize_axis(x, axis, new, align_corners):
 
 
 def _places(old, new, align_corners):
-  """Where the centers of the new pixels lie between the old ones, float64."""
+  """Positions of the new pixel centers among the old ones, float64."""
   place = np.arange(new, dtype=np.float64)
   if align_corners:
     place *= (old - 1) / max(new - 1, 1)
@@ -59,7 +59,7 @@ def _places(old, new, align_corners):
 
 
 def _double(x, axis, place):
-  """Resizes where new pixels 2k, 2k + 1 lie around k, before and after it."""
+  """Doubles an axis: new pixels 2k and 2k + 1 lie before and after old k."""
   old = x.shape[axis]
   k = np.arange(old)
   before, after = place[0::2] - (k - 1), place[1::2] - k

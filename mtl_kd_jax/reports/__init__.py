@@ -1,1 +1,1 @@
-"""What is made of the numbers that a run wrote."""
+"""Tables, figures and summaries of what a run evaluated and logged."""

@@ -1,182 +1,192 @@
-"""The rows of the result, and what is made of them at the end of a job."""
+"""What a job writes and prints once its networks are evaluated."""
 
-from collections.abc import Mapping, Sequence
-import itertools
+from collections.abc import Callable, Mapping, Sequence
 import math
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from mtl_kd_jax.config.build import Experiment, select_split
 from mtl_kd_jax.reports.conflicts import summarize_balance
 from mtl_kd_jax.reports.plots import draw_balance, draw_curves, draw_predictions
-from mtl_kd_jax.reports.tables import SINGLE_TASK, Results
-from mtl_kd_jax.runtime.metric_writer import REPORTED, Reporter, read_log
+from mtl_kd_jax.reports.tables import Results
+from mtl_kd_jax.runtime.metric_keys import key
+from mtl_kd_jax.runtime.metric_writer import REPORTED
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
-from mtl_kd_jax.training.stage import Stage
+
+Log = Sequence[Mapping[str, Any]]
 
 
 class Rows:
-  """Collects the evaluation of every network.
+  """Collects the evaluations of a run, as the rows of its table.
 
   Attributes:
-    keep: how many predictions an evaluation should keep, for the pictures.
+    tasks: the tasks.
     metrics: row -> task -> metric -> value.
-    predictions: row -> task -> [n h w c].
+    predictions: row -> task -> float [n h w c], of `samples`.
+    samples: 'image' float [n h w 3] and task -> label [n h w (c)]; {} where no
+      evaluation kept any.
   """
 
-  def __init__(self, experiment: Experiment):
-    self.experiment = experiment
-    self.keep = experiment.config.report.images
-    self.metrics = {SINGLE_TASK: {}}
-    self.predictions = {SINGLE_TASK: {}}
+  def __init__(self, tasks: Mapping[str, Task]):
+    self.tasks = tasks
+    self.metrics: dict[str, Metrics] = {}
+    self.predictions: dict[str, dict[str, np.ndarray]] = {}
+    self.samples: dict[str, np.ndarray] = {}
 
-  def add_teacher(self, task: str, evaluation: Evaluation) -> None:
-    """Adds one single-task network; they share a row."""
-    self.metrics[SINGLE_TASK][task] = evaluation.metrics[task]
-    self.predictions[SINGLE_TASK] |= evaluation.predictions
+  def add(self, row: str, evaluation: Evaluation) -> None:
+    """Adds a network, or one of the networks that share a row.
 
-  def add_missing_teacher(self, task: str) -> None:
-    """Leaves the place of a single-task network empty: dashes and gray."""
-    part = self.experiment.tasks[task]
-    dataset = self.experiment.dataset
-    blank = dataset.labels[task].missing(dataset.image_size)
-    self.add_teacher(
-      task,
-      Evaluation(
-        metrics={task: dict.fromkeys(part.columns, math.nan)},
-        predictions={task: np.repeat(blank[None], self.keep, axis=0)},
-      ),
-    )
+    Args:
+      row: title of the row; the single-task networks share `SINGLE_TASK`.
+      evaluation: of the same split as the others. The first one decides which
+        samples are drawn; later ones add labels that it has not.
+    """
+    self.add_missing(row)
+    self.metrics[row] |= evaluation.metrics
+    self.predictions[row] |= evaluation.predictions
+    # Samples as this process saw them: on several hosts, they are not the first
+    # ones of the dataset.
+    self.samples = {**evaluation.samples, **self.samples}
 
-  def add(self, name: str, evaluation: Evaluation) -> None:
-    """Adds a multi-task network as a row."""
-    self.metrics[name] = evaluation.metrics
-    self.predictions[name] = evaluation.predictions
+  def add_missing(self, row: str) -> None:
+    """Adds the row of a network that is not there, if it is not there yet.
 
-
-def checkpoint_dir(workdir: pathlib.Path, stage: Stage) -> pathlib.Path:
-  """Where a stage keeps its checkpoints."""
-  return workdir / 'checkpoints' / stage.name
+    Tasks that are never added to it are dashes in the table and empty in the
+    pictures.
+    """
+    self.metrics.setdefault(row, {})
+    self.predictions.setdefault(row, {})
 
 
 def report_results(
   rows: Rows,
   workdir: pathlib.Path,
-  reporter: Reporter,
+  print: Callable[[Any], None] = print,
   *,
+  name: str,
+  split: str,
+  checkpoint: str,
   chosen_on: str,
-  average: bool = False,
+  log: Log = (),
+  stages: Mapping[str, str] | None = None,
+  average_epochs: int = 0,
   suffix: str = '',
-) -> None:
-  """Writes table and pictures, and prints the table.
+) -> Results:
+  """Writes tables and figures, and prints the tables.
+
+  Writes results.json and results.md; predictions.png where samples were kept;
+  and from the log curves.png and, where gradients were measured,
+  balancing.png.
 
   Args:
     rows: all networks.
     workdir: the folder to write to.
-    reporter: prints; nothing at all is written when it is not enabled.
-    chosen_on: the split that the best checkpoints were chosen on.
-    average: whether to add the mean over the last epochs, from the log.
-    suffix: of the file names. Curves are drawn only without one.
+    print: prints a string or an object that rich can render.
+    name: of the experiment.
+    split: the split that was scored.
+    checkpoint: 'last' or 'best', the checkpoints that were scored.
+    chosen_on: the split that was scored during training, and that the best
+      checkpoints were chosen on.
+    log: the lines of metrics.jsonl, of all stages. Without them there are no
+      curves, no means over epochs, and no summary of gradients.
+    stages: stage -> its row, of the stages in the log, in the order of the
+      curves' legend. Required with a log.
+    average_epochs: how many last epochs to report the mean of; 0 for none.
+    suffix: of the names of all files.
+
+  Returns:
+    The results, as written.
   """
-  if not reporter.enabled:
-    return
-  experiment = rows.experiment
-  config, tasks = experiment.config, experiment.tasks
-  log = read_log(workdir)
+  tasks, stages = rows.tasks, stages or {}
+  averages = {}
+  if log and average_epochs:
+    averages = average_rows(log, stages, tasks, average_epochs)
   results = Results(
-    name=config.name,
-    split=config.data.eval_split,
-    checkpoint=config.select,
-    chosen_on=chosen_on if config.select == 'best' else '',
+    name=name,
+    split=split,
+    checkpoint=checkpoint,
+    chosen_on=chosen_on if checkpoint == 'best' else '',
     tasks=tasks,
     rows=rows.metrics,
-    average_epochs=experiment.average_epochs if average else 0,
-    averages=_averages(rows, workdir) if average else {},
-    balance='' if suffix else summarize_balance(log, tuple(tasks)),
+    average_epochs=average_epochs if averages else 0,
+    averages=averages,
+    balance=summarize_balance(log, tasks),
   )
   results.write(workdir, f'results{suffix}')
   written = [f'results{suffix}.json', f'results{suffix}.md']
-  if not suffix:
-    draw_curves(
-      log,
-      tasks,
-      workdir / 'curves.png',
-      split=select_split(config),
-    )
-    written += ['curves.png']
-    if draw_balance(log, tasks, workdir / 'balancing.png'):
-      written += ['balancing.png']
-  if rows.keep:
-    source = experiment.dataset.source(config.data.eval_split)
-    samples = [
-      source[i] for i in itertools.islice(range(len(source)), rows.keep)
-    ]
-    draw_predictions(
-      np.stack([s['image'] for s in samples]),
-      {t: np.stack([s[t] for s in samples]) for t in tasks},
-      rows.predictions,
-      tasks,
-      workdir / f'predictions{suffix}.png',
-    )
-    written += [f'predictions{suffix}.png']
-  for title, tables in results.tables(reporter.console.width).items():
-    reporter.print(f'\n{title}')
-    for table in tables:
-      reporter.print(table)
-  if results.balance:
-    reporter.print(f'\n{results.balance}')
-  reporter.print(f'written to {workdir}: {", ".join(written)}')
+  if log:
+    path = workdir / f'curves{suffix}.png'
+    draw_curves(log, tasks, path, split=chosen_on, rows=stages)
+    written.append(path.name)
+    path = workdir / f'balancing{suffix}.png'
+    if draw_balance(log, tasks, path):
+      written.append(path.name)
+  if rows.samples:
+    path = workdir / f'predictions{suffix}.png'
+    draw_predictions(rows.samples, rows.predictions, tasks, path)
+    written.append(path.name)
+  print(results)
+  print(f'written to {workdir}: {", ".join(written)}')
+  return results
 
 
-def _averages(rows: Rows, workdir: pathlib.Path) -> dict[str, Metrics]:
-  """Row -> the mean of its metrics over the last epochs, from the log."""
-  experiment = rows.experiment
-  count = experiment.average_epochs
-  if not count:
-    return {}
-  log = read_log(workdir)
-  elsewhere = experiment.config.teacher.workdir
-  teachers = read_log(pathlib.Path(elsewhere)) if elsewhere else log
-  averages = {SINGLE_TASK: {}}
-  for name, task in experiment.tasks.items():
-    averages[SINGLE_TASK] |= average_metrics(
-      teachers, f'teacher_{name}', {name: task}, count
-    )
-  for row in rows.metrics:
-    if row != SINGLE_TASK:
-      averages[row] = average_metrics(log, row, experiment.tasks, count)
-  return averages
+def average_rows(
+  log: Log,
+  stages: Mapping[str, str],
+  tasks: Mapping[str, Task],
+  count: int,
+) -> dict[str, Metrics]:
+  """Averages the last evaluations of all stages.
+
+  Args:
+    log: the lines of metrics.jsonl.
+    stages: stage -> its row.
+    tasks: the tasks.
+    count: see `average_metrics`.
+
+  Returns:
+    Row -> task -> metric -> mean, of the tasks that its stages were scored on.
+  """
+  rows = {row: {} for row in stages.values()}
+  for stage, row in stages.items():
+    scored = {
+      name: task
+      for name, task in tasks.items()
+      if any(key(name, task.headline) in e for e in _reported(log, stage))
+    }
+    rows[row] |= average_metrics(log, stage, scored, count)
+  return rows
 
 
 def average_metrics(
-  log: Sequence[Mapping[str, Any]],
-  stage: str,
-  tasks: Mapping[str, Task],
-  count: int,
+  log: Log, stage: str, tasks: Mapping[str, Task], count: int
 ) -> Metrics:
-  """The mean of the last evaluations of a stage on the reported split.
+  """Averages the last evaluations of a stage on the reported split.
 
   Args:
     log: the lines of metrics.jsonl.
     stage: name of the stage.
-    tasks: its tasks.
-    count: how many evaluations there have to be.
+    tasks: the tasks to average metrics of.
+    count: how many evaluations to average.
 
   Returns:
-    task -> metric -> mean; NaN where one of the evaluations is missing, or had
-    no label.
+    Task -> metric -> mean; NaN where there are fewer evaluations, or where one
+    of them had no label.
   """
-  lines = [e for e in log if (e['stage'], e['kind']) == (stage, REPORTED)]
+  lines = _reported(log, stage)[-count:]
 
-  def mean(key):
-    values = [line.get(key) for line in lines[-count:]]
-    whole = len(values) == count and None not in values
-    return sum(values) / count if whole else math.nan
+  def mean(name):
+    values = [line.get(name) for line in lines]
+    complete = len(values) == count and None not in values
+    return sum(values) / count if complete else math.nan
 
   return {
-    name: {metric: mean(f'{name}/{metric}') for metric in task.columns}
+    name: {metric: mean(key(name, metric)) for metric in task.columns}
     for name, task in tasks.items()
   }
+
+
+def _reported(log: Log, stage: str) -> list[Mapping[str, Any]]:
+  return [e for e in log if (e['stage'], e['kind']) == (stage, REPORTED)]

@@ -1,39 +1,50 @@
-"""The result of a run: one row per network, in three forms.
+"""The metrics of all networks of a run, as a table in several forms.
 
-A terminal table, results.md and results.json, all from the same `Results`.
+A table for a terminal or a notebook, results.md and results.json are all made
+from the same `Results`.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 import dataclasses
+import io
 import json
 import math
 import pathlib
+import shutil
+from typing import NamedTuple
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
-from mtl_kd_jax.runtime.metric_writer import write_atomically
+from mtl_kd_jax.reports.gains import GAINS, relative_gains
+from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
-from mtl_kd_jax.training.evaluation import GAINS, Metrics, relative_gains
-
-SINGLE_TASK = 'single-task'
+from mtl_kd_jax.training.evaluation import Metrics
+from mtl_kd_jax.training.stage import SINGLE_TASK
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
   """The metrics of all networks on one split.
 
+  `print(results)` prints a table, and a notebook shows one.
+
   Attributes:
     name: of the experiment.
     split: the split that was scored.
     checkpoint: 'last' or 'best', the checkpoints that were scored.
     tasks: the tasks, for columns and directions.
-    rows: network -> metrics; 'single-task' among them, the reference.
+    rows: network -> task -> metric -> value; NaN and what is missing is a dash.
+      Gains are relative to `SINGLE_TASK`, and dashes where there is no such
+      row.
     chosen_on: the split that the best checkpoints were chosen on; '' for none.
-    average_epochs: the length of the second protocol's mean; 0 without it.
-    averages: the rows of that protocol: network -> metrics, the mean over the
-      last epochs on the same split (CAGrad, Nash-MTL, FAMO).
-    balance: what was out of balance, in plain words; '' for nothing.
+    average_epochs: the number of epochs that `averages` are means over.
+    averages: the same as `rows`, as means over the last epochs, the protocol of
+      CAGrad, Nash-MTL and FAMO; {} for none.
+    balance: a summary of the balance of gradients; '' for none.
   """
 
   name: str
@@ -57,16 +68,10 @@ class Results:
 
   @property
   def average_title(self) -> str:
-    """The same of the second protocol."""
+    """The same for the means over the last epochs."""
     count = self.average_epochs
     epochs = 'epoch' if count == 1 else f'{count} epochs'
     return f'{self.name}: mean of the last {epochs} on split {self.split!r}'
-
-  @property
-  def protocols(self) -> dict[str, Mapping[str, Metrics]]:
-    """Title -> rows, of every protocol that is reported."""
-    average = {self.average_title: self.averages} if self.averages else {}
-    return {self.title: self.rows, **average}
 
   def json(self) -> str:
     """The content of results.json; a metric without any label is null."""
@@ -91,9 +96,9 @@ class Results:
 
   def markdown(self) -> str:
     """The content of results.md."""
-    head = ['network'] + [' '.join(h) for h, _ in self._columns()]
+    head = ['network', *(' '.join(c.heading) for c in self._columns())]
     parts = []
-    for title, rows in self.protocols.items():
+    for title, rows in self._protocols().items():
       lines = [head, ['---'] + ['---:'] * (len(head) - 1)]
       lines += [[row, *cells] for row, cells in self._cells(rows).items()]
       table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
@@ -102,84 +107,141 @@ class Results:
     return '\n'.join([*parts, f'{_LEGEND}\n', *balance])
 
   def tables(self, width: int) -> dict[str, list[Table]]:
-    """For a terminal of `width` characters.
+    """Tables that fit in `width` characters.
 
     Returns:
-      Title of a protocol -> one table, or one for each task.
+      Title -> one table or, where that is too wide, one for each task and one
+      for the gains.
     """
     columns = self._columns()
-    groups = [[i for i, (_, g) in enumerate(columns)]]
-    if len(columns) * 9 + 15 > width:
-      keys = dict.fromkeys(g for _, g in columns)
-      groups = [[i for i, (_, g) in enumerate(columns) if g == k] for k in keys]
-    return {
-      title: [self._table(rows, group) for group in groups]
-      for title, rows in self.protocols.items()
-    }
-
-  def _gains(self, rows, row):
-    return relative_gains(rows[row], rows[SINGLE_TASK], self.tasks)
-
-  def _with_gains(self, rows):
-    return {
-      row: {'metrics': metrics, 'gains': self._gains(rows, row)}
-      for row, metrics in rows.items()
-    }
-
-  def _table(self, rows, indices):
-    table = Table(show_edge=False)
-    table.add_column('network', no_wrap=True)
-    columns = self._columns()
-    for i in indices:
-      (title, unit), _ = columns[i]
-      table.add_column(f'{title}\n{unit}', justify='right', no_wrap=True)
-    for row, cells in self._cells(rows).items():
-      table.add_row(row, *(cells[i] for i in indices))
-    return table
-
-  def _columns(self):
-    """((title, unit and direction), group) of every column."""
-    columns = [
-      (c, task) for task, t in self.tasks.items() for c in t.columns.values()
-    ]
-    columns += [(gain.column, 'gain') for gain in GAINS.values()]
-    return [((c.title, _unit(c)), group) for c, group in columns]
-
-  def _cells(self, rows):
-    return {
-      row: [
-        _format(metrics[t][m], column)
-        for t, task in self.tasks.items()
-        for m, column in task.columns.items()
-      ]
-      + [
-        '–' if math.isnan(gain) else f'{gain:+.2f}'
-        for gain in self._gains(rows, row).values()
-      ]
-      for row, metrics in rows.items()
-    }
+    tables = {}
+    for title, rows in self._protocols().items():
+      table = self._table(rows, range(len(columns)))
+      tables[title] = [table]
+      if _width(table) > width:
+        groups = dict.fromkeys(c.group for c in columns)
+        tables[title] = [
+          self._table(
+            rows, [i for i, c in enumerate(columns) if c.group == group]
+          )
+          for group in groups
+        ]
+    return tables
 
   def write(self, workdir: pathlib.Path, stem: str = 'results') -> None:
     """Writes <stem>.json and <stem>.md."""
     write_atomically(workdir / f'{stem}.json', self.json())
     write_atomically(workdir / f'{stem}.md', self.markdown())
 
+  def __rich_console__(
+    self, console: Console, options: ConsoleOptions
+  ) -> RenderResult:
+    """Makes rich print the tables, in the width that it has."""
+    for title, tables in self.tables(options.max_width).items():
+      yield Text(f'\n{title}')
+      yield from tables
+    if self.balance:
+      yield Text(f'\n{self.balance}')
+
+  def __str__(self) -> str:
+    """The tables as plain text, at least 100 characters wide."""
+    width = max(100, shutil.get_terminal_size((100, 24)).columns)
+    file = io.StringIO()
+    console = Console(file=file, width=width, color_system=None)
+    console.print(self)
+    lines = file.getvalue().strip().splitlines()
+    return '\n'.join(line.rstrip() for line in lines)
+
+  def _repr_markdown_(self) -> str:
+    return self.markdown()
+
+  def _protocols(self) -> dict[str, Mapping[str, Metrics]]:
+    """Title -> rows."""
+    average = {self.average_title: self.averages} if self.averages else {}
+    return {self.title: self.rows, **average}
+
+  def _columns(self) -> list['_Column']:
+    titles = Counter(
+      c.title for task in self.tasks.values() for c in task.columns.values()
+    )
+    columns = [
+      _Column(((t,) if titles[c.title] > 1 else ()) + (c.title, _unit(c)), t)
+      for t, task in self.tasks.items()
+      for c in task.columns.values()
+    ]
+    gains = [gain.column for gain in GAINS.values()]
+    return columns + [_Column((c.title, _unit(c)), 'gain') for c in gains]
+
+  def _with_gains(self, rows: Mapping[str, Metrics]) -> dict[str, dict]:
+    """Every row with all metrics, NaN where they are missing, and its gains."""
+    reference = rows.get(SINGLE_TASK, {})
+    return {
+      row: {
+        'metrics': {
+          t: {m: metrics.get(t, {}).get(m, math.nan) for m in task.columns}
+          for t, task in self.tasks.items()
+        },
+        'gains': relative_gains(metrics, reference, self.tasks),
+      }
+      for row, metrics in rows.items()
+    }
+
+  def _cells(self, rows: Mapping[str, Metrics]) -> dict[str, list[str]]:
+    return {
+      row: [
+        _format(entry['metrics'][t][m], column)
+        for t, task in self.tasks.items()
+        for m, column in task.columns.items()
+      ]
+      + [
+        _DASH if math.isnan(gain) else f'{gain:+.2f}'
+        for gain in entry['gains'].values()
+      ]
+      for row, entry in self._with_gains(rows).items()
+    }
+
+  def _table(self, rows, indices) -> Table:
+    table = Table(show_edge=False)
+    table.add_column('network', no_wrap=True)
+    columns = self._columns()
+    for i in indices:
+      heading = '\n'.join(columns[i].heading)
+      table.add_column(heading, justify='right', no_wrap=True)
+    for row, cells in self._cells(rows).items():
+      table.add_row(row, *(cells[i] for i in indices))
+    return table
+
+
+class _Column(NamedTuple):
+  """A column of the table.
+
+  Attributes:
+    heading: its parts: the task, where another has a column of the same title;
+      title; unit and direction.
+    group: the task, or 'gain'.
+  """
+
+  heading: tuple[str, ...]
+  group: str
+
 
 _LEGEND = """\
-↑ higher is better, ↓ lower is better. – means that the split has no label, or
-that not all of the last epochs were scored.
+↑ higher is better, ↓ lower is better. – means that the split has no label, that
+not all of the last epochs were scored, or that there is no single-task network
+to compare with.
 ΔMTL: mean over tasks of the relative gain in one headline metric each
 (Vandenhende et al.). Δm: mean relative *degradation* over all metrics but RMSE
 (CAGrad, Nash-MTL). Δp: gain averaged within each task, then over tasks
 (LibMTL). All are relative to the single-task networks of this run."""
 
-# Of the cells above, the decimals that the field prints.
+_DASH = '–'
+# The decimals that the literature prints, by unit; 4 otherwise.
 _DECIMALS = {'%': 2, '°': 2}
 
 
 def _format(value: float, column: Metric) -> str:
   if math.isnan(value):
-    return '–'
+    return _DASH
   return f'{value:.{_DECIMALS.get(column.unit, 4)}f}'
 
 
@@ -200,3 +262,8 @@ def _without_nan(x):
   if isinstance(x, dict):
     return {key: _without_nan(value) for key, value in x.items()}
   return None if isinstance(x, float) and math.isnan(x) else x
+
+
+def _width(table: Table) -> int:
+  """The characters that a table takes where there is room."""
+  return Console(width=10_000).measure(table).maximum

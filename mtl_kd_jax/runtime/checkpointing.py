@@ -7,8 +7,13 @@ Orbax writes to a temporary folder and renames it, so that a run killed at any
 moment leaves whole checkpoints only. What orbax does not notice is damage that
 comes later (a flipped bit reads back as another number): every checkpoint
 carries a checksum of its arrays, which is verified when it is read.
+
+Two things are told apart. A checkpoint whose checksum fails is damaged:
+training sets it aside and falls back to the one before. One that is sound but
+of another state is a mismatch, an error that changes nothing.
 """
 
+from collections.abc import Mapping
 import json
 import logging
 import pathlib
@@ -22,13 +27,17 @@ import orbax.checkpoint as ocp
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.log_filters import without_warnings
-from mtl_kd_jax.runtime.mismatch import describe_misfit, shapes_by_name
+from mtl_kd_jax.runtime.mismatch import describe_mismatch, shapes_by_name
 
-_CHANGED = 'its numbers do not match its checksum'
+_LAST, _BEST = 'last', 'best'
+
+
+class _DamagedError(Exception):
+  """A checkpoint that cannot be read as it was written."""
 
 
 class Checkpoints:
-  """Saves and restores the train state of one stage."""
+  """Saves and restores the training state of one stage."""
 
   def __init__(self, directory: pathlib.Path | str, *, keep: int = 2):
     """Opens the folder, making it when needed.
@@ -37,14 +46,17 @@ class Checkpoints:
       directory: the stage's folder.
       keep: how many of the latest checkpoints stay; two, so that there is one
         to fall back to.
+
+    Raises:
+      InputError: the folder cannot be made.
     """
     self._directory = pathlib.Path(directory).absolute()
-    self._last = _manager(self._directory / 'last', keep)
-    self._best = _manager(self._directory / 'best', 1)
+    self._last = _manager(self._directory / _LAST, keep)
+    self._best = _manager(self._directory / _BEST, 1)
     self._best_score = None
     if (step := self._best.latest_step()) is not None:
       self._best_score = _read_info(
-        self._directory / 'best' / str(step), 'score'
+        self._directory / _BEST / str(step), 'score'
       )
 
   @property
@@ -58,15 +70,14 @@ class Checkpoints:
     step = self.latest_step
     if step is None:
       return False
-    return _read_info(self._directory / 'last' / str(step), 'finished') is True
+    return _read_info(self._directory / _LAST / str(step), 'finished') is True
 
   def save(self, step: int, state: Any, *, finished: bool = False) -> None:
-    """Saves the newest state; returns before it is on disk.
+    """Saves the newest state; returns once it is copied to the host.
 
     Args:
       step: number of optimizer steps taken.
-      state: pytree of global arrays. It is copied first, so that the next step
-        may overwrite it.
+      state: pytree of global arrays. The next step may overwrite it.
       finished: whether the stage ends here.
     """
     self._last.save(step, args=_save_args(state, finished=finished))
@@ -74,7 +85,7 @@ class Checkpoints:
   def save_if_best(self, step: int, state: Any, score: float) -> None:
     """Keeps `state` as the best when `score` is the highest so far.
 
-    A step that is the best already is not written again: a run that goes on
+    A step that is the best already is not written again: a run that continues
     may score it once more.
     """
     if np.isnan(score) or step in self._best.all_steps():
@@ -103,56 +114,57 @@ class Checkpoints:
     Args:
       like: pytree of arrays or jax.ShapeDtypeStruct with shardings: structure,
         shapes and placement of the result.
+
+    Raises:
+      InputError: a checkpoint is sound, but of another structure or of other
+        shapes; it stays where it is.
     """
-    return self._restore(self._last, 'last', like)
+    return self._restore(self._last, _LAST, like)
 
   def restore_best(self, like: Any) -> Any | None:
     """The state with the highest score, or the newest when it is unreadable."""
-    best = self._restore(self._best, 'best', like)
+    best = self._restore(self._best, _BEST, like)
     return self.restore_last(like) if best is None else best
 
   def _restore(self, manager, kind, like):
     like = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
     for step in sorted(manager.all_steps(), reverse=True):
+      directory = self._directory / kind / str(step)
       try:
-        return _read(manager, step, like)
-      except Exception as error:
-        # Orbax and tensorstore raise many kinds of errors for broken files.
-        self._move_aside(manager, kind, step, error)
+        return _read(directory, like)
+      except _DamagedError as error:
+        self._set_aside(directory, error)
+        manager.reload()
     return None
 
-  def _move_aside(self, manager, kind, step, error):
-    # Orbax leaves failed reads behind, which would complain at exit.
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  def _set_aside(self, directory, error):
     damaged = self._directory / 'damaged'
     damaged.mkdir(exist_ok=True)
-    target = damaged / f'{kind}-{step}'
-    n = 1
+    name = f'{directory.parent.name}-{directory.name}'
+    target, n = damaged / name, 1
     while target.exists():
       n += 1
-      target = damaged / f'{kind}-{step}-{n}'
+      target = damaged / f'{name}-{n}'
     warnings.warn(
-      f'checkpoint {self._directory / kind / str(step)} is damaged '
-      f'({_first_line(error)}); moved it to {target}, and falling back to the '
-      'one before',
+      f'checkpoint {directory} is damaged ({error}); moved it to {target}, and '
+      'falling back to the one before',
       stacklevel=4,
     )
     if jax.process_index() == 0:
-      (self._directory / kind / str(step)).rename(target)
-    manager.reload()
+      directory.rename(target)
 
 
 def read_variables(
-  directory: pathlib.Path | str, like: Any, *, best: bool
+  directory: pathlib.Path | str, like: Mapping[str, Any], *, best: bool
 ) -> dict[str, Any]:
-  """The variables of a finished stage of another run, which stays untouched.
+  """The network's variables of a finished stage, which stays untouched.
 
-  Unlike a restored state they do not depend on how the stage was optimized.
+  They do not depend on how the stage was optimized.
 
   Args:
     directory: the stage's folder.
-    like: {'params', 'batch_stats'} of arrays or their shapes, with the sharding
-      of the result.
+    like: {'params', and other collections} of arrays or their shapes; with the
+      sharding of the result, if they have one.
     best: whether to take the checkpoint with the highest score, if there is
       one, instead of the last.
 
@@ -161,7 +173,7 @@ def read_variables(
       have other names or shapes.
   """
   directory = pathlib.Path(directory).absolute()
-  newest = _newest(directory / 'last')
+  newest = _newest(directory / _LAST)
   if newest is None or _read_info(newest, 'finished') is not True:
     raise InputError(
       expected='a finished stage',
@@ -169,92 +181,42 @@ def read_variables(
       where=f'{directory}',
       do='name the workdir of a run that has ended, or of an import',
     )
-  chosen = (_newest(directory / 'best') if best else None) or newest
+  chosen = (_newest(directory / _BEST) if best else None) or newest
+  leaf = jax.tree.leaves(like)[0]
   try:
-    state = _read_unknown(chosen, jax.tree.leaves(like)[0].sharding)
-  except Exception as error:
-    # Orbax and tensorstore raise many kinds of errors for broken files.
+    state = _read_unknown(chosen, getattr(leaf, 'sharding', None))
+  except _DamagedError as error:
     raise InputError(
       expected='a checkpoint that can be read',
-      found=_first_line(error),
+      found=f'{error}',
       where=f'{chosen}',
       do='train or import that network again',
     ) from error
-  variables = {key: state[key] for key in like}
-  misfit = describe_misfit(shapes_by_name(like), shapes_by_name(variables))
-  if misfit:
+  variables = _variables_of(state)
+  difference = describe_mismatch(
+    shapes_by_name(like), shapes_by_name(variables)
+  )
+  if difference:
     raise InputError(
-      expected='the variables of the network that the config names',
-      found=misfit,
+      expected='the variables of the network that was asked for',
+      found=difference,
       where=f'{chosen}',
-      do='name the workdir of a run with that network, or correct '
-      'config.teacher.model and config.tasks',
+      do='name the workdir of a run with that network, or ask for the network '
+      'that it has',
     )
-  return variables
+  return {kind: variables.get(kind, {}) for kind in like}
 
 
-def _newest(directory: pathlib.Path) -> pathlib.Path | None:
-  steps = [p for p in directory.glob('*') if p.name.isdigit()]
-  return max(steps, key=lambda p: int(p.name)) if steps else None
+def is_finished(directory: pathlib.Path | str) -> bool:
+  """Whether a stage has been trained to its end; changes nothing."""
+  newest = _newest(pathlib.Path(directory) / _LAST)
+  return newest is not None and _read_info(newest, 'finished') is True
 
 
-def _read_unknown(directory, sharding):
-  """A state, as nested dictionaries."""
-  # Orbax misses the manager's metadata when it reads one item of a step.
-  with without_warnings(), ocp.StandardCheckpointer() as checkpointer:
-    like = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-      checkpointer.metadata(directory / 'state').item_metadata.tree,
-    )
-    state = checkpointer.restore(directory / 'state', like)
-  if checksum(state) != _read_info(directory, 'checksum'):
-    raise ValueError(_CHANGED)
-  return state
-
-
-def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(
-      expected='a folder that can be written to',
-      found=str(error),
-      where=f'{directory}',
-      do='choose another with --workdir=FOLDER',
-    ) from error
-  return ocp.CheckpointManager(
-    directory,
-    options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep, cleanup_tmp_directories=True
-    ),
-    item_names=('state', 'info'),
-  )
-
-
-def _save_args(state, **info):
-  info['checksum'] = checksum(state)
-  return ocp.args.Composite(
-    state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)
-  )
-
-
-def _read(manager, step, like):
-  read = manager.restore(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardRestore(like), info=ocp.args.JsonRestore()
-    ),
-  )
-  if checksum(read.state) != read.info['checksum']:
-    raise ValueError(_CHANGED)
-  return read.state
-
-
-def _read_info(directory: pathlib.Path, key: str):
-  try:
-    return json.loads((directory / 'info' / 'metadata').read_text())[key]
-  except (OSError, ValueError, KeyError):
-    return None  # unreadable: the next score counts as the best
+def latest_step(directory: pathlib.Path | str) -> int | None:
+  """The step of a stage's newest checkpoint, or None; changes nothing."""
+  newest = _newest(pathlib.Path(directory) / _LAST)
+  return None if newest is None else int(newest.name)
 
 
 def checksum(state: Any) -> int:
@@ -271,5 +233,128 @@ def checksum(state: Any) -> int:
   return total % 2**32
 
 
-def _first_line(error: Exception) -> str:
-  return f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+def _variables_of(state) -> dict[str, Any]:
+  """The network's variables of a state, also of the first layout."""
+  if 'collections' in state:
+    return {'params': state['params'], **(state['collections'] or {})}
+  # Before there were other collections: adaptors stood among the parameters.
+  params = {k: p for k, p in state['params'].items() if k != 'adaptors'}
+  return {'params': params, 'batch_stats': state['batch_stats']}
+
+
+def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(
+      expected='a folder that can be written to',
+      found=str(error),
+      where=f'{directory}',
+      do='choose another with --workdir=FOLDER',
+    ) from error
+  return ocp.CheckpointManager(
+    directory,
+    options=ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      cleanup_tmp_directories=True,
+      # Managers that save in the same step would wait at each other's barriers.
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        barrier_sync_key_prefix='_'.join(directory.parts[-2:])
+      ),
+    ),
+    item_names=('state', 'info'),
+  )
+
+
+class _Info(dict):
+  """What is known of a state, with its checksum.
+
+  Orbax reads it in the thread that writes: the checksum does not hold up the
+  training.
+  """
+
+  def __init__(self, state: Any, **info: Any):
+    super().__init__(info, checksum=None)
+    self._state = state
+
+  def items(self):
+    self['checksum'] = checksum(self._state)
+    return super().items()
+
+
+def _save_args(state, **info):
+  # Owned by the host: what is on the device is overwritten by the next step.
+  state = jax.tree.map(
+    lambda x: x.copy() if isinstance(x, np.ndarray) else np.asarray(x), state
+  )
+  return ocp.args.Composite(
+    state=ocp.args.StandardSave(state),
+    info=ocp.args.JsonSave(_Info(state, **info)),
+  )
+
+
+def _read(directory, like):
+  """The state of a checkpoint; mismatches are told before anything is read."""
+  with without_warnings(), ocp.StandardCheckpointer() as checkpointer:
+    written = _metadata(checkpointer, directory)
+    difference = describe_mismatch(
+      shapes_by_name(like), shapes_by_name(written)
+    )
+    if difference:
+      raise InputError(
+        expected='the checkpoint of the stage as it is now',
+        found=difference,
+        where=f'{directory}',
+        do='continue with the settings and the version that it was begun with, '
+        'or choose another workdir; it is left as it is',
+      )
+    return _restored(checkpointer, directory, like)
+
+
+def _read_unknown(directory, sharding):
+  """A state, as nested dictionaries; on the first device for no sharding."""
+  sharding = sharding or jax.sharding.SingleDeviceSharding(
+    jax.local_devices()[0]
+  )
+  with without_warnings(), ocp.StandardCheckpointer() as checkpointer:
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+      _metadata(checkpointer, directory),
+    )
+    return _restored(checkpointer, directory, like)
+
+
+def _metadata(checkpointer, directory):
+  try:
+    return checkpointer.metadata(directory / 'state').item_metadata.tree
+  except Exception as error:
+    raise _damaged(error) from error
+
+
+def _restored(checkpointer, directory, like):
+  try:
+    state = checkpointer.restore(directory / 'state', like)
+  except Exception as error:
+    raise _damaged(error) from error
+  if checksum(state) != _read_info(directory, 'checksum'):
+    raise _DamagedError('its numbers do not match its checksum')
+  return state
+
+
+def _damaged(error: Exception) -> _DamagedError:
+  # Orbax and tensorstore raise many kinds of errors for broken files, and leave
+  # failed reads behind, which would complain at exit.
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  return _DamagedError(f'{type(error).__name__}: {error}'.splitlines()[0][:200])
+
+
+def _newest(directory: pathlib.Path) -> pathlib.Path | None:
+  steps = [p for p in directory.glob('*') if p.name.isdigit()]
+  return max(steps, key=lambda p: int(p.name)) if steps else None
+
+
+def _read_info(directory: pathlib.Path, key: str):
+  try:
+    return json.loads((directory / 'info' / 'metadata').read_text())[key]
+  except (OSError, ValueError, KeyError):
+    return None  # unreadable: the next score counts as the best

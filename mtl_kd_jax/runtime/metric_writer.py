@@ -1,4 +1,4 @@
-"""What is seen and logged while a run goes on.
+"""What is shown and logged while a run trains.
 
     <workdir>/metrics.jsonl         one JSON object a line: losses and metrics
     <workdir>/tensorboard/<stage>/  the same for TensorBoard
@@ -9,12 +9,10 @@ and a progress bar per stage, or plain lines where there is no terminal.
 from collections.abc import Mapping
 import json
 import math
-import os
 import pathlib
 import time
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.progress import (
   BarColumn,
@@ -27,7 +25,8 @@ from rich.progress import (
 from rich.table import Table
 from tensorboardX import SummaryWriter
 
-from mtl_kd_jax.runtime.metric_keys import OBSERVED, mean_of_steps
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.runtime.files import write_atomically
 
 # Kinds of lines with metrics: of the split that checkpoints are chosen on, and
 # of the one that is reported, in the last epochs.
@@ -37,11 +36,11 @@ _LOG = 'metrics.jsonl'
 _PLAIN_SECONDS = 10.0  # between two plain lines
 
 
-class Reporter:
-  """Opens a `StageReport` per stage; silent in all processes but one."""
+class MetricWriter:
+  """Opens a `StageWriter` per stage; silent in all processes but one."""
 
   def __init__(self, workdir: pathlib.Path, *, enabled: bool = True):
-    """Starts reporting.
+    """Opens nothing yet.
 
     Args:
       workdir: where the logs go.
@@ -57,18 +56,18 @@ class Reporter:
 
   def stage(
     self, name: str, *, start: int, steps: int, steps_per_epoch: int
-  ) -> 'StageReport':
-    """Opens the report of a stage that goes on after `start` of `steps`."""
-    return StageReport(
+  ) -> 'StageWriter':
+    """Opens the log of a stage that continues after `start` of `steps`."""
+    return StageWriter(
       self, name, start=start, steps=steps, steps_per_epoch=steps_per_epoch
     )
 
 
-class StageReport:
+class StageWriter:
   """Progress, JSON lines and TensorBoard of one stage; a context manager."""
 
-  def __init__(self, reporter, name, *, start, steps, steps_per_epoch):
-    self._reporter = reporter
+  def __init__(self, parent, name, *, start, steps, steps_per_epoch):
+    self._parent = parent
     self._name = name
     self._start = self._step = start
     self._steps = steps
@@ -80,18 +79,18 @@ class StageReport:
     self._said = 0.0
     self._progress = None
 
-  def __enter__(self) -> 'StageReport':
-    if not self._reporter.enabled:
+  def __enter__(self) -> 'StageWriter':
+    if not self._parent.enabled:
       return self
-    workdir = self._reporter.workdir
+    workdir = self._parent.workdir
     _forget_after(workdir / _LOG, self._name, self._start)
     self._log = open(workdir / _LOG, 'a', encoding='utf-8')
     self._tensorboard = SummaryWriter(
       str(workdir / 'tensorboard' / self._name),
       purge_step=self._start + 1,  # the first step to come is purged
     )
-    if self._reporter.console.is_terminal:
-      self._progress = _make_progress(self._reporter.console)
+    if self._parent.console.is_terminal:
+      self._progress = _make_progress(self._parent.console)
       self._progress.start()
       self._bar = self._progress.add_task(
         self._name,
@@ -105,7 +104,7 @@ class StageReport:
     return self
 
   def __exit__(self, *unused):
-    if not self._reporter.enabled:
+    if not self._parent.enabled:
       return
     if self._progress:
       self._progress.stop()
@@ -116,14 +115,14 @@ class StageReport:
     """Shows and logs the losses of some steps.
 
     Args:
-      steps: (step, losses by name), in order, since the last call. One line is
-        logged, with the mean over them (step_means.py).
+      steps: (step, values by name), in order, since the last call. One line is
+        logged, with the mean over them (metric_keys.py).
     """
     self._resume_clock()
     self._step = steps[-1][0]
-    mean = mean_of_steps([losses for _, losses in steps])
+    mean = metric_keys.mean_of_steps([values for _, values in steps])
     speed = self._steps_per_second()
-    if self._reporter.enabled:
+    if self._parent.enabled:
       self._write('train', mean)
       shown = _show(mean)
       if self._progress:
@@ -141,11 +140,12 @@ class StageReport:
       self._begun, self._first = time.time(), self._step
       self._paused = 0.0
 
-  def observed(self, steps: list[tuple[int, Mapping[str, float]]]) -> None:
-    """Logs what was observed of gradients, a line of kind OBSERVED a step."""
-    if self._reporter.enabled:
+  def measured(self, steps: list[tuple[int, Mapping[str, float]]]) -> None:
+    """Logs what was measured of gradients, a line a step."""
+    if self._parent.enabled:
       for step, values in steps:
-        self._write(OBSERVED, mean_of_steps([values]), step=step)
+        means = metric_keys.mean_of_steps([values])
+        self._write(metric_keys.OBSERVED, means, step=step)
 
   def pause(self, reason: str) -> None:
     """Stops the clock until the next step; shows why."""
@@ -155,11 +155,11 @@ class StageReport:
 
   def scored(self, step: int) -> set[str]:
     """The kinds of evaluation of a step that an earlier run has logged."""
-    if not self._reporter.enabled:
+    if not self._parent.enabled:
       return {SELECTION, REPORTED}  # the main process knows
     return {
       e['kind']
-      for e in read_log(self._reporter.workdir)
+      for e in read_log(self._parent.workdir)
       if (e['stage'], e['step']) == (self._name, step)
     }
 
@@ -173,7 +173,7 @@ class StageReport:
     """Logs the metrics of a split, SELECTION or REPORTED, and ends a pause."""
     self._resume_clock()
     self._step = step
-    if self._reporter.enabled:
+    if self._parent.enabled:
       self._write(
         kind,
         {f'{t}/{m}': x for t, ms in metrics.items() for m, x in ms.items()},
@@ -208,7 +208,7 @@ class StageReport:
 
   def _say(self, text):
     self._said = time.time() + _PLAIN_SECONDS
-    self._reporter.print(f'[{self._name}] {text}')
+    self._parent.print(f'[{self._name}] {text}')
 
 
 def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -216,40 +216,21 @@ def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
   return [entry for _, entry in _lines(workdir / _LOG)]
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or nothing, whenever the process is killed."""
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
-
-
-def parameter_table(networks: Mapping[str, Any]) -> Table:
+def parameter_table(networks: Mapping[str, Mapping[str, int]]) -> Table:
   """A table of the parameters of every network.
 
   Args:
-    networks: name -> params (arrays or shapes), by top-level module.
+    networks: name -> part, 'backbone' or another -> number of parameters.
   """
-  parts = {
-    name: {part: _count(tree) for part, tree in params.items()}
-    for name, params in networks.items()
-  }
-  heads = {name: _sum(p, 'head_') for name, p in parts.items()}
+  parts = dict.fromkeys(part for counts in networks.values() for part in counts)
   table = Table(title='Parameters', title_justify='left')
   table.add_column('network')
-  for column in ('backbone', 'heads', 'adaptors', 'total'):
+  for column in (*parts, 'total'):
     table.add_column(column, justify='right')
-  for name, p in parts.items():
-    counts = (p['backbone'], heads[name], p.get('adaptors', 0))
-    table.add_row(name, *(f'{n:,}' for n in (*counts, sum(counts))))
+  for name, counts in networks.items():
+    row = [counts.get(part, 0) for part in parts]
+    table.add_row(name, *(f'{n:,}' for n in (*row, sum(row))))
   return table
-
-
-def _sum(parts, prefix):
-  return sum(n for part, n in parts.items() if part.startswith(prefix))
-
-
-def _count(tree) -> int:
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _lines(path):
@@ -276,14 +257,16 @@ def _forget_after(path, stage, step):
 def _show(losses):
   """E.g. 'loss 4.871: depth 0.912 (aligned 0.604), semantic 1.310 (...)'."""
   parts = []
-  for name, x in losses.items():
-    kind, _, task = name.partition('/')
-    if kind == 'loss' and task:
-      aligned = losses.get(f'alignment/{task}')
+  for name in losses:
+    if metric_keys.kind_of(name) != metric_keys.TASK_LOSS:
+      continue
+    for task in metric_keys.objectives_of(name):
+      aligned = losses.get(metric_keys.alignment(task))
       note = '' if aligned is None else f' (aligned {aligned:.3f})'
+      x = losses[name]
       shown = f'{x:.3f}' if math.isfinite(x) else 'no label'
       parts.append(f'{task} {shown}{note}')
-  return f'loss {losses["loss"]:.3f}: {", ".join(parts)}'
+  return f'loss {losses[metric_keys.TOTAL]:.3f}: {", ".join(parts)}'
 
 
 def _or_none(x):

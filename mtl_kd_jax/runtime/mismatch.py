@@ -10,7 +10,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _SHOWN = 3
 
 
-def describe_misfit(expected: Shapes, found: Shapes) -> str:
+def describe_mismatch(expected: Shapes, found: Shapes) -> str:
   """Names the first missing, unexpected and misshaped entries.
 
   Args:

@@ -58,13 +58,13 @@ class Parallel:
     return self.mesh.size
 
   @property
-  def whole(self) -> NamedSharding:
-    """The placement of an array that every device has as a whole."""
+  def replicated(self) -> NamedSharding:
+    """The placement of an array that every device holds whole."""
     return self._sharding()
 
   def replicate(self, tree: Any) -> Any:
     """Puts host or device arrays whole on every device."""
-    return jax.device_put(tree, self.whole)
+    return jax.device_put(tree, self.replicated)
 
   def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Puts a batch on the devices.
@@ -86,7 +86,7 @@ class Parallel:
     }
 
   def compile_train_step(self, step: Callable) -> Callable:
-    """Compiles (state, teachers, batch) -> (state, losses).
+    """Compiles (state, frozen, batch) -> (state, measured).
 
     The old state is given up (donated) under jit.
     """
@@ -94,24 +94,24 @@ class Parallel:
       return jax.pmap(
         step, AXIS, in_axes=(None, None, 0), out_axes=(None, None)
       )
-    whole, split = self.whole, self._sharding(AXIS)
+    replicated, split = self.replicated, self._sharding(AXIS)
     return jax.jit(
       step,
-      in_shardings=(whole, whole, split),
-      out_shardings=(whole, whole),
+      in_shardings=(replicated, replicated, split),
+      out_shardings=(replicated, replicated),
       donate_argnums=0,
       compiler_options=self.compiler_options,
     )
 
-  def compile_observe_step(self, step: Callable) -> Callable:
-    """Compiles (state, teachers, batch) -> scalars; the state is kept."""
+  def compile_measurement(self, step: Callable) -> Callable:
+    """Compiles (state, frozen, batch) -> scalars; the state is kept."""
     if self.mode == 'pmap':
       return jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None)
-    whole, split = self.whole, self._sharding(AXIS)
+    replicated, split = self.replicated, self._sharding(AXIS)
     return jax.jit(
       step,
-      in_shardings=(whole, whole, split),
-      out_shardings=whole,
+      in_shardings=(replicated, replicated, split),
+      out_shardings=replicated,
       compiler_options=self.compiler_options,
     )
 
@@ -119,11 +119,11 @@ class Parallel:
     """Compiles (variables, batch) -> (statistics, predictions)."""
     if self.mode == 'pmap':
       return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
-    whole, split = self.whole, self._sharding(AXIS)
+    replicated, split = self.replicated, self._sharding(AXIS)
     return jax.jit(
       step,
-      in_shardings=(whole, split),
-      out_shardings=(whole, split),
+      in_shardings=(replicated, split),
+      out_shardings=(replicated, split),
       compiler_options=self.compiler_options,
     )
 
@@ -170,7 +170,7 @@ def make_parallel(mode: str, *, batch_size: int) -> Parallel:
     raise InputError(
       expected=f'one of {", ".join(MODES)}',
       found=repr(mode),
-      where='config.parallel.mode',
+      argument='mode',
       do="'jit' unless you know why not",
     )
   devices = jax.devices()
@@ -180,7 +180,7 @@ def make_parallel(mode: str, *, batch_size: int) -> Parallel:
     raise InputError(
       expected=f'a batch size that {n} {devices[0].platform} device(s) divide',
       found=f'{batch_size}',
-      where='config.batch_size',
+      argument='batch_size',
       do=f'set it to a multiple of {n}, e.g. {fit}',
     )
   return Parallel(mode, Mesh(np.array(devices), (AXIS,)))

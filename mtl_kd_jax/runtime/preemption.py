@@ -1,7 +1,12 @@
-"""Ctrl-C and SIGTERM as a wish that the training loop grants between steps."""
+"""Ctrl-C and SIGTERM as a request, which training grants between steps."""
 
 import signal
 import sys
+
+import jax
+from jax.experimental import multihost_utils
+
+from mtl_kd_jax.runtime.parallel import any_process
 
 
 class Stopped(Exception):
@@ -16,30 +21,50 @@ class Stopped(Exception):
     self.signum = signum
 
 
-class StopSignals:
+class Preemption:
   """While entered, notes the first SIGINT or SIGTERM instead of dying of it.
 
   A second one acts as usual, for those who cannot wait.
 
+  On several hosts SIGTERM, by which schedulers announce that a host will be
+  taken away, is JAX's: its service lets all hosts stop after the same step.
+
   Attributes:
-    received: the signal's number, None as long as there was none.
+    signum: the signal's number, None as long as there was none.
   """
 
   def __init__(self):
-    self.received = None
+    self.signum = None
     self._previous = {}
+    self._several = jax.process_count() > 1
+    self._service = self._several and jax.config.jax_enable_preemption_service
 
-  def __enter__(self) -> 'StopSignals':
+  def __enter__(self) -> 'Preemption':
     for signum in (signal.SIGINT, signal.SIGTERM):
-      self._previous[signum] = signal.signal(signum, self._note)
+      if not (signum == signal.SIGTERM and self._service):
+        self._previous[signum] = signal.signal(signum, self._note)
     return self
 
   def __exit__(self, *unused):
     self._restore()
 
+  def requested(self, step: int, *, sync: bool) -> bool:
+    """Whether to stop after this step; the same answer on all hosts.
+
+    Args:
+      step: the step that was taken. All hosts have to ask after every step.
+      sync: whether hosts may wait for each other here. Between such steps a
+        Ctrl-C on one of several hosts is not noticed.
+    """
+    if not self._several:
+      return self.signum is not None
+    if self._service and multihost_utils.reached_preemption_sync_point(step):
+      return True
+    return sync and any_process(self.signum is not None)
+
   def _note(self, signum, frame):
     del frame
-    self.received = signum
+    self.signum = signum
     self._restore()
     name = signal.Signals(signum).name
     print(

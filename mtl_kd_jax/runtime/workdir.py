@@ -1,61 +1,50 @@
-"""A workdir belongs to one config, which is written down in it."""
+"""The folder of a run: what belongs to whom in it, written down as JSON.
 
-from collections.abc import Mapping
+<workdir>/config.json                       the config it was begun with
+<workdir>/checkpoints/<stage>/stage.json    what the stage is
+<workdir>/checkpoints/<stage>/metrics.json  how its network scored
+<workdir>/checkpoints/<stage>/{last,best}/  checkpointing.py
+"""
+
+from collections.abc import Callable, Mapping
 import json
 import pathlib
 from typing import Any
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.runtime.metric_writer import write_atomically
+from mtl_kd_jax.runtime.files import write_atomically
 
-_CONFIG = 'config.json'
-# What may change between two runs of one experiment: it moves or shows the
-# work, and has no influence on the result.
-_FREE = (
-  'name',
-  'checkpoint.',
-  'report.',
-  'balancing.observe_every',
-  'parallel.',
-  'data.data_dir',
-  'data.workers',
-  'data.check',
-)
-# Its keys are tasks: a config has those that it needs.
-_BY_TASK = 'distill.weights.'
+_CONFIG, _PLAN = 'config.json', 'plan.json'
+_STAGE, _METRICS = 'stage.json', 'metrics.json'
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+def claim(
+  workdir: pathlib.Path,
+  config: Mapping[str, Any],
+  *,
+  may_change: Callable[[str], bool] = lambda key: False,
+) -> None:
   """Writes the config into the workdir, or checks that it is the same.
 
   Args:
     workdir: made when it does not exist.
     config: nested dictionary.
+    may_change: key with dots -> whether another value of it is no difference.
 
   Raises:
     InputError: the workdir belongs to another config, or cannot be written to.
   """
   if (workdir / _CONFIG).exists():
-    differing = _differences(read_config(workdir), config)
+    differing = _differences(read_config(workdir), config, may_change)
     if differing:
       raise InputError(
         expected='the config that this workdir was begun with',
         found='; '.join(differing),
         where=f'{workdir / _CONFIG}',
         do='choose another folder with --workdir=FOLDER, or give the old '
-        'values to go on with this one',
+        'values to continue this one',
       )
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain(config), indent=2, sort_keys=True)
-    write_atomically(workdir / _CONFIG, text)
-  except OSError as error:
-    raise InputError(
-      expected='a folder that can be written to',
-      found=str(error),
-      where=f'--workdir={workdir}',
-      do='choose another with --workdir=FOLDER',
-    ) from error
+  _write(workdir / _CONFIG, config)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -78,46 +67,119 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     ) from error
 
 
-def check_complete(
-  config: Mapping[str, Any], every_key: Mapping[str, Any], workdir: pathlib.Path
+def write_plan(workdir: pathlib.Path, stages: Mapping[str, Any]) -> None:
+  """Writes down the stages of a run: name -> what is known of it beforehand."""
+  entries = [{'name': name, **about} for name, about in stages.items()]
+  _write(workdir / _PLAN, {'stages': entries})
+
+
+def read_plan(workdir: pathlib.Path) -> dict[str, dict[str, Any]] | None:
+  """The stages of a run, in their order; None where nothing is written."""
+  path = workdir / _PLAN
+  if not path.exists():
+    return None
+  entries = _read(path)['stages']
+  return {e['name']: {k: e[k] for k in e if k != 'name'} for e in entries}
+
+
+def checkpoint_dir(workdir: pathlib.Path, stage: str) -> pathlib.Path:
+  """Where a stage keeps its checkpoints."""
+  return workdir / 'checkpoints' / stage
+
+
+def stage_names(workdir: pathlib.Path) -> list[str]:
+  """The stages that have a folder, sorted."""
+  return sorted(
+    p.name for p in (workdir / 'checkpoints').glob('*') if p.is_dir()
+  )
+
+
+def claim_stage(
+  workdir: pathlib.Path, stage: str, description: Mapping[str, Any]
 ) -> None:
-  """Refuses the config of a workdir that an older version has written.
+  """Writes down what a stage is, or checks that it is the same.
 
   Args:
-    config: of the workdir, a nested dictionary.
-    every_key: a config with all keys there are.
-    workdir: where it stands.
+    workdir: of the run.
+    stage: name of the stage.
+    description: nested dictionary.
 
   Raises:
-    InputError: keys are missing.
+    InputError: the stage was another one, or cannot be written.
   """
-  missing = list(_missing(every_key, config))
-  if missing:
+  path = checkpoint_dir(workdir, stage) / _STAGE
+  if path.exists():
+    differing = _differences(_read(path), description, lambda key: False)
+    if differing:
+      raise InputError(
+        expected=f'the stage {stage!r} as it was begun',
+        found='; '.join(differing),
+        where=f'{path}',
+        do='give it another name, or choose another workdir',
+      )
+    return
+  if path.parent.exists() and any(path.parent.iterdir()):
     raise InputError(
-      expected='a config with all keys of this version',
-      found=f'none of {", ".join(missing)}',
-      where=f'{workdir / _CONFIG}',
-      do='an older version wrote it: name the config file that the run was '
-      'made with, and what was changed, with --config=FILE --config.KEY=...',
+      expected=f'a folder that describes the stage {stage!r}',
+      found='checkpoints without stage.json, as an older version wrote them',
+      where=f'{path.parent}',
+      do='finish that run with the version that began it, or choose another '
+      'workdir; its networks can be read as they are',
     )
+  _write(path, description)
 
 
-def _missing(every_key, config, prefix=''):
-  for name, value in every_key.items():
-    key = f'{prefix}{name}'
-    if name not in config:
-      if not key.startswith(_BY_TASK):
-        yield key
-    elif isinstance(value, Mapping) and isinstance(config[name], Mapping):
-      yield from _missing(value, config[name], f'{key}.')
+def read_stage(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
+  """What a stage is; None where nothing is written of it."""
+  path = checkpoint_dir(workdir, stage) / _STAGE
+  return _read(path) if path.exists() else None
 
 
-def _differences(old, new) -> list[str]:
-  old, new = _flat(_plain(old)), _flat(_plain(new))
+def write_metrics(
+  workdir: pathlib.Path, stage: str, metrics: Mapping[str, Any]
+) -> None:
+  """Writes down how the network of a stage scored."""
+  _write(checkpoint_dir(workdir, stage) / _METRICS, metrics)
+
+
+def read_metrics(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
+  """How the network of a stage scored; None where nothing is written."""
+  path = checkpoint_dir(workdir, stage) / _METRICS
+  return _read(path) if path.exists() else None
+
+
+def _read(path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise InputError(
+      expected='a JSON file of a run',
+      found=f'{error}',
+      where=f'{path}',
+      do='restore the file, or remove it with the folder that it stands in',
+    ) from error
+
+
+def _write(path, content) -> None:
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_plain(content), indent=2, sort_keys=True)
+    write_atomically(path, text)
+  except OSError as error:
+    raise InputError(
+      expected='a folder that can be written to',
+      found=str(error),
+      where=f'--workdir={path.parent}',
+      do='choose another with --workdir=FOLDER',
+    ) from error
+
+
+def _differences(old, new, may_change) -> list[str]:
+  old, new = flatten(_plain(old)), flatten(_plain(new))
   return [
     f'{key} was {_value(old, key)} and is {_value(new, key)}'
     for key in sorted(old.keys() | new.keys())
-    if not _is_free(key) and _value(old, key) != _value(new, key)
+    if not may_change(key) and _value(old, key) != _value(new, key)
   ]
 
 
@@ -125,19 +187,16 @@ def _value(flat, key) -> str:
   return repr(flat[key]) if key in flat else 'absent'
 
 
-def _is_free(key) -> bool:
-  return any(key == f or (f[-1] == '.' and key.startswith(f)) for f in _FREE)
-
-
 def _plain(config):
   return json.loads(json.dumps(config))  # tuples become lists, as when read
 
 
-def _flat(tree, prefix=''):
+def flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
+  """Nested dictionaries as one, with dots in its keys."""
   if not isinstance(tree, dict):
     return {prefix[:-1]: tree}
   return {
     k: v
     for name, sub in tree.items()
-    for k, v in _flat(sub, f'{prefix}{name}.').items()
+    for k, v in flatten(sub, f'{prefix}{name}.').items()
   }

@@ -1,11 +1,14 @@
 """The tasks, by name. To add one: a file with `make(label)`, a line here."""
 
 from collections.abc import Iterable, Mapping
+import dataclasses
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import depth, normals, semantic
-from mtl_kd_jax.tasks.base import Task
+from mtl_kd_jax.tasks.base import Metric, Task
+
+__all__ = ['TASKS', 'Metric', 'Task', 'make_tasks']
 
 TASKS = {
   'semantic': semantic.make,
@@ -32,7 +35,7 @@ def make_tasks(
     raise InputError(
       expected='one or more different tasks',
       found=f'{names}',
-      where='config.tasks',
+      argument='names',
       do=f'name some of: {", ".join(TASKS)}',
     )
   for name in names:
@@ -40,14 +43,17 @@ def make_tasks(
       raise InputError(
         expected=f'a known task: {", ".join(TASKS)}',
         found=repr(name),
-        where='config.tasks',
+        argument='names',
         do='correct the name, or add the task (README, "Adding a task")',
       )
     if name not in labels:
       raise InputError(
         expected=f'a task that {dataset} has labels for: {", ".join(labels)}',
         found=repr(name),
-        where='config.tasks with config.data.name',
+        argument='names',
         do=f'leave {name!r} out, or choose another dataset',
       )
-  return {name: TASKS[name](labels[name]) for name in names}
+  return {
+    name: dataclasses.replace(TASKS[name](labels[name]), label=labels[name])
+    for name in names
+  }

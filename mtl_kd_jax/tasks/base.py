@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_kd_jax.labels import Label
+
 Statistics = Mapping[str, Any]  # name -> array that adds up over batches
 
 
@@ -27,7 +29,7 @@ class Metric:
     unit: its unit; '' for a ratio.
     higher_is_better: its direction.
     in_gain: whether it is one of the metrics over which the literature
-      averages (METHOD: CAGrad's and LibMTL's conventions).
+      averages (the conventions of CAGrad and of LibMTL).
   """
 
   title: str
@@ -56,6 +58,7 @@ class Task:
       -> uint8 [h w 3]; NumPy. The label gives the color scale, so that one
       color means the same in a whole row of pictures. Pixels without a label
       are gray.
+    label: what the numbers of its label mean; set by `make_tasks`.
   """
 
   name: str
@@ -67,6 +70,7 @@ class Task:
   columns: Mapping[str, Metric]
   headline: str
   render: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  label: Label | None = None
 
   @property
   def higher_is_better(self) -> bool:
@@ -89,19 +93,23 @@ def masked_mean(
   Returns:
     Scalar, float32 (or float64 as `values`).
   """
-  total = jnp.sum(jnp.where(valid, widened(values), 0))
+  total = jnp.sum(jnp.where(valid, as_float32(values), 0))
   count = jnp.sum(valid, dtype=total.dtype)
   if axis_name is not None:
     count = jax.lax.psum(count, axis_name)
   return total / jnp.maximum(count, 1)
 
 
-def widened(x: jax.Array) -> jax.Array:
+def as_float32(x: jax.Array) -> jax.Array:
   """As float32, whose range and precision losses need; float64 stays."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def unit(x: jax.Array, *, eps: float) -> jax.Array:
+# Its former name, for tasks that were written with it.
+widened = as_float32
+
+
+def l2_normalize(x: jax.Array, *, eps: float) -> jax.Array:
   """Scales `x` [... c] to length one over c: x / sqrt(|x|^2 + eps)."""
   return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
 

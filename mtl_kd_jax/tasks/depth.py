@@ -48,7 +48,7 @@ def make(label: Label) -> base.Task:
 
 
 def _error(prediction, label):
-  return base.widened(prediction[..., 0]) - label[..., 0]
+  return base.as_float32(prediction[..., 0]) - label[..., 0]
 
 
 def _statistics(prediction, label, valid):

@@ -53,7 +53,7 @@ def make(label: Label) -> base.Task:
 
 
 def _cross_entropy(prediction, label):
-  log_p = jax.nn.log_softmax(base.widened(prediction))
+  log_p = jax.nn.log_softmax(base.as_float32(prediction))
   # A product with the one-hot label instead of a gather: XLA fuses it.
   one_hot = jax.nn.one_hot(label, log_p.shape[-1], dtype=log_p.dtype)
   return -jnp.sum(one_hot * log_p, axis=-1)

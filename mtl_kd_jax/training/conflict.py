@@ -1,32 +1,39 @@
 """How long the gradients of tasks and alignments are, and how they agree.
 
-A look at a step before it is taken, for any balancer. With respect to the
+Measured on a step before it is taken, for any balancer. With respect to the
 features that tasks share no gradient runs through the backbone, so that it
 costs less than a step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 
-from mtl_kd_jax.balancing.gram import in_order, inner_products
-from mtl_kd_jax.distillation.alignment import Distillation
-from mtl_kd_jax.tasks.base import Task
-from mtl_kd_jax.training.loss_terms import alignment_name, labeled
-from mtl_kd_jax.training.passes import run_passes
+from mtl_kd_jax.balancing import inner_products
+from mtl_kd_jax.distillation import Teacher
+from mtl_kd_jax.models.network import Network
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.training.forward import run_forward
+from mtl_kd_jax.training.loss_terms import (
+  ExtraNetwork,
+  LossTerm,
+  labeled_flags,
+)
 from mtl_kd_jax.training.state import TrainState
+from mtl_kd_jax.training.step import teacher_outputs
 
 
-def observe_step(
+def measure_conflict(
   state: TrainState,
-  teachers: Mapping[str, Any],
+  frozen: Mapping[str, Any],
   batch: Mapping[str, jax.Array],
   *,
-  network: nn.Module,
-  tasks: Mapping[str, Task],
-  distillation: Distillation | None = None,
+  network: Network,
+  terms: Sequence[LossTerm],
+  seed: int,
+  teachers: Mapping[str, Teacher] | None = None,
+  extras: Mapping[str, ExtraNetwork] | None = None,
   axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
   """Measures the gradients of a batch; changes nothing.
@@ -38,11 +45,13 @@ def observe_step(
 
   Args:
     state: the stage's state before the step.
-    teachers: as in `train_step`.
+    frozen: as in `train_step`.
     batch: as in `train_step`.
     network: the network.
-    tasks: the tasks.
-    distillation: needed with teachers.
+    terms: as in `train_step`; those of tasks and alignments are measured.
+    seed: of the run.
+    teachers: name -> frozen network.
+    extras: the extra networks.
     axis_name: the mapped device axis, if any.
 
   Returns:
@@ -50,28 +59,50 @@ def observe_step(
     'cosine/<task>/alignment/<task>' of each task with its own alignment; and
     'labeled/<task>'. What concerns a task without a label is 0.
   """
-  asked = distillation.ask(teachers, batch['image']) if teachers else None
-  passes = run_passes(
+  key = jax.random.fold_in(jax.random.key(seed), state.step)
+  terms = [term for term in terms if _objective(term)]
+  forward = run_forward(
     state,
+    teacher_outputs(teachers, frozen, batch['image'], key),
     batch,
-    asked,
     network=network,
-    tasks=tasks,
-    distillation=distillation,
-    mode='objective',
+    terms=terms,
+    extras=extras or {},
+    key=key,
     axis_name=axis_name,
   )
-  gradients, split = passes.by_objective, axis_name
-  if any('/' in tap for tap in passes.features):
-    gradients = {n: passes.through(g) for n, g in gradients.items()}
-    split = None  # parameters are whole on every device
-  gram = inner_products(in_order(gradients), axis_name=split)
-  pairs = [(a, b) for a in sorted(tasks) for b in sorted(tasks) if a < b]
-  if asked is not None:
-    pairs += [(t, alignment_name(t)) for t in sorted(tasks)]
-  place = {name: i for i, name in enumerate(sorted(gradients))}
-  seen = {f'norm/{n}': gram.norms[i] for n, i in place.items()}
-  seen |= {
-    f'cosine/{a}/{b}': gram.cosines[place[a], place[b]] for a, b in pairs
+  gradients = {
+    _objective(t): forward.pull({t.name: t.weight}).features for t in terms
   }
-  return seen | labeled(batch, tasks, axis_name=axis_name)
+  split = axis_name
+  if any('/' in tap for tap in forward.features):
+    gradients = {n: forward.to_backbone(g) for n, g in gradients.items()}
+    split = None  # parameters are whole on every device
+  names = sorted(gradients)
+  gram = inner_products([gradients[n] for n in names], axis_name=split)
+  place = {name: i for i, name in enumerate(names)}
+  measured = {
+    metric_keys.key(metric_keys.NORM, n): gram.norms[i]
+    for n, i in place.items()
+  }
+  for one, other in _pairs(names):
+    cosine = gram.cosines[place[one], place[other]]
+    measured[metric_keys.key(metric_keys.COSINE, one, other)] = cosine
+  return measured | labeled_flags(terms, batch, axis_name=axis_name)
+
+
+def _objective(term: LossTerm) -> str | None:
+  """The name that a term is measured by; None for one that is not."""
+  kind = metric_keys.kind_of(term.name)
+  if kind == metric_keys.TASK_LOSS:
+    return metric_keys.objectives_of(term.name)[0]
+  return term.name if kind == metric_keys.ALIGNMENT else None
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+  """All pairs of tasks, and each task with its own alignment."""
+  tasks = [n for n in names if not metric_keys.is_alignment(n)]
+  aligned = [(t, metric_keys.alignment(t)) for t in tasks]
+  return [(a, b) for a in tasks for b in tasks if a < b] + [
+    pair for pair in aligned if pair[1] in names
+  ]

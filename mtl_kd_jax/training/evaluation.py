@@ -1,14 +1,13 @@
-"""A whole split -> metrics; and the gain of one network over others."""
+"""A whole split -> metrics, and predictions for the pictures."""
 
 from collections.abc import Callable, Iterable, Mapping
-import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mtl_kd_jax.runtime.parallel import Parallel
-from mtl_kd_jax.tasks.base import Metric, Task, merge
+from mtl_kd_jax.tasks.base import Task, merge
 
 Metrics = dict[str, dict[str, float]]  # task -> metric -> value
 
@@ -18,11 +17,14 @@ class Evaluation(NamedTuple):
 
   Attributes:
     metrics: task -> metric -> value.
-    predictions: task -> float [n h w c], for the first n samples.
+    predictions: task -> float [n h w c], for the first n samples of this
+      process.
+    samples: those samples: 'image' float [n h w 3], task -> label [n h w (c)].
   """
 
   metrics: Metrics
   predictions: dict[str, np.ndarray]
+  samples: dict[str, np.ndarray]
 
 
 def evaluate(
@@ -42,110 +44,28 @@ def evaluate(
     batches: this process's share of the split.
     tasks: the tasks to score.
     parallel: places the batches.
-    keep: how many predictions to keep, of the first samples.
+    keep: how many samples to keep with their predictions, the first of this
+      process.
   """
   total = None
-  kept = []
+  samples, kept = [], []
   for batch in batches:
     statistics, predictions = eval_step(variables, parallel.shard(batch))
-    if sum(len(batch['image']) for batch in kept) < keep:
-      kept.append(parallel.local(predictions) | {'image': batch['image']})
+    if sum(len(sample['image']) for sample in samples) < keep:
+      samples.append(batch)
+      kept.append(parallel.local(predictions))
     statistics = jax.device_get(statistics)
     total = statistics if total is None else merge(total, statistics)
   return Evaluation(
     metrics={name: task.metrics(total[name]) for name, task in tasks.items()},
-    predictions={
-      name: np.concatenate([part[name] for part in kept])[:keep]
-      for name in (tasks if kept else ())
-    },
+    predictions=_first(kept, tasks, keep),
+    samples=_first(samples, ('image', *tasks), keep),
   )
 
 
-class Gain(NamedTuple):
-  """One convention of the literature for 'how much better than single-task'.
-
-  They share a Greek letter and contradict each other, in sign too.
-
-  Attributes:
-    column: how to read it.
-    compute: (metrics, single-task metrics, tasks) -> percent.
-  """
-
-  column: Metric
-  compute: Callable[[Metrics, Metrics, Mapping[str, Task]], float]
-
-
-def relative_gains(
-  metrics: Metrics, reference: Metrics, tasks: Mapping[str, Task]
-) -> dict[str, float]:
-  """The gain over single-task networks, in every convention of `GAINS`.
-
-  Args:
-    metrics: of the network in question.
-    reference: of the single-task networks.
-    tasks: the tasks they share.
-
-  Returns:
-    Percent by convention; NaN where a metric is NaN or a reference is 0.
-  """
+def _first(parts, names, count) -> dict[str, np.ndarray]:
+  """The first entries of arrays that come in parts; {} for no parts."""
   return {
-    name: gain.compute(metrics, reference, tasks)
-    for name, gain in GAINS.items()
+    name: np.concatenate([part[name] for part in parts])[:count]
+    for name in (names if parts else ())
   }
-
-
-def _improvements(metrics, reference, tasks, names):
-  """Per task, the signed relative improvements of the named metrics."""
-  return [
-    [
-      _improvement(metrics[t][m], reference[t][m], task.columns[m])
-      for m in names(task)
-    ]
-    for t, task in tasks.items()
-  ]
-
-
-def _improvement(value, reference, column):
-  if not reference:
-    return math.nan
-  sign = 1 if column.higher_is_better else -1
-  return sign * 100 * (value - reference) / abs(reference)
-
-
-def _headline(task):
-  return [task.headline]
-
-
-def _in_gain(task):
-  return [name for name, column in task.columns.items() if column.in_gain]
-
-
-def _delta_mtl(metrics, reference, tasks):
-  per_task = _improvements(metrics, reference, tasks, _headline)
-  return _mean(_mean(values) for values in per_task)
-
-
-def _delta_m(metrics, reference, tasks):
-  per_task = _improvements(metrics, reference, tasks, _in_gain)
-  # Not -mean, which is -0 for the reference itself.
-  return 0 - _mean(value for values in per_task for value in values)
-
-
-def _delta_p(metrics, reference, tasks):
-  per_task = _improvements(metrics, reference, tasks, _in_gain)
-  return _mean(_mean(values) for values in per_task)
-
-
-def _mean(values):
-  values = list(values)
-  return sum(values) / len(values)
-
-
-GAINS = {
-  # One headline metric per task (Vandenhende et al.; the distillation papers).
-  'delta_mtl': Gain(Metric('ΔMTL', '%', True), _delta_mtl),
-  # Every metric counts alike, as a *degradation* (CAGrad, Nash-MTL, FAMO).
-  'delta_m': Gain(Metric('Δm', '%', False), _delta_m),
-  # Metrics averaged within their task, then tasks (LibMTL).
-  'delta_p': Gain(Metric('Δp', '%', True), _delta_p),
-}

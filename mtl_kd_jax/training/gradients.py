@@ -1,39 +1,200 @@
-"""The gradient of a step in which the gradients of tasks are combined.
+"""The gradient of a step: of the weighted sum of objectives, or combined.
 
-The backbone runs forward once. Each head, with the adaptors of its task, runs
-backward for its own task alone, to the features; from there the gradient of
-every objective goes through the backbone by itself (level 'parameters'), or
-they are combined first and go through it together (level 'features').
+A balancer that weighs losses needs one backward pass, of the weighted sum. One
+that combines gradients gets the gradient of every objective by itself: each
+runs backward through the heads that it reads, to the features; from there it
+goes through the backbone by itself (`grad_wrt` 'parameters'), or all are
+combined first and go through it together ('features').
 
 A rule that wants independent parts of the batch gets every n-th sample, which
 are the same samples on any number of devices. The step is then one on part 0,
 its losses and BatchNorm's statistics included.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import GradientBalancer
-from mtl_kd_jax.balancing.gram import Gram, in_order, inner_products
-from mtl_kd_jax.distillation.alignment import Distillation
-from mtl_kd_jax.tasks.base import Task
-from mtl_kd_jax.training.loss_terms import labeled, present_objectives
-from mtl_kd_jax.training.passes import Part, Passes, add, run_passes
-from mtl_kd_jax.training.state import BACKBONE, TrainState
+from mtl_kd_jax.balancing import (
+  Balancer,
+  Gram,
+  GradientBalancer,
+  inner_products,
+)
+from mtl_kd_jax.models.network import BACKBONE
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.training.forward import Cotangent, Forward, add, run_forward
+from mtl_kd_jax.training.loss_terms import (
+  LossTerm,
+  labeled_flags,
+  objectives,
+  present_objectives,
+)
+from mtl_kd_jax.training.state import TrainState
+
+GRAD_WRT = ('parameters', 'features')
 
 
-class Mixed(NamedTuple):
+class StepGradient(NamedTuple):
+  """What a step needs beside the optimizers, of the global batch.
+
+  Attributes:
+    params: gradient with respect to the network's parameters.
+    extras: the same of the extra networks.
+    measured: float32 scalars by name (runtime/metric_keys.py).
+    collections: the network's next collections.
+    extra_collections: extra network -> its next collections.
+    balancer_state: the balancer's next state.
+  """
+
+  params: dict[str, Any]
+  extras: dict[str, Any]
+  measured: dict[str, jax.Array]
+  collections: dict[str, Any]
+  extra_collections: dict[str, Any]
+  balancer_state: Any
+
+
+def weighted_gradient(
+  state: TrainState,
+  teachers: Any,
+  batch: Mapping[str, jax.Array],
+  *,
+  balancer: Balancer,
+  key: jax.Array,
+  axis_name: str | None,
+  **parts: Any,
+) -> StepGradient:
+  """One backward pass of the weighted sum of the objectives.
+
+  Args:
+    state: the stage's state.
+    teachers: outputs of the frozen teachers.
+    batch: as in `train_step`.
+    balancer: gives the weights.
+    key: PRNG key of the step.
+    axis_name: the mapped device axis, if any.
+    **parts: network, terms and extras, as in `run_forward`.
+  """
+  total = functools.partial(_total, axis_name=axis_name)
+  forward = run_forward(
+    state, teachers, batch, key=_network_key(key), axis_name=axis_name, **parts
+  )
+  losses = forward.objectives(total)
+  weights, balancer_state = balancer.update(
+    jax.lax.stop_gradient(losses),
+    state.balancer_state,
+    key,
+    present=present_objectives(forward.terms, batch, axis_name=axis_name),
+  )
+  cotangent = forward.pull(
+    {
+      t.name: t.weight * (1 if t.objective is None else weights[t.objective])
+      for t in forward.terms
+    }
+  )
+  heads, extras = total((cotangent.heads, cotangent.extras))
+  return StepGradient(
+    params={BACKBONE: forward.to_backbone(cotangent.features)} | heads,
+    extras=extras,
+    measured=_losses(forward, weights, losses, batch, axis_name)
+    | {metric_keys.key(metric_keys.WEIGHT, n): w for n, w in weights.items()},
+    collections=forward.collections,
+    extra_collections=forward.extra_collections,
+    balancer_state=balancer_state,
+  )
+
+
+def combined_gradient(
+  state: TrainState,
+  teachers: Any,
+  batch: Mapping[str, jax.Array],
+  *,
+  balancer: GradientBalancer,
+  key: jax.Array,
+  grad_wrt: str,
+  axis_name: str | None,
+  **parts: Any,
+) -> StepGradient:
+  """Combines the gradients of all objectives.
+
+  Args:
+    state: the stage's state.
+    teachers: outputs of the frozen teachers.
+    batch: as in `train_step`.
+    balancer: the rule.
+    key: PRNG key of the step.
+    grad_wrt: what the gradients are with respect to, of `GRAD_WRT`.
+    axis_name: the mapped device axis, if any.
+    **parts: network, terms and extras, as in `run_forward`.
+  """
+  total = functools.partial(_total, axis_name=axis_name)
+  samples = [
+    jax.tree.map(lambda x, i=i: x[i :: balancer.parts], (dict(batch), teachers))
+    for i in range(balancer.parts)
+  ]
+  run = functools.partial(
+    run_forward, key=_network_key(key), axis_name=axis_name, **parts
+  )
+
+  def exact(forward):
+    cotangents = _by_objective(forward)
+    return _exact(forward, cotangents, state, balancer, total)
+
+  def probe(part, shift):
+    moved = state if shift is None else _shifted(state, shift, balancer)
+    own_batch, own_teachers = samples[part]
+    return exact(run(moved, own_teachers, own_batch))
+
+  batch, teachers = samples[0]
+  forward = run(state, teachers, batch)
+  losses = forward.objectives(total)
+  outside = None
+  if any(term.objective is None for term in forward.terms):
+    outside = forward.pull_objective(None)
+  cotangents = _by_objective(forward)
+  mixed = _combine(
+    forward,
+    cotangents,
+    outside,
+    state,
+    key,
+    balancer=balancer,
+    grad_wrt=grad_wrt,
+    losses=losses,
+    probe=probe,
+    present=present_objectives(forward.terms, batch, axis_name=axis_name),
+    total=total,
+    axis_name=axis_name,
+  )
+  specific = [
+    _scaled((cotangent.heads, cotangent.extras), mixed.task_specific[name])
+    for name, cotangent in cotangents.items()
+  ]
+  if outside is not None:
+    specific.append((outside.heads, outside.extras))
+  heads, extras = total(tuple(map(add, zip(*specific, strict=True))))
+  return StepGradient(
+    params={BACKBONE: mixed.gradient} | heads,
+    extras=extras,
+    measured=_losses(forward, mixed.weights, losses, batch, axis_name)
+    | _gradients(mixed),
+    collections=forward.collections,
+    extra_collections=forward.extra_collections,
+    balancer_state=mixed.state,
+  )
+
+
+class _Mixed(NamedTuple):
   """The combined gradient, and what it was combined with.
 
   Attributes:
     gradient: like the backbone's parameters, of the global batch.
     weights: objective -> float32 scalar.
-    own: objective -> float32 scalar, see `balancing.Combined`.
+    task_specific: objective -> float32 scalar, see `balancing.Combined`.
     state: the balancer's next state.
     gram: of the objectives' gradients, in the order of their names.
     due: float32 scalar, 1; 0 in a step that reuses weights, whose `gram` is
@@ -42,228 +203,201 @@ class Mixed(NamedTuple):
 
   gradient: Any
   weights: dict[str, jax.Array]
-  own: dict[str, jax.Array]
+  task_specific: dict[str, jax.Array]
   state: Any
   gram: Gram
   due: jax.Array
 
 
-class StepGradient(NamedTuple):
-  """What a step needs beside the optimizer, of the global batch.
-
-  Attributes:
-    gradient: like the parameters.
-    losses: float32 scalars by name.
-    batch_stats: BatchNorm's next statistics.
-    balancer_state: the balancer's next state.
-  """
-
-  gradient: dict[str, Any]
-  losses: dict[str, jax.Array]
-  batch_stats: dict[str, Any]
-  balancer_state: Any
+def _by_objective(forward: Forward) -> dict[str, Cotangent]:
+  names = {t.objective for t in forward.terms if t.objective is not None}
+  return {name: forward.pull_objective(name) for name in sorted(names)}
 
 
-def step_gradient(
-  state: TrainState,
-  asked: Any,
-  batch: Mapping[str, jax.Array],
-  *,
-  network: nn.Module,
-  tasks: Mapping[str, Task],
-  balancer: GradientBalancer,
-  key: jax.Array,
-  distillation: Distillation | None,
-  level: str,
-  mode: str,
-  axis_name: str | None,
-) -> StepGradient:
-  """Combines the gradients of all objectives (objectives.py).
-
-  Args:
-    state: the stage's state.
-    asked: the teachers' features (`Distillation.ask`); None without teachers.
-    batch: as in `train_step`.
-    network: the network.
-    tasks: the tasks.
-    balancer: the rule.
-    key: PRNG key of the step.
-    distillation: needed with teachers.
-    level: 'parameters' of the backbone, or its 'features'.
-    mode: how alignment losses enter.
-    axis_name: the mapped device axis, if any.
-  """
-  pieces = [
-    jax.tree.map(lambda x, i=i: x[i :: balancer.parts], (dict(batch), asked))
-    for i in range(balancer.parts)
-  ]
-  batch, asked = pieces[0]
-
-  def total(tree):
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-  run = functools.partial(
-    run_passes,
-    network=network,
-    tasks=tasks,
-    distillation=distillation,
-    mode=mode,
-    axis_name=axis_name,
-  )
-
-  exact = functools.partial(
-    _exact, params=state.params, balancer=balancer, total=total
-  )
-
-  def probe(part, shift):
-    moved = state
-    if shift is not None:
-      shift = shift if balancer.all_parameters else {BACKBONE: shift}
-      at = {k: state.params[k] for k in shift}
-      at = jax.tree.map(jnp.subtract, at, shift)
-      moved = state.replace(params=state.params | at)
-    return exact(run(moved, *pieces[part]))
-
-  passes = run(state, batch, asked)
-  parts, names = passes.parts, tuple(passes.by_objective)
-  losses = total(
-    {n: sum(p.scale * p.loss for p in parts if p.objective == n) for n in names}
-  )
-  mixed = _mix(
-    passes,
-    losses,
-    state.balancer_state,
-    key,
-    balancer=balancer,
-    exact=exact,
-    probe=probe,
-    level=level,
-    present=present_objectives(
-      names,
-      batch,
-      tasks,
-      distilled=asked is not None,
-      mode=mode,
-      axis_name=axis_name,
-    ),
-    axis_name=axis_name,
-  )
-  own = total(add([_scaled(p, mixed.own) for p in parts]))
-  return StepGradient(
-    {BACKBONE: mixed.gradient} | own,
-    _report(parts, losses, mixed, total)
-    | labeled(batch, tasks, axis_name=axis_name),
-    dict(state.batch_stats) | passes.batch_stats,
-    mixed.state,
-  )
-
-
-def _exact(passes, *, params, balancer, total) -> dict[str, Any]:
+def _exact(forward, cotangents, state, balancer, total) -> dict[str, Any]:
   """Objective -> gradient that a rule combines, of the global batch."""
-  found = {n: passes.through(c) for n, c in passes.by_objective.items()}
+  shared = {n: forward.to_backbone(c.features) for n, c in cotangents.items()}
   if not balancer.all_parameters:
-    return found
-  none = jax.tree.map(jnp.zeros_like, params)
-  own = total(passes.own_by_objective)
-  return {n: add([none, own[n], {BACKBONE: g}]) for n, g in found.items()}
+    return shared
+  zeros = jax.tree.map(jnp.zeros_like, combined_params(state, balancer))
+  specific = total({n: (c.heads, c.extras) for n, c in cotangents.items()})
+  return {
+    n: add(
+      [
+        zeros,
+        {
+          'params': {BACKBONE: gradient} | specific[n][0],
+          'extras': specific[n][1],
+        },
+      ]
+    )
+    for n, gradient in shared.items()
+  }
 
 
-def _mix(
-  passes: Passes,
-  losses: dict[str, jax.Array],
-  state: Any,
+def _combine(
+  forward: Forward,
+  cotangents: dict[str, Cotangent],
+  outside: Cotangent | None,
+  state: TrainState,
   key: jax.Array,
   *,
   balancer: GradientBalancer,
-  exact: Callable[[Passes], dict[str, Any]],
+  grad_wrt: str,
+  losses: dict[str, jax.Array],
   probe: Callable[[int, Any], Any],
-  level: str,
   present: dict[str, jax.Array],
+  total: Callable[[Any], Any],
   axis_name: str | None,
-) -> Mixed:
-  """Combines gradients with respect to features or, behind them, parameters.
-
-  Args:
-    passes: of the batch, or of its part 0.
-    losses: objective -> loss.
-    state: the balancer's.
-    key: PRNG key of the step.
-    balancer: the rule.
-    exact: passes -> objective -> gradient with respect to parameters.
-    probe: gradients on another part of the batch (`GradientBalancer`).
-    level: 'parameters' or 'features'.
-    present: objective -> bool scalar.
-    axis_name: the mapped device axis, if any.
-  """
+) -> _Mixed:
+  """Combines gradients with respect to features or, behind them, parameters."""
+  on_features = grad_wrt == 'features'
   # Features are split over devices as the batch is; parameters are not.
-  split = axis_name if level == 'features' else None
-  cotangents, outside = passes.by_objective, passes.outside
-  through = passes.through
+  split = axis_name if on_features else None
+  of_features = {n: c.features for n, c in cotangents.items()}
+  rest = None if outside is None else outside.features
 
-  def whole():
-    given = cotangents if level == 'features' else exact(passes)
+  def combine():
+    given = of_features
+    if not on_features:
+      given = _exact(forward, cotangents, state, balancer, total)
     combined, after = balancer.update(
       losses,
       given,
-      state,
+      state.balancer_state,
       key,
       present=present,
       axis_name=split,
-      values=passes.features if level == 'features' else None,
+      values=forward.features if on_features else None,
       probe=probe,
     )
     gradient = combined.direction
-    if balancer.all_parameters:
-      gradient = gradient[BACKBONE]
-    if level == 'features':
-      gradient = through(add([gradient, outside]))
-    elif outside is not None:
-      gradient = add([gradient, through(outside)])
-    gram = inner_products(in_order(given), axis_name=split)
-    return Mixed(
-      gradient, combined.weights, combined.own, after, gram, jnp.ones(())
+    if on_features:
+      gradient = forward.to_backbone(add([gradient, rest]))
+    else:
+      if balancer.all_parameters:
+        gradient = gradient['params'][BACKBONE]
+      if rest is not None:
+        gradient = add([gradient, forward.to_backbone(rest)])
+    gram = inner_products([given[n] for n in sorted(given)], axis_name=split)
+    return _Mixed(
+      gradient,
+      combined.weights,
+      combined.task_specific,
+      after,
+      gram,
+      jnp.ones((), jnp.float32),
     )
 
   if balancer.reuse is None:
-    return whole()
-  kept = balancer.reuse(state, tuple(losses))
+    return combine()
+  kept = balancer.reuse(state.balancer_state, tuple(losses))
 
-  def stale():
-    weighted = [
-      jax.tree.map(lambda x, w=kept.weights[n]: (w * x).astype(x.dtype), c)
-      for n, c in cotangents.items()
-    ]
+  def reuse():
+    weighted = [_scaled(c, kept.weights[n]) for n, c in of_features.items()]
     k = len(losses)
-    gram = Gram(jnp.zeros(k), jnp.zeros((k, k)))
-    gradient = through(add([*weighted, outside]))
-    return Mixed(
-      gradient, kept.weights, kept.own, kept.state, gram, jnp.zeros(())
+    return _Mixed(
+      forward.to_backbone(add([*weighted, rest])),
+      kept.weights,
+      kept.task_specific,
+      kept.state,
+      Gram(*(jnp.zeros(shape, jnp.float32) for shape in ((k,), (k, k)))),
+      jnp.zeros((), jnp.float32),
     )
 
-  return jax.lax.cond(kept.due, whole, stale)
+  return jax.lax.cond(kept.due, combine, reuse)
 
 
-def _scaled(part: Part, own: dict[str, jax.Array]) -> dict[str, Any]:
-  """The gradient of a part with respect to what its task has for itself."""
-  if part.objective is None:
-    return part.own
-  factor = own[part.objective]
-  return jax.tree.map(lambda x: (factor * x).astype(x.dtype), part.own)
+def balancer_init(
+  balancer: Balancer | GradientBalancer, terms: Sequence[LossTerm]
+) -> Callable[[TrainState], Any]:
+  """Makes the balancer's state from that of a stage without it."""
+  names = objectives(terms)
+
+  def init(state):
+    # Like the gradients that it will combine, for rules that remember them.
+    like = combined_params(state, balancer)
+    return balancer.init(names, dict.fromkeys(names, like))
+
+  return init
 
 
-def _report(parts, losses, mixed, total) -> dict[str, jax.Array]:
-  """Losses, weights, and lengths and angles of gradients, by name."""
-  named = total({p.name: p.loss for p in parts})
-  outside = [p for p in parts if p.objective is None]
-  balanced = sum(mixed.weights[n] * x for n, x in losses.items())
-  rest = sum(p.scale * named[p.name] for p in outside)
-  named |= {'loss': balanced + rest, 'combined': mixed.due}
-  names = sorted(losses)
+def combined_params(
+  state: Any, balancer: Balancer | GradientBalancer
+) -> dict[str, Any]:
+  """The parameters whose gradients a balancer combines."""
+  if isinstance(balancer, GradientBalancer) and balancer.all_parameters:
+    extras = {n: variables['params'] for n, variables in state.extras.items()}
+    return {'params': state.params, 'extras': extras}
+  return state.params[BACKBONE]
+
+
+def _shifted(state, shift, balancer) -> TrainState:
+  """The state with parameters moved by minus `shift`."""
+  if not balancer.all_parameters:
+    shift = {'params': {BACKBONE: shift}, 'extras': {}}
+
+  def moved(params, by):
+    return {
+      **params,
+      **{k: jax.tree.map(jnp.subtract, params[k], by[k]) for k in by},
+    }
+
+  return state.replace(
+    params=moved(state.params, shift['params']),
+    extras={
+      name: {
+        **variables,
+        'params': moved(
+          {name: variables['params']}, {name: shift['extras'][name]}
+        )[name],
+      }
+      if name in shift['extras']
+      else variables
+      for name, variables in state.extras.items()
+    },
+  )
+
+
+def _losses(forward, weights, balanced, batch, axis_name):
+  """All losses by name, their sum, and which tasks had a label."""
+  losses = _total(forward.losses, axis_name=axis_name)
+  balanced = sum(weights[n] * x for n, x in balanced.items())
+  rest = sum(
+    t.weight * losses[t.name] for t in forward.terms if t.objective is None
+  )
+  return (
+    losses
+    | {metric_keys.TOTAL: balanced + rest}
+    | labeled_flags(forward.terms, batch, axis_name=axis_name)
+  )
+
+
+def _gradients(mixed: _Mixed) -> dict[str, jax.Array]:
+  """Weights, and lengths and angles of gradients, by name."""
+  key = metric_keys.key
+  named = {metric_keys.COMBINED: mixed.due}
+  names = sorted(mixed.weights)
   for i, n in enumerate(names):
-    named[f'weight/{n}'] = mixed.weights[n]
-    named[f'norm/{n}'] = mixed.gram.norms[i]
+    named[key(metric_keys.WEIGHT, n)] = mixed.weights[n]
+    named[key(metric_keys.NORM, n)] = mixed.gram.norms[i]
     for j in range(i):
       cosine = mixed.gram.cosines[j, i]
-      named[f'cosine/{names[j]}/{n}'] = cosine
-      named[f'conflict/{names[j]}/{n}'] = (cosine < 0).astype(jnp.float32)
+      named[key(metric_keys.COSINE, names[j], n)] = cosine
+      conflict = (cosine < 0).astype(jnp.float32)
+      named[key(metric_keys.CONFLICT, names[j], n)] = conflict
   return named
+
+
+def _scaled(tree, factor):
+  return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
+
+
+def _network_key(key):
+  """Apart from the key that the balancer draws with."""
+  return jax.random.fold_in(key, 1)
+
+
+def _total(tree, *, axis_name):
+  """Sums the shares of all devices."""
+  return tree if axis_name is None else jax.lax.psum(tree, axis_name)

@@ -1,129 +1,252 @@
-"""What a step descends on: which losses are balanced, and which are added.
+"""What a stage descends on: a sum of terms, some of which are balanced.
 
-An objective is what a balancer sees as one loss. How alignment losses enter:
+    L = balance(L_1 .. L_K) + sum of the terms without an objective
+
+An objective is what a balancer sees as one loss: the weighted sum of the terms
+that name it. Losses of tasks, distillation, consistency between tasks and
+regularizers are all terms. Where distillation stands:
 
   outside    L = balance(L_1 .. L_K) + sum_t lambda_t l^d_t, the paper's form
   task       L = balance(L_1 + lambda_1 l^d_1 .. )
   objective  L = balance(L_1 .. L_K, lambda_1 l^d_1 .. ), 2K objectives
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mtl_kd_jax.distillation import Adaptors, KDLoss
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.tasks.base import Task
+from mtl_kd_jax.models.features import taps_of
+from mtl_kd_jax.models.network import Output
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.tasks.base import Task, masked_mean
 
-MODES = ('outside', 'task', 'objective')
-LEVELS = ('parameters', 'features')
+ADAPTORS = 'adaptors'  # the extra network that distillation adds
+PLACEMENTS = ('outside', 'task', 'objective')
+
+Batch = Mapping[str, jax.Array]
 
 
-def alignment_name(task: str) -> str:
-  """The name of a task's alignment where it is an objective of its own."""
-  return f'alignment/{task}'
+class LossTerm(NamedTuple):
+  """One term of the sum that a stage descends on.
+
+  Attributes:
+    name: '<kind>/<what>', its name in the log; 'loss/depth', 'alignment/depth'.
+    fn: (output, teachers, batch, extras, *, axis_name) -> float32 scalar.
+      `output` holds the predictions and the heads' features of `tasks` alone,
+      and all features of the backbone; `teachers` is {name: Output}, of frozen
+      and of live networks; `extras` is {name: variables} of the extra networks.
+      Where devices are mapped the result is this device's share, whose sum over
+      `axis_name` is the loss (`masked_mean` takes care of it).
+    tasks: whose predictions and heads' features it reads.
+    objective: the objective that it is part of; None for a term that is added
+      as it is. A task's name, or 'alignment/<name>'.
+    weight: factor on it, lambda.
+    labeled: batch -> bool scalar, whether the batch (of this device) has what
+      the term is about; None for always. An objective none of whose terms has
+      anything in the global batch is left out of the balancing.
+  """
+
+  name: str
+  fn: Callable[..., jax.Array]
+  tasks: tuple[str, ...] = ()
+  objective: str | None = None
+  weight: float = 1.0
+  labeled: Callable[[Batch], jax.Array] | None = None
 
 
-def objective_names(
-  tasks: Sequence[str], *, distilled: bool, mode: str
-) -> tuple[str, ...]:
-  """The objectives of a stage.
+class ExtraNetwork(NamedTuple):
+  """A network with an optimizer of its own, beside the one that is trained.
+
+  Adaptors, mapping networks of consistency terms, live teachers: their
+  variables live in the training state and are never part of the result.
+
+  Attributes:
+    init: (key, output) -> variables, {'params': ...} and other collections,
+      where `output` is that of the trained network, shapes [1 h w c].
+    tx: optimizer of its parameters.
+    apply: (variables, image, *, key) -> (Output, updated collections), for one
+      that teaches: terms find its output among the teachers, and a gradient
+      flows into it where they let it. None for one that terms apply themselves.
+  """
+
+  init: Callable[..., Any]
+  tx: Any
+  apply: Callable[..., tuple[Output, Any]] | None = None
+
+
+def task_terms(tasks: Mapping[str, Task]) -> tuple[LossTerm, ...]:
+  """The mean loss of every task over its labeled pixels, 0 without any."""
+  return tuple(_task_term(name, task) for name, task in tasks.items())
+
+
+def _task_term(name: str, task: Task) -> LossTerm:
+  def loss(output, teachers, batch, extras, *, axis_name=None):
+    del teachers, extras
+    return masked_mean(
+      task.loss(output.predictions[name], batch[name]),
+      task.valid(batch[name]),
+      axis_name=axis_name,
+    )
+
+  return LossTerm(
+    name=metric_keys.key(metric_keys.TASK_LOSS, name),
+    fn=loss,
+    tasks=(name,),
+    objective=name,
+    labeled=lambda batch: jnp.any(task.valid(batch[name])),
+  )
+
+
+def alignment_terms(
+  adaptors: Adaptors,
+  weights: Mapping[str, float],
+  loss: KDLoss,
+  *,
+  placement: str = 'outside',
+  head_taps: Sequence[str] = (),
+) -> tuple[LossTerm, ...]:
+  """The distillation of every alignment, summed over its pairs of taps.
 
   Args:
-    tasks: the stage's tasks.
-    distilled: whether there are alignment losses.
-    mode: of `MODES`.
+    adaptors: the module whose parameters are the extra network `ADAPTORS`.
+    weights: alignment -> lambda.
+    loss: compares an adapted feature with the teacher's.
+    placement: of `PLACEMENTS`.
+    head_taps: the student's features that are computed by heads.
 
   Raises:
-    InputError: unknown mode.
+    InputError: unknown placement.
   """
-  if mode not in MODES:
+  if placement not in PLACEMENTS:
     raise InputError(
-      expected=f'one of {", ".join(MODES)}',
-      found=repr(mode),
-      where='config.balancing.distillation',
+      expected=f'one of {", ".join(PLACEMENTS)}',
+      found=repr(placement),
+      argument='placement',
       do="'outside' is the paper's",
     )
-  own = map(alignment_name, tasks) if distilled and mode == 'objective' else ()
-  return (*tasks, *own)
+  return tuple(
+    _alignment_term(
+      name,
+      adaptors.only(name),
+      float(weights[name]),
+      loss,
+      placement,
+      head_taps,
+    )
+    for name in adaptors.alignments
+  )
 
 
-def owner(task: str, *, mode: str) -> str | None:
-  """The objective that a task's alignment is part of; None for outside."""
-  return {
-    'outside': None,
-    'task': task,
-    'objective': alignment_name(task),
-  }[mode]
+def _alignment_term(name, adaptors, weight, loss, placement, head_taps):
+  alignment = adaptors.alignments[name]
+  task = alignment.task
+
+  def align(output, teachers, batch, extras, *, axis_name=None):
+    del batch
+    adapted = adaptors.apply(extras[ADAPTORS], output.features)[name]
+    wanted = taps_of(teachers[alignment.teacher].features, task)
+    return sum(
+      loss(
+        feature,
+        jax.lax.stop_gradient(wanted[pair.teacher]),
+        None,
+        axis_name=axis_name,
+      )
+      for pair, feature in adapted.items()
+    )
+
+  of_heads = taps_of({tap: tap for tap in head_taps}, task).values()
+  seen = {tap.partition('/')[0] for tap in of_heads}
+  reads_head = any(pair.student in seen for pair in alignment.channels)
+  return LossTerm(
+    name=metric_keys.alignment(name),
+    fn=align,
+    tasks=(task,) if reads_head else (),
+    objective={
+      'outside': None,
+      'task': task or None,
+      'objective': metric_keys.alignment(name),
+    }[placement],
+    weight=weight,
+  )
 
 
-def make_objectives(
-  losses: Mapping[str, jax.Array],
-  alignment: Mapping[str, jax.Array],
-  *,
-  mode: str,
-) -> tuple[dict[str, jax.Array], jax.Array]:
-  """Sorts losses into objectives and what is added outside.
+def objectives(terms: Sequence[LossTerm]) -> tuple[str, ...]:
+  """The objectives of the terms, each once, in their order."""
+  names = (term.objective for term in terms)
+  return tuple(dict.fromkeys(n for n in names if n is not None))
 
-  Args:
-    losses: task -> loss.
-    alignment: task -> lambda_t l^d_t; {} without teachers.
-    mode: of `MODES`.
 
-  Returns:
-    objective -> loss, and the sum of the rest.
+def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
+  """Checks that terms fit together and to the tasks of a network.
+
+  Raises:
+    InputError: two have one name, one reads a task that the network does not
+      have, or an objective has a name that the log could not tell from others.
   """
-  objectives, outside = dict(losses), jnp.zeros(())
-  for task, x in alignment.items():
-    name = owner(task, mode=mode)
-    if name is None:
-      outside += x
+  names = [term.name for term in terms]
+  for term in terms:
+    unknown = [t for t in term.tasks if t not in tasks]
+    objective = metric_keys.task_of(term.objective or '')
+    if names.count(term.name) > 1:
+      problem = ('terms of different names', f'{term.name} twice')
+    elif unknown:
+      problem = (
+        f'terms that read tasks of the network: {", ".join(tasks)}',
+        f'{term.name}, which reads {", ".join(unknown)}',
+      )
+    elif '/' in objective:
+      problem = (
+        "objectives without '/', but for 'alignment/<name>'",
+        f'{term.objective} of {term.name}',
+      )
     else:
-      objectives[name] = objectives.get(name, 0) + x
-  return objectives, outside
+      continue
+    expected, found = problem
+    raise InputError(
+      expected=expected, found=found, argument='terms', do='correct the term'
+    )
 
 
 def present_objectives(
-  names: Sequence[str],
-  batch: Mapping[str, jax.Array],
-  tasks: Mapping[str, Task],
-  *,
-  distilled: bool,
-  mode: str,
-  axis_name: str | None = None,
+  terms: Sequence[LossTerm], batch: Batch, *, axis_name: str | None = None
 ) -> dict[str, jax.Array]:
-  """Which objectives the global batch has anything for, bool scalars.
+  """Which objectives the global batch has anything for, bool scalars."""
+  known = {
+    name: jnp.stack(
+      [
+        jnp.ones((), bool) if term.labeled is None else term.labeled(batch)
+        for term in terms
+        if term.objective == name
+      ]
+    )
+    for name in objectives(terms)
+  }
+  there = {
+    name: jnp.any(flags).astype(jnp.int32) for name, flags in known.items()
+  }
+  if axis_name is not None:
+    there = jax.lax.pmax(there, axis_name)
+  return {name: flag > 0 for name, flag in there.items()}
 
-  A task is there when a pixel of it is labeled; an alignment always is, since
-  it needs no label.
 
-  Args:
-    names: the objectives.
-    batch: task -> label.
-    tasks: the tasks.
-    distilled: whether there are alignment losses.
-    mode: of `MODES`.
-    axis_name: the mapped device axis, if any.
-  """
-  known = labeled(batch, tasks, axis_name=axis_name)
-  always = jnp.ones(())
-  if distilled and mode == 'task':
-    known = {}
-  return {n: known.get(f'labeled/{n}', always) > 0 for n in names}
-
-
-def labeled(
-  batch: Mapping[str, jax.Array],
-  tasks: Mapping[str, Task],
-  *,
-  axis_name: str | None = None,
+def labeled_flags(
+  terms: Sequence[LossTerm], batch: Batch, *, axis_name: str | None = None
 ) -> dict[str, jax.Array]:
   """Whether the global batch has any label of a task, as 'labeled/<task>'.
 
   A mean loss of 0 is no news of a task without labels. Float32, 0 or 1.
   """
   known = {
-    f'labeled/{name}': jnp.any(task.valid(batch[name])).astype(jnp.float32)
-    for name, task in tasks.items()
+    metric_keys.key(
+      metric_keys.LABELED, *metric_keys.objectives_of(term.name)
+    ): term.labeled(batch).astype(jnp.float32)
+    for term in terms
+    if term.labeled is not None
+    and metric_keys.kind_of(term.name) == metric_keys.TASK_LOSS
   }
   return known if axis_name is None else jax.lax.pmax(known, axis_name)

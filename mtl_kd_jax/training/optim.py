@@ -1,4 +1,4 @@
-"""Schedules and optax chains; the adaptors' own optimizer."""
+"""Schedules and optax chains."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import optax
 
 from mtl_kd_jax.errors import InputError
 
-ADAPTORS = 'adaptors'  # the key of the adaptors in a student's params
+SCHEDULES = ('constant', 'step', 'cosine')
 
 
 def make_schedule(
@@ -15,22 +15,20 @@ def make_schedule(
   *,
   steps_per_epoch: int,
   epochs: int,
-  step_epochs: int,
-  step_factor: float,
-  where: str = 'config.optim',
+  decay_every_epochs: int = 100,
+  decay_rate: float = 0.5,
 ) -> Callable[[int], float]:
   """Makes a learning-rate schedule, step -> learning rate.
 
   Args:
-    name: 'constant'; 'step', times `step_factor` after every `step_epochs`
-      whole epochs (PyTorch's StepLR, stepped at the end of an epoch); or
-      'cosine', from `learning_rate` to 0 over the run.
+    name: 'constant'; 'step', times `decay_rate` after every
+      `decay_every_epochs` whole epochs (PyTorch's StepLR, stepped at the end of
+      an epoch); or 'cosine', from `learning_rate` to 0 over the run.
     learning_rate: the initial one.
     steps_per_epoch: optimizer steps in an epoch.
     epochs: length of the run.
-    step_epochs: see 'step'.
-    step_factor: see 'step'.
-    where: the config's part with the name, for messages.
+    decay_every_epochs: see 'step'.
+    decay_rate: see 'step'.
 
   Raises:
     InputError: unknown name.
@@ -40,14 +38,14 @@ def make_schedule(
   if name == 'step':
     # In whole numbers: optax's staircase divides floats, and compiled it can
     # come out one step late.
-    period = step_epochs * steps_per_epoch
-    return lambda step: learning_rate * step_factor ** (step // period)
+    period = decay_every_epochs * steps_per_epoch
+    return lambda step: learning_rate * decay_rate ** (step // period)
   if name == 'cosine':
     return optax.cosine_decay_schedule(learning_rate, epochs * steps_per_epoch)
   raise InputError(
-    expected='a known schedule: constant, step, cosine',
+    expected=f'a known schedule: {", ".join(SCHEDULES)}',
     found=repr(name),
-    where=f'{where}.schedule',
+    argument='schedule',
     do='correct the name',
   )
 
@@ -63,14 +61,3 @@ def make_adam(
   if weight_decay == 0:
     return adam
   return optax.chain(optax.add_decayed_weights(weight_decay), adam)
-
-
-def make_student_optimizer(
-  network: optax.GradientTransformation, adaptors: optax.GradientTransformation
-) -> optax.GradientTransformation:
-  """Routes the adaptors' parameters to their own optimizer."""
-
-  def labels(params):
-    return {key: 'adaptors' if key == ADAPTORS else 'network' for key in params}
-
-  return optax.partition({'network': network, 'adaptors': adaptors}, labels)

@@ -7,15 +7,6 @@ from flax import struct
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
-
-from mtl_kd_jax.balancing import Balancer, GradientBalancer
-from mtl_kd_jax.distillation.alignment import Distillation
-from mtl_kd_jax.models.network import Output
-from mtl_kd_jax.training.loss_terms import objective_names
-from mtl_kd_jax.training.optim import ADAPTORS
-
-BACKBONE = 'backbone'  # the key of the backbone in a network's variables
 
 
 @struct.dataclass
@@ -24,68 +15,30 @@ class TrainState:
 
   Attributes:
     step: int32 scalar, number of optimizer steps taken.
-    params: the network's parameters; a distilled student's adaptors stand
-      among them under the key 'adaptors'.
-    batch_stats: BatchNorm's running means and variances.
-    opt_state: the optimizer's state.
+    params: the network's parameters.
+    collections: the network's other variables, e.g. {'batch_stats': ...}; {}
+      for a network that has none.
+    extras: name -> variables {'params', ...} of the extra networks, such as
+      adaptors (loss_terms.py). Never part of the trained network.
+    opt_state: 'network' and the names of the extra networks -> state of the
+      optimizer.
     balancer_state: the balancer's state.
   """
 
   step: jax.Array
   params: Any
-  batch_stats: Any
+  collections: Any
+  extras: Any
   opt_state: Any
   balancer_state: Any
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What the network is applied with; without the adaptors."""
-    return {
-      'params': network_params(self.params),
-      'batch_stats': self.batch_stats,
-    }
+    """What the network is applied with."""
+    return {'params': self.params, **self.collections}
 
 
-def network_params(params: Mapping[str, Any]) -> dict[str, Any]:
-  """The parameters that are part of the network: all but the adaptors."""
-  return {key: p for key, p in params.items() if key != ADAPTORS}
-
-
-def network_shapes(
-  network: nn.Module, image_size: tuple[int, int]
-) -> tuple[Output, dict[str, Any]]:
-  """The shapes of a network's output and variables, without computing any.
-
-  Args:
-    network: the network.
-    image_size: (height, width) in pixels, of one image.
-  """
-  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-  return jax.eval_shape(
-    lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
-  )
-
-
-def backbone_taps(
-  network: nn.Module, image_size: tuple[int, int]
-) -> tuple[str, ...]:
-  """The names of what the backbone computes, for all tasks or for one."""
-  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-  features, _ = jax.eval_shape(
-    lambda x: network.backbone.init_with_output(
-      jax.random.key(0), x, tasks=tuple(network.channels), train=False
-    ),
-    image,
-  )
-  return tuple(features)
-
-
-def feature_shapes(
-  network: nn.Module, image_size: tuple[int, int]
-) -> dict[str, tuple[int, ...]]:
-  """The shapes [1 h w c] of a network's features, without computing any."""
-  output, _ = network_shapes(network, image_size)
-  return {tap: x.shape for tap, x in output.features.items()}
+NETWORK = 'network'  # the key of the network's optimizer
 
 
 def init_state(
@@ -93,10 +46,9 @@ def init_state(
   *,
   network: nn.Module,
   image_size: tuple[int, int],
-  balancer: Balancer | GradientBalancer,
-  tx: optax.GradientTransformation,
-  distillation: Distillation | None = None,
-  mode: str = 'outside',
+  tx: Any,
+  init_balancer: Any,
+  extras: Mapping[str, Any] | None = None,
   pretrained: Mapping[str, Any] | None = None,
 ) -> TrainState:
   """Draws the initial state of a stage.
@@ -105,44 +57,28 @@ def init_state(
     key: PRNG key; with the same key a student and its baseline begin alike.
     network: the stage's network.
     image_size: (height, width) in pixels.
-    balancer: the stage's balancer.
-    tx: the stage's optimizer.
-    distillation: adds adaptors to the parameters, when there are teachers.
-    mode: how alignment losses enter the balancing (objectives.py).
-    pretrained: {'params', 'batch_stats'} of the backbone, to begin with in
-      place of what is drawn.
+    tx: optimizer of the network.
+    init_balancer: (state without the balancer's) -> the balancer's state.
+    extras: the extra networks.
+    pretrained: variables of the network's parts, {'params': {'backbone': ...},
+      ...}, in place of what is drawn.
   """
   image = jnp.zeros((1, *image_size, 3), jnp.float32)
   output, variables = network.init_with_output(key, image, train=False)
-  params = dict(variables['params'])
-  batch_stats = dict(variables['batch_stats'])
-  if pretrained is not None:
-    params[BACKBONE] = pretrained['params']
-    batch_stats[BACKBONE] = pretrained['batch_stats']
-  if distillation is not None:
-    adaptors = distillation.adaptors.init(
-      jax.random.fold_in(key, 1), output.features
-    )
-    params[ADAPTORS] = adaptors['params']
-  names = objective_names(
-    tuple(network.channels), distilled=distillation is not None, mode=mode
-  )
-  return TrainState(
+  variables = {kind: dict(tree) for kind, tree in variables.items()}
+  for kind, parts in (pretrained or {}).items():
+    variables[kind] |= parts
+  params = variables.pop('params')
+  extra_variables, opt_state = {}, {NETWORK: tx.init(params)}
+  for i, (name, extra) in enumerate(sorted((extras or {}).items()), start=1):
+    extra_variables[name] = extra.init(jax.random.fold_in(key, i), output)
+    opt_state[name] = extra.tx.init(extra_variables[name]['params'])
+  state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    batch_stats=batch_stats,
-    opt_state=tx.init(params),
-    # Like the gradients that it will combine, for rules that remember them.
-    balancer_state=balancer.init(
-      names, dict.fromkeys(names, combined_params(params, balancer))
-    ),
+    collections=variables,
+    extras=extra_variables,
+    opt_state=opt_state,
+    balancer_state=(),
   )
-
-
-def combined_params(
-  params: Mapping[str, Any], balancer: Balancer | GradientBalancer
-) -> Any:
-  """The parameters whose gradients a balancer combines."""
-  if isinstance(balancer, GradientBalancer) and balancer.all_parameters:
-    return params
-  return params[BACKBONE]
+  return state.replace(balancer_state=init_balancer(state))

@@ -6,7 +6,7 @@ and `axis_name` names the axis: losses are then shares whose sum over devices is
 the mean over the global batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,180 +14,132 @@ import jax
 import optax
 
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
-from mtl_kd_jax.distillation.alignment import Distillation
-from mtl_kd_jax.tasks.base import Statistics, Task, masked_mean
-from mtl_kd_jax.training.gradients import StepGradient, step_gradient
+from mtl_kd_jax.distillation import Teacher
+from mtl_kd_jax.models.network import Network
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.tasks.base import Statistics, Task
+from mtl_kd_jax.training.forward import run_forward
+from mtl_kd_jax.training.gradients import combined_gradient, weighted_gradient
 from mtl_kd_jax.training.loss_terms import (
-  labeled,
-  make_objectives,
+  ExtraNetwork,
+  LossTerm,
   present_objectives,
 )
-from mtl_kd_jax.training.optim import ADAPTORS
-from mtl_kd_jax.training.state import TrainState, network_params
+from mtl_kd_jax.training.state import NETWORK, TrainState
 
 Batch = Mapping[str, jax.Array]
 
 
 def train_step(
   state: TrainState,
-  teachers: Mapping[str, Any],
+  frozen: Mapping[str, Any],
   batch: Batch,
   *,
-  network: nn.Module,
-  tasks: Mapping[str, Task],
-  balancer: Balancer | GradientBalancer,
+  network: Network,
+  terms: Sequence[LossTerm],
   tx: optax.GradientTransformation,
+  balancer: Balancer | GradientBalancer,
   seed: int,
-  distillation: Distillation | None = None,
-  level: str = 'parameters',
-  mode: str = 'outside',
+  teachers: Mapping[str, Teacher] | None = None,
+  extras: Mapping[str, ExtraNetwork] | None = None,
+  grad_wrt: str = 'parameters',
   axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one optimizer step.
 
-  It descends on L = sum_t w_t L_t + sum_t lambda_t l^d_t (Li & Bilen 2020),
-  where the balancer gives w_t, or combines the gradients of the tasks. Without
-  teachers it is plain single-task or multi-task training.
+  It descends on the sum of the terms, of which those with an objective are
+  balanced (loss_terms.py). The method of Li & Bilen (2020) is one instance, and
+  plain single-task or multi-task training another.
 
   Args:
     state: the stage's state.
-    teachers: task -> frozen variables of its teacher; {} for no distillation.
+    frozen: teacher -> its variables, which never change.
     batch: 'image' float32 [b h w 3], and a label per task (datasets/base.py).
     network: the stage's network.
-    tasks: the tasks it is trained on.
-    balancer: gives the weights w_t, or the direction.
-    tx: the optimizer.
+    terms: what it descends on.
+    tx: optimizer of the network.
+    balancer: gives weights of objectives, or combines their gradients.
     seed: of the run; the step's random key is folded from it.
-    distillation: how teachers are asked; needed when `teachers` is not empty.
-    level: what a gradient balancer combines: gradients with respect to the
+    teachers: name -> frozen network.
+    extras: name -> network with an optimizer of its own, trained along.
+    grad_wrt: what a gradient balancer combines: gradients with respect to the
       backbone's 'parameters', or to its 'features'.
-    mode: how alignment losses enter (objectives.py); 'outside' is the paper's.
     axis_name: the mapped device axis, if any.
 
   Returns:
-    The next state, and float32 scalars by name: 'loss/<task>',
-    'labeled/<task>' (1 if the batch has any label of the task, else 0),
-    'alignment/<task>', 'loss' (the sum L), 'gradient_norm' and
-    'weight/<objective>'. Of a gradient balancer also 'norm/<objective>',
-    'cosine/<objective>/<objective>' and 'conflict/...' (1 where that is below
-    0), of what it combined; and 'combined', 0 in a step that reuses weights,
-    in which they are without meaning.
+    The next state, and float32 scalars by name (runtime/metric_keys.py): every
+    term without its weight, their sum 'loss', 'gradient_norm', 'weight/...'
+    and 'labeled/...'; of a gradient balancer also 'norm/...', 'cosine/...' and
+    'conflict/...' of what it combined, and 'combined', 0 in a step that reuses
+    weights, in which they are without meaning.
   """
-  asked = distillation.ask(teachers, batch['image']) if teachers else None
-  how = {
-    'network': network,
-    'tasks': tasks,
-    'balancer': balancer,
-    'key': jax.random.fold_in(jax.random.key(seed), state.step),
-    'distillation': distillation,
-    'mode': mode,
-    'axis_name': axis_name,
-  }
+  extras = extras or {}
+  key = jax.random.fold_in(jax.random.key(seed), state.step)
+  outputs = teacher_outputs(teachers, frozen, batch['image'], key)
+  parts = {'network': network, 'terms': terms, 'extras': extras}
+  parts |= {'axis_name': axis_name}
+  # --- Gradient ---------------------------------------------------------------
   if isinstance(balancer, GradientBalancer):
-    found = step_gradient(state, asked, batch, level=level, **how)
-  else:
-    found = _weighted_gradient(state, asked, batch, **how)
-  updates, opt_state = tx.update(found.gradient, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  balancer_state = found.balancer_state
-  if not isinstance(balancer, GradientBalancer) and balancer.observe:
-    balancer_state = _observe(params, state, asked, batch, found, **how)
-  next_state = TrainState(
-    step=state.step + 1,
-    params=params,
-    batch_stats=found.batch_stats,
-    opt_state=opt_state,
-    balancer_state=balancer_state,
-  )
-  norm = optax.tree.norm(found.gradient)
-  return next_state, found.losses | {'gradient_norm': norm}
-
-
-def _weighted_gradient(
-  state, asked, batch, *, balancer, key, axis_name, mode, tasks, **parts
-) -> StepGradient:
-  """One backward pass of the weighted sum of the objectives."""
-
-  def objective(params):
-    named, objectives, outside, batch_stats = _losses(
-      params,
+    found = combined_gradient(
       state,
-      asked,
+      outputs,
       batch,
-      tasks=tasks,
-      mode=mode,
-      axis_name=axis_name,
+      balancer=balancer,
+      key=key,
+      grad_wrt=grad_wrt,
       **parts,
     )
-    weights, balancer_state = balancer.update(
-      jax.lax.stop_gradient(_total(objectives, axis_name)),
-      state.balancer_state,
-      key,
-      present=present_objectives(
-        tuple(objectives),
-        batch,
-        tasks,
-        distilled=asked is not None,
-        mode=mode,
-        axis_name=axis_name,
-      ),
+  else:
+    found = weighted_gradient(
+      state, outputs, batch, balancer=balancer, key=key, **parts
     )
-    loss = sum(weights[n] * x for n, x in objectives.items()) + outside
-    return loss, (named | {'loss': loss}, weights, batch_stats, balancer_state)
-
-  gradients, (losses, weights, batch_stats, balancer_state) = jax.grad(
-    objective, has_aux=True
-  )(state.params)
-  # Shares add up, so gradients are summed over devices and never averaged.
-  gradients, losses = _total((gradients, losses), axis_name)
-  losses |= {f'weight/{n}': w for n, w in weights.items()}
-  losses |= labeled(batch, tasks, axis_name=axis_name)
-  return StepGradient(gradients, losses, batch_stats, balancer_state)
-
-
-def _losses(
-  params, state, asked, batch, *, network, tasks, distillation, mode, axis_name
-):
-  """All losses by name, the objectives, the rest, BatchNorm's statistics."""
-  output, updated = network.apply(
-    {'params': network_params(params), 'batch_stats': state.batch_stats},
-    batch['image'],
-    train=True,
-    mutable=['batch_stats'],
+  # --- Update -----------------------------------------------------------------
+  params, opt_states = {}, {}
+  params[NETWORK], opt_states[NETWORK] = _updated(
+    tx, found.params, state.opt_state[NETWORK], state.params
   )
-  losses = task_losses(output.predictions, batch, tasks, axis_name=axis_name)
-  alignment, scaled = {}, {}
-  if asked is not None:
-    alignment = distillation.losses(
-      params[ADAPTORS], output.features, asked, axis_name=axis_name
+  extra_variables = {}
+  for name, extra in extras.items():
+    variables = state.extras[name]
+    moved, opt_states[name] = _updated(
+      extra.tx, found.extras[name], state.opt_state[name], variables['params']
     )
-    scaled = {t: distillation.weights[t] * x for t, x in alignment.items()}
-  objectives, outside = make_objectives(losses, scaled, mode=mode)
-  named = {f'loss/{t}': x for t, x in losses.items()}
-  named |= {f'alignment/{t}': x for t, x in alignment.items()}
-  return named, objectives, outside, updated['batch_stats']
+    updated = found.extra_collections.get(name, {})
+    extra_variables[name] = {**variables, **updated, 'params': moved}
+  next_state = TrainState(
+    step=state.step + 1,
+    params=params[NETWORK],
+    collections=found.collections,
+    extras=extra_variables,
+    opt_state=opt_states,
+    balancer_state=found.balancer_state,
+  )
+  # --- What the balancer learns from the losses after the step ----------------
+  if isinstance(balancer, Balancer) and balancer.observe is not None:
+    before = state.replace(params=next_state.params, extras=extra_variables)
+    after = run_forward(before, outputs, batch, key=key, **parts)
+    next_state = next_state.replace(
+      balancer_state=balancer.observe(
+        after.objectives(lambda tree: _total(tree, axis_name)),
+        found.balancer_state,
+        present=present_objectives(terms, batch, axis_name=axis_name),
+      )
+    )
+  norm = optax.tree.norm((found.params, found.extras))
+  return next_state, found.measured | {metric_keys.GRADIENT_NORM: norm}
 
 
-def _observe(
-  params, state, asked, batch, found, *, balancer, key, axis_name, **parts
-):
-  """Shows a balancer the losses of the same batch after the step."""
-  del key
-  _, objectives, _, _ = _losses(
-    params, state, asked, batch, axis_name=axis_name, **parts
-  )
-  return balancer.observe(
-    _total(objectives, axis_name),
-    found.balancer_state,
-    present=present_objectives(
-      tuple(objectives),
-      batch,
-      parts['tasks'],
-      distilled=asked is not None,
-      mode=parts['mode'],
-      axis_name=axis_name,
-    ),
-  )
+def teacher_outputs(
+  teachers: Mapping[str, Teacher] | None,
+  frozen: Mapping[str, Any],
+  image: jax.Array,
+  key: jax.Array | None = None,
+) -> dict[str, Any]:
+  """Teacher -> `Output` of a batch [b h w 3]."""
+  return {
+    name: teacher.outputs(frozen[name], image, key=key)
+    for name, teacher in (teachers or {}).items()
+  }
 
 
 def eval_step(
@@ -201,7 +153,7 @@ def eval_step(
   """Predicts one batch and sums up how well.
 
   Args:
-    variables: {'params', 'batch_stats'} of the network.
+    variables: 'params' and the other collections of the network.
     batch: as in `train_step`.
     network: the network.
     tasks: the tasks to score.
@@ -220,29 +172,9 @@ def eval_step(
   return _total(statistics, axis_name), output.predictions
 
 
-def task_losses(
-  predictions: Mapping[str, jax.Array],
-  batch: Batch,
-  tasks: Mapping[str, Task],
-  *,
-  axis_name: str | None = None,
-) -> dict[str, jax.Array]:
-  """The mean loss of every task over its labeled pixels, 0 without any.
-
-  Args:
-    predictions: task -> float [b h w c].
-    batch: task -> label (datasets/base.py).
-    tasks: the tasks.
-    axis_name: the mapped device axis; the losses are then shares.
-  """
-  return {
-    name: masked_mean(
-      task.loss(predictions[name], batch[name]),
-      task.valid(batch[name]),
-      axis_name=axis_name,
-    )
-    for name, task in tasks.items()
-  }
+def _updated(tx, gradient, opt_state, params):
+  updates, opt_state = tx.update(gradient, opt_state, params)
+  return optax.apply_updates(params, updates), opt_state
 
 
 def _total(tree, axis_name):

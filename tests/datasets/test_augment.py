@@ -28,7 +28,7 @@ def plane_depth(y, x, *, normal=NORMAL, offset=OFFSET, focal, center):
 
 
 def render_plane(*, normal=NORMAL, offset=OFFSET, focal=FOCAL, center=CENTER):
-  """A sample of the plane; image and classes carry a pattern of their own."""
+  """A sample of the plane; image and classes are random."""
   y, x = np.mgrid[:H, :W].astype(float)
   depth = plane_depth(
     y, x, normal=normal, offset=offset, focal=focal, center=center
@@ -44,7 +44,7 @@ def render_plane(*, normal=NORMAL, offset=OFFSET, focal=FOCAL, center=CENTER):
 
 
 def with_holes(sample):
-  """The sample with the same tenth of the pixels missing in every label."""
+  """The sample with a tenth of the pixels missing, the same in all labels."""
   holes = np.random.default_rng(4).random((H, W)) < 0.1
   holey = {k: v.copy() for k, v in sample.items()}
   for task, label in LABELS.items():
@@ -53,21 +53,21 @@ def with_holes(sample):
 
 
 def source_positions(scale, corner):
-  """Where, in the source, the centers of the zoomed pixels lie."""
+  """Positions in the source of the centers of the zoomed pixels."""
   y = (np.arange(H) + 0.5) / scale + corner[0] - 0.5
   x = (np.arange(W) + 0.5) / scale + corner[1] - 0.5
   return y, x
 
 
 def source_pixels(scale, corner):
-  """The pixels whose squares hold those centers, one at a time."""
+  """The pixels that contain those centers, computed one at a time."""
   y, x = source_positions(scale, corner)
   rows = [min(max(int(np.floor(p + 0.5)), 0), H - 1) for p in y]
   columns = [min(max(int(np.floor(p + 0.5)), 0), W - 1) for p in x]
   return rows, columns
 
 
-# (scale, corner); no corner puts a center on a border between two pixels.
+# (scale, corner); no center is on a border between two pixels.
 ZOOMS = [
   (1.2, (0.0, 0.0)),
   (1.2, (2.3, 4.7)),
@@ -79,9 +79,7 @@ all_zooms = pytest.mark.parametrize('scale, corner', ZOOMS)
 
 
 @all_zooms
-def test_depth_is_the_planes_at_the_source_pixel_divided_by_the_zoom(
-  scale, corner
-):
+def test_depth_is_that_of_the_source_pixel_divided_by_the_zoom(scale, corner):
   sample = render_plane()
   zoomed = zoom(sample, scale, corner, labels=LABELS)
   rows, columns = source_pixels(scale, corner)
@@ -95,16 +93,16 @@ def test_depth_is_the_planes_at_the_source_pixel_divided_by_the_zoom(
 
 
 @all_zooms
-def test_zoom_is_the_smaller_scene_seen_through_a_longer_lens(scale, corner):
+def test_zoom_is_a_smaller_scene_with_a_longer_focal_length(scale, corner):
   sample = render_plane()
   zoomed = zoom(sample, scale, corner, labels=LABELS)
-  # The same rays: focal length times `scale`, the center where they put it.
+  # The same rays, with `scale` times the focal length.
   center = scale * (np.array(CENTER) + 0.5 - corner) - 0.5
   lens = {'focal': scale * FOCAL, 'center': center}
   small = {'offset': OFFSET / scale}
   expected = render_plane(**small, **lens)
-  # Labels are of the nearest source pixel: up to half a source pixel, that is
-  # scale / 2 of a zoomed one, away.
+  # Labels are those of the nearest source pixel, up to half a source pixel
+  # away, which is scale / 2 zoomed pixels.
   y, x = np.mgrid[:H, :W].astype(float)
   reach = scale / 2 + 1e-6
   corners = [
@@ -116,7 +114,7 @@ def test_zoom_is_the_smaller_scene_seen_through_a_longer_lens(scale, corner):
   depth = zoomed['depth'][..., 0].astype(float)
   assert (low * (1 - 1e-6) <= depth).all()
   assert (depth <= high * (1 + 1e-6)).all()
-  # The bounds are narrow enough to tell a wrong factor.
+  # The bounds are tight enough to detect a wrong factor.
   assert (high < low * 1.15).all()
   np.testing.assert_array_equal(zoomed['normals'], expected['normals'])
 
@@ -130,10 +128,8 @@ def random_plane(seed):
 
 @pytest.mark.parametrize('seed', range(8))
 @pytest.mark.parametrize('scale', [3, 5])
-def test_an_odd_zoom_has_the_exact_plane_where_centers_stay_centers(
-  seed, scale
-):
-  # Of `scale` pixels the middle one has its center where the source pixel has.
+def test_an_odd_zoom_is_exact_at_pixels_whose_centers_coincide(seed, scale):
+  # The center of every `scale`-th pixel is that of a source pixel.
   normal, offset = random_plane(seed)
   rng = np.random.default_rng(seed)
   corner = rng.integers(0, (H - H // scale, W - W // scale))
@@ -154,17 +150,17 @@ def test_an_odd_zoom_has_the_exact_plane_where_centers_stay_centers(
 
 
 @pytest.mark.parametrize('seed', range(12))
-def test_augment_gives_the_exact_plane_of_the_pixel_that_it_took(seed):
+def test_augmented_labels_are_exact_at_the_source_pixel(seed):
   normal, offset = random_plane(seed)
   sample = render_plane(normal=normal, offset=offset)
-  # Bilinear resampling gives a ramp of coordinates back exactly.
+  # Bilinear interpolation of a ramp of coordinates is exact.
   y, x = np.mgrid[:H, :W].astype(np.float32)
   sample['image'] = np.stack([y, x, x], axis=-1)
   changed = run(sample, seed, scales=(1.0, 1.2, 1.37, 1.5, 2.0))
   y, x = changed['image'][..., 0], changed['image'][..., 1]
   scale = 1 / float(y[H // 2 + 1, 0] - y[H // 2, 0])
   mirrored = x[0, W // 2] > x[0, W // 2 + 1]
-  # A border between two pixels may be rounded either way.
+  # Borders between two pixels may be rounded either way.
   sure = (np.abs(y % 1 - 0.5) > 1e-3) & (np.abs(x % 1 - 0.5) > 1e-3)
   assert sure.mean() > 0.4
   depth = plane_depth(
@@ -189,24 +185,24 @@ def test_augment_gives_the_exact_plane_of_the_pixel_that_it_took(seed):
 
 @all_zooms
 @pytest.mark.parametrize('mirror', [False, True])
-def test_normals_are_still_those_of_the_depth(scale, corner, mirror):
+def test_augmented_normals_agree_with_augmented_depth(scale, corner, mirror):
   changed = zoom(render_plane(), scale, corner, labels=LABELS)
   cy, cx = scale * (np.array(CENTER) + 0.5 - corner) - 0.5
   if mirror:
     changed, cx = flip_horizontally(changed, labels=LABELS), W - 1 - cx
   camera = Camera(scale * FOCAL, scale * FOCAL, cx, cy)
-  # A wide window, for the depth of the nearest pixel goes in small steps.
+  # A wide window, because depth of the nearest pixel has small steps.
   fitted = normals_from_depth(changed['depth'][..., 0], camera, window=15)
   given = fitted.any(axis=-1)
   assert given.mean() > 0.5
   cosine = (fitted * changed['normals'])[given].sum(-1)
   assert np.degrees(np.arccos(cosine.min())) < 6
-  # And not those of the other side, which a forgotten sign would give.
+  # A forgotten sign would give those of the mirrored plane.
   other = (fitted * changed['normals'] * np.float32([-1, 1, 1]))[given].sum(-1)
   assert np.degrees(np.arccos(other.max())) > 30
 
 
-def test_depth_and_disparity_stay_each_others_inverse():
+def test_depth_and_disparity_remain_inverse_to_each_other():
   sample, _ = with_holes(render_plane())
   sample['disparity'] = np.divide(
     1, sample['depth'], out=0 * sample['depth'], where=sample['depth'] > 0
@@ -219,7 +215,7 @@ def test_depth_and_disparity_stay_each_others_inverse():
     np.testing.assert_allclose(depth[known] * disparity[known], 1, rtol=1e-6)
 
 
-def test_mirroring_is_the_mirrored_scene():
+def test_mirroring_gives_the_mirrored_scene():
   mirrored = render_plane(
     normal=NORMAL * [-1, 1, 1], center=(CENTER[0], W - 1 - CENTER[1])
   )
@@ -245,7 +241,7 @@ def test_normals_keep_their_length(scale, corner):
 
 
 @all_zooms
-def test_labels_are_taken_and_never_blended(scale, corner):
+def test_labels_are_selected_and_not_interpolated(scale, corner):
   sample, holes = with_holes(render_plane())
   zoomed = zoom(sample, scale, corner, labels=LABELS)
   pixels = np.ix_(*source_pixels(scale, corner))
@@ -268,7 +264,7 @@ def test_mirroring_keeps_missing_pixels_missing():
 
 
 @all_zooms
-def test_image_is_that_of_pillows_bilinear_resize(scale, corner):
+def test_the_image_agrees_with_pillows_bilinear_resize(scale, corner):
   image = render_plane()['image']
   zoomed = zoom(render_plane(), scale, corner, labels=LABELS)['image']
   top, left = corner
@@ -283,7 +279,7 @@ def test_image_is_that_of_pillows_bilinear_resize(scale, corner):
 
 
 @all_zooms
-def test_image_is_that_of_a_float64_sum(scale, corner):
+def test_the_image_agrees_with_a_float64_sum(scale, corner):
   image = render_plane()['image'].astype(float)
   zoomed = zoom(render_plane(), scale, corner, labels=LABELS)['image']
   weights = []
@@ -334,8 +330,8 @@ def test_augment_is_a_function_of_the_generators_state():
   assert_equal(again, first)
 
 
-def test_augment_draws_equally_many_numbers_whatever_it_does():
-  # Else a sample's crop would depend on whether another one was mirrored.
+def test_augment_always_draws_the_same_number_of_numbers():
+  # Otherwise what follows in the stream would depend on the draw.
   sample = render_plane()
   left = set()
   for scales in ((1.0,), (1.5,)):
@@ -358,10 +354,10 @@ def test_augment_does_not_change_its_input():
   assert_equal(sample, copy)
 
 
-def test_flips_scales_and_corners_are_as_often_and_as_far_as_promised():
+def test_flips_scales_and_corners_have_the_documented_distribution():
   scales = (1.0, 1.2, 1.5)
   sample = render_plane()
-  # Bilinear resampling gives a ramp of coordinates back exactly.
+  # Bilinear interpolation of a ramp of coordinates is exact.
   y, x = np.mgrid[:H, :W].astype(np.float32)
   sample['image'] = np.stack([y, x, x], axis=-1)
   mirrored, drawn, corners = [], [], []
@@ -386,14 +382,14 @@ def test_flips_scales_and_corners_are_as_often_and_as_far_as_promised():
     room = 1 - 1 / scale
     assert (corners[here] > -1e-4).all()
     assert (corners[here] < room + 1e-4).all()
-    # They reach all of it, both ways, and independently of each other.
+    # They cover the whole range in both directions, independently.
     assert (corners[here].min(0) <= 0.05 * room + 1e-4).all()
     assert (corners[here].max(0) >= 0.95 * room - 1e-4).all()
     if scale > 1:
       assert abs(np.corrcoef(corners[here].T)[0, 1]) < 0.3
 
 
-def test_without_flip_nothing_is_ever_mirrored():
+def test_without_flip_nothing_is_mirrored():
   sample = render_plane()
   for seed in range(20):
     rng = np.random.default_rng(seed)

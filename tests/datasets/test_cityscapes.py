@@ -1,4 +1,4 @@
-"""Cityscapes as it is read: classes, colors, and what depth means."""
+"""Samples of Cityscapes: classes, colors, kinds of depth, prepared copies."""
 
 import pickle
 
@@ -25,7 +25,7 @@ OPTIONS = {
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """All archives, and what is prepared from them."""
+  """All archives; copies are prepared beside them."""
   folder = tmp_path_factory.mktemp('cityscapes')
   cityscapes_files.write_zips(folder, cityscapes_files.make_files(size=SIZE))
   return folder
@@ -43,7 +43,7 @@ def first(folder, **options):
   return open_in(folder, **options).source('train')[0]
 
 
-# ---- Pictures and classes ---------------------------------------------------
+# ---- Images and classes ---------------------------------------------------
 
 
 def test_frames_are_those_of_the_archives_in_the_order_of_their_names(folder):
@@ -64,7 +64,7 @@ def test_frames_are_those_of_the_archives_in_the_order_of_their_names(folder):
     np.testing.assert_array_equal(sample['semantic'], ids)
 
 
-def test_a_smaller_size_takes_means_and_middles(folder):
+def test_a_smaller_size_takes_means_and_central_pixels(folder):
   sample = first(folder, image_size=(16, 32))
   mean = FRAME['leftImg8bit'].reshape(16, 4, 32, 4, 3).mean((1, 3)) / 255
   np.testing.assert_allclose(sample['image'], mean, atol=0.51 / 255)
@@ -118,7 +118,7 @@ def test_seven_categories_join_the_nineteen_classes(folder):
 
 
 @pytest.mark.parametrize('classes', [7, 19])
-def test_pictures_of_labels_have_the_official_colors(folder, classes):
+def test_rendered_labels_have_the_official_colors(folder, classes):
   dataset = open_in(folder, classes=classes)
   task = make_tasks(('semantic',), dataset.labels, dataset='cityscapes')
   label = dataset.source('train')[0]['semantic']
@@ -149,7 +149,7 @@ def test_each_kind_of_depth_follows_from_the_raw_numbers(folder):
     np.testing.assert_allclose(sample['depth'][..., 0], expected, rtol=1e-5)
 
 
-def test_a_disparity_of_zero_is_known_only_as_inverse_depth(tmp_path):
+def test_a_disparity_of_zero_is_valid_only_as_inverse_depth(tmp_path):
   files = cityscapes_files.make_files(size=SIZE)
   for name, content in files.items():
     if name.startswith('disparity/'):
@@ -162,7 +162,7 @@ def test_a_disparity_of_zero_is_known_only_as_inverse_depth(tmp_path):
 
 
 def test_depth_is_the_same_in_every_size(tmp_path):
-  # A wall at 20 m: what the size of the picture is must not matter.
+  # A wall at 20 m, whatever the size of the image.
   files = cityscapes_files.make_files(size=SIZE)
   for name, content in files.items():
     if name.startswith('disparity/'):
@@ -181,10 +181,10 @@ def test_depth_is_the_same_in_every_size(tmp_path):
     ('depth', 'm'),
   ],
 )
-def test_the_table_of_metrics_says_the_unit(folder, kind, unit):
+def test_the_table_of_metrics_shows_the_unit(folder, kind, unit):
   for dataset in (
     open_in(folder, depth=kind),
-    cityscapes.preview(**OPTIONS | {'depth': kind}, manual_dir=''),
+    cityscapes.preview(image_size=SIZE, depth=kind),
   ):
     tasks = make_tasks(('depth',), dataset.labels, dataset='cityscapes')
     columns = tasks['depth'].columns
@@ -200,7 +200,7 @@ def copies(folder):
   return {p.name for p in path.iterdir() if p.name[0].isdigit()}
 
 
-def test_a_copy_serves_all_classes_and_kinds_without_the_archives(tmp_path):
+def test_one_copy_serves_all_options_without_the_archives(tmp_path):
   cityscapes_files.write_zips(tmp_path, cityscapes_files.make_files(size=SIZE))
   open_in(tmp_path)
   for path in tmp_path.glob('*.zip'):
@@ -225,7 +225,7 @@ def test_without_the_task_depth_no_disparities_are_needed(tmp_path):
   assert dataset.source('train')[0].keys() == {'image', 'semantic'}
   with pytest.raises(InputError, match='disparity_trainvaltest') as error:
     open_in(tmp_path)
-  for part in ('3.5 GB', "'depth' out of config.tasks", str(tmp_path)):
+  for part in ('3.5 GB', "'depth' out of tasks", str(tmp_path)):
     assert part in str(error.value)
   # With the archive there, the next copy has them; the first one stays.
   cityscapes_files.write_zips(tmp_path, files)
@@ -233,7 +233,7 @@ def test_without_the_task_depth_no_disparities_are_needed(tmp_path):
   assert copies(tmp_path) == {'64x128', '64x128_disparity_camera'}
 
 
-def test_meters_without_a_camera_are_answered_with_what_to_download(tmp_path):
+def test_the_error_for_a_missing_camera_says_what_to_download(tmp_path):
   files = cityscapes_files.make_files(size=SIZE)
   some = {k: x for k, x in files.items() if not k.startswith('camera')}
   cityscapes_files.write_zips(tmp_path, some)
@@ -243,8 +243,8 @@ def test_meters_without_a_camera_are_answered_with_what_to_download(tmp_path):
   for part in (
     'camera_trainvaltest.zip',
     'cityscapes-dataset.com',
-    'config.data.manual_dir',
-    "config.data.cityscapes.depth to 'disparity'",
+    'manual_dir',
+    "depth to 'disparity'",
   ):
     assert part in str(error.value)
   assert copies(tmp_path) == {'64x128_disparity'}
@@ -252,14 +252,14 @@ def test_meters_without_a_camera_are_answered_with_what_to_download(tmp_path):
   assert open_in(tmp_path, depth='depth').labels['depth'].unit == 'm'
 
 
-def test_unpacked_trees_are_read_as_the_archives_are(folder, tmp_path):
+def test_unpacked_folders_are_read_like_archives(folder, tmp_path):
   cityscapes_files.write_tree(tmp_path, cityscapes_files.make_files(size=SIZE))
   sample = first(tmp_path, depth='depth')
   for key, expected in first(folder, depth='depth').items():
     np.testing.assert_array_equal(sample[key], expected)
 
 
-def test_a_folder_without_archives_is_answered_with_where_to_get_them(tmp_path):
+def test_the_error_for_missing_archives_says_where_to_get_them(tmp_path):
   for manual in (tmp_path, tmp_path / 'nowhere'):
     with pytest.raises(InputError) as error:
       open_in(tmp_path, manual_dir=str(manual))
@@ -268,13 +268,14 @@ def test_a_folder_without_archives_is_answered_with_where_to_get_them(tmp_path):
       'gtFine_trainvaltest.zip (241 MB)',
       'disparity_trainvaltest.zip (3.5 GB)',
       'www.cityscapes-dataset.com',
-      '--config.data.manual_dir=',
+      'manual_dir',
       str(manual),
     ):
       assert part in str(error.value), part
   # '' is TFDS's manual directory.
   with pytest.raises(InputError) as error:
     open_in(tmp_path, manual_dir='')
+  assert error.value.argument == 'manual_dir'
   assert str(tmp_path / 'prepared/downloads/manual') in error.value.where
 
 
@@ -288,15 +289,15 @@ def test_a_folder_without_archives_is_answered_with_where_to_get_them(tmp_path):
     ('depth', 'meters'),
   ],
 )
-def test_options_that_cannot_be_used_are_refused(tmp_path, key, value):
-  for function in (open_in, lambda _, **o: cityscapes.preview(**OPTIONS | o)):
+def test_invalid_options_are_errors(tmp_path, key, value):
+  for function in (open_in, lambda _, **o: cityscapes.preview(**o)):
     with pytest.raises(InputError) as error:
       function(tmp_path, **{key: value})
-    assert error.value.where == f'config.data.cityscapes.{key}'
+    assert error.value.argument == key
   assert not any(tmp_path.iterdir())
 
 
-def test_sources_travel_to_worker_processes(folder):
+def test_sources_are_picklable(folder):
   source = open_in(folder, depth='depth').source('train')
   copy = pickle.loads(pickle.dumps(source))
   for key, array in source[2].items():

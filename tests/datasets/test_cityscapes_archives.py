@@ -1,4 +1,4 @@
-"""Spoiled archives are named, and nothing half-prepared is left behind."""
+"""Damaged archives are named, and no partly prepared files remain."""
 
 import io
 import os
@@ -22,12 +22,7 @@ from mtl_kd_jax.datasets.progress import show_progress
 from mtl_kd_jax.errors import InputError
 
 SIZE = (16, 32)
-OPTIONS = {
-  'image_size': (8, 16),
-  'classes': 7,
-  'depth': 'inverse_depth',
-  'tasks': ('semantic', 'depth'),
-}
+OPTIONS = {'image_size': (8, 16)}
 BOCHUM = 'train/bochum/bochum_000000_000313'
 IMAGE = f'leftImg8bit/{BOCHUM}_leftImg8bit.png'
 LABELS = f'gtFine/{BOCHUM}_gtFine_labelIds.png'
@@ -49,13 +44,13 @@ def open_in(folder, progress=silent, **options):
 
 
 def records(folder):
-  """All files of TFDS that are in its directory."""
+  """All files of TFDS in its directory."""
   path = folder / 'prepared'
   return [p for p in path.rglob('*') if 'lock' not in p.name and p.is_file()]
 
 
-def refused(folder, *parts, **options):
-  """The error; it names `parts`, and nothing is left behind."""
+def expect_error(folder, *parts, **options):
+  """The error. It contains `parts`, and no files remain."""
   with pytest.raises(InputError) as error:
     open_in(folder, **options)
   for part in parts:
@@ -66,14 +61,14 @@ def refused(folder, *parts, **options):
 
 
 def changed(content):
-  """A copy of the array with an odd pixel."""
+  """A copy of the array with one pixel of the id 34."""
   return np.where(
     np.arange(content.size).reshape(content.shape) == 9, 34, content
   )
 
 
-# file -> how it is spoiled, and what the message says
-SPOILED = {
+# case -> file, its content -> a damaged one, parts of the message
+DAMAGES = {
   'image of another size': (IMAGE, lambda a: a[:-1], ('16x32', '15x32')),
   'image that is gray': (IMAGE, lambda a: a[..., 0], ('color', "'L'")),
   'image with alpha': (
@@ -101,7 +96,7 @@ SPOILED = {
   'disparity of 8 bit': (
     DISPARITY,
     lambda a: (a >> 8).astype(np.uint8),
-    ('16 bit', 'disparity_trainvaltest.zip'),
+    ('16 bits', 'disparity_trainvaltest.zip'),
   ),
   'disparity of another size': (DISPARITY, lambda a: a[1:], ('15x32',)),
   'camera without a baseline': (
@@ -123,29 +118,29 @@ SPOILED = {
 
 
 @pytest.mark.parametrize('write', ['zips', 'tree'])
-@pytest.mark.parametrize('case', SPOILED)
-def test_a_spoiled_file_is_named(tmp_path, case, write):
-  name, spoil, parts = SPOILED[case]
+@pytest.mark.parametrize('case', DAMAGES)
+def test_a_damaged_file_is_named(tmp_path, case, write):
+  name, damage, parts = DAMAGES[case]
   files = cityscapes_files.make_files(size=SIZE)
   good = files[name]
-  files[name] = spoil(good)
+  files[name] = damage(good)
   getattr(cityscapes_files, f'write_{write}')(tmp_path, files)
-  error = refused(tmp_path, *parts)
+  error = expect_error(tmp_path, *parts)
   assert name in error.where and str(tmp_path) in error.where
-  # Mended, the next run prepares all of it.
+  # Once it is restored, the next run prepares everything.
   files[name] = good
   getattr(cityscapes_files, f'write_{write}')(tmp_path, files)
   assert len(open_in(tmp_path).source('train')) == 3
 
 
 @pytest.mark.parametrize('name', [IMAGE, LABELS, DISPARITY])
-def test_a_truncated_picture_is_named(tmp_path, name):
+def test_a_truncated_image_is_named(tmp_path, name):
   cityscapes_files.write_tree(tmp_path, cityscapes_files.make_files(size=SIZE))
   path = tmp_path / name
   whole = path.read_bytes()
   for length in (0, 20, len(whole) // 2):
     path.write_bytes(whole[:length])
-    assert refused(tmp_path).where == str(path)
+    assert expect_error(tmp_path).where == str(path)
 
 
 @pytest.mark.parametrize('name', [IMAGE, LABELS, DISPARITY, CAMERA])
@@ -154,7 +149,7 @@ def test_a_frame_without_one_of_its_files_is_named(tmp_path, name):
   del files[name]
   cityscapes_files.write_zips(tmp_path, files)
   folder, split = name.split('/')[:2]
-  error = refused(tmp_path, '1 of 3', 'bochum_000000_000313')
+  error = expect_error(tmp_path, '1 of 3', 'bochum_000000_000313')
   assert f'{folder}/{split}' in error.where
   assert f'{folder}_trainvaltest.zip' in error.where
 
@@ -166,7 +161,7 @@ def test_a_truncated_archive_is_named(tmp_path, part, share):
   path = tmp_path / f'{part}_trainvaltest.zip'
   whole = path.read_bytes()
   path.write_bytes(whole[: int(share * len(whole))])
-  error = refused(tmp_path, 'whole zip archive', 'download it again')
+  error = expect_error(tmp_path, 'complete zip archive', 'download it again')
   assert error.where == str(path)
 
 
@@ -177,20 +172,20 @@ def test_damage_inside_an_archive_is_named(tmp_path):
   start = content.index(DISPARITY.encode()) + len(DISPARITY) + 40
   content[start : start + 20] = bytes(20)
   path.write_bytes(content)
-  error = refused(tmp_path, f'download {path.name} again')
+  error = expect_error(tmp_path, f'download {path.name} again')
   assert DISPARITY in error.where and str(path) in error.where
 
 
-def test_an_archive_of_something_else_is_named(tmp_path):
+def test_an_archive_of_other_files_is_named(tmp_path):
   files = cityscapes_files.make_files(size=SIZE)
   fine = [name for name in files if name.startswith('gtFine')]
   for name in fine:
     files[name.replace('labelIds', 'labelTrainIds')] = files.pop(name)
   cityscapes_files.write_zips(tmp_path, files)
-  refused(tmp_path, '_gtFine_labelIds.png', 'gtFine_trainvaltest.zip')
+  expect_error(tmp_path, '_gtFine_labelIds.png', 'gtFine_trainvaltest.zip')
 
 
-def test_training_ids_in_all_files_are_noticed(tmp_path):
+def test_training_ids_in_all_files_are_detected(tmp_path):
   files = cityscapes_files.make_files(size=SIZE)
   rng = np.random.default_rng(0)
   for name in files:
@@ -200,39 +195,41 @@ def test_training_ids_in_all_files_are_noticed(tmp_path):
       )
       files[name] = ids.astype(np.uint8)
   cityscapes_files.write_zips(tmp_path, files)
-  refused(tmp_path, 'training ids', 'gtFine_trainvaltest.zip')
+  expect_error(tmp_path, 'training ids', 'gtFine_trainvaltest.zip')
 
 
-def test_disparities_converted_from_8_bit_are_noticed(tmp_path):
+def test_disparities_converted_to_8_bits_are_detected(tmp_path):
   files = cityscapes_files.make_files(size=SIZE)
   for name in files:
     if name.startswith('disparity'):
       files[name] >>= 8
   cityscapes_files.write_zips(tmp_path, files)
-  refused(tmp_path, 'as if converted from 8 bit', 'disparity_trainvaltest.zip')
+  expect_error(
+    tmp_path, 'as if converted to 8 bits', 'disparity_trainvaltest.zip'
+  )
 
 
-def test_a_size_that_does_not_divide_the_pictures_is_refused(tmp_path):
+def test_a_size_that_does_not_divide_the_images_is_an_error(tmp_path):
   cityscapes_files.write_zips(tmp_path, cityscapes_files.make_files(size=SIZE))
   for size in ((12, 16), (8, 24), (32, 64)):
-    refused(tmp_path, '16x32', 'cityscapes.image_size', image_size=size)
+    expect_error(tmp_path, '16x32', image_size=size)
 
 
-def test_a_picture_that_claims_to_be_huge_is_not_decoded(tmp_path):
+def test_an_image_that_declares_a_huge_size_is_not_decoded(tmp_path):
   cityscapes_files.write_tree(tmp_path, cityscapes_files.make_files(size=SIZE))
   path = tmp_path / LABELS
   content = bytearray(path.read_bytes())
   content[16:24] = struct.pack('>II', 12000, 6000)  # the header's size
   content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
   path.write_bytes(content)
-  # Decoded, it would be a broken picture and not one of the wrong size.
-  assert refused(tmp_path, '6000x12000').where == str(path)
+  # Decoding would fail with an error about its content.
+  assert expect_error(tmp_path, '6000x12000').where == str(path)
 
 
 # ---- Interruptions ----------------------------------------------------------
 
 
-def test_an_interruption_leaves_nothing_and_the_next_run_starts_over(tmp_path):
+def test_an_interruption_leaves_no_files_and_the_next_run_starts_over(tmp_path):
   cityscapes_files.write_zips(tmp_path, cityscapes_files.make_files(size=SIZE))
 
   def interrupt(done, total):
@@ -250,7 +247,7 @@ def test_an_interruption_leaves_nothing_and_the_next_run_starts_over(tmp_path):
 
 _KILLED = """
 import pathlib, sys, time
-from mtl_kd_jax.datasets import cityscapes
+from mtl_kd_jax.datasets.cityscapes import dataset as cityscapes
 folder = pathlib.Path(sys.argv[1])
 
 def progress(done, total):
@@ -259,13 +256,12 @@ def progress(done, total):
     time.sleep(60)
 
 cityscapes.make(
-  image_size=(8, 16), classes=7, depth='inverse_depth',
-  tasks=('semantic', 'depth'), manual_dir=str(folder),
+  image_size=(8, 16), manual_dir=str(folder),
   data_dir=str(folder / 'prepared'), progress=progress)
 """
 
 
-def test_what_a_killed_run_left_is_cleared_away(tmp_path):
+def test_files_of_a_killed_run_are_deleted(tmp_path):
   cityscapes_files.write_zips(tmp_path, cityscapes_files.make_files(size=SIZE))
   environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
   process = subprocess.Popen(
@@ -280,7 +276,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
   left = [p for p in records(tmp_path) if 'incomplete' in str(p)]
-  assert left, 'the killed run left nothing behind; the test is void'
+  assert left, 'the killed run left no files: the test is void'
   assert len(open_in(tmp_path).source('train')) == 3
   assert not [p for p in records(tmp_path) if 'incomplete' in str(p)]
 
@@ -332,11 +328,12 @@ def test_a_bar_is_drawn_on_a_terminal():
   assert '7/14' in file.getvalue() and 'preparing' in file.getvalue()
 
 
-def test_a_full_disk_is_named_with_what_is_needed(tmp_path, monkeypatch):
+def test_the_error_for_a_full_disk_says_what_is_needed(tmp_path, monkeypatch):
   cityscapes_files.write_zips(tmp_path, cityscapes_files.make_files(size=SIZE))
 
   def full(self, record):
     raise RuntimeError('write() failed: No space left on device')  # as it does
 
   monkeypatch.setattr(array_record_module.ArrayRecordWriter, 'write', full)
-  refused(tmp_path, 'No space left', 'config.data.data_dir', '4 MB to spare')
+  error = expect_error(tmp_path, 'No space left', '4 MB to spare')
+  assert error.argument == 'data_dir'

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtl_kd_jax.datasets.nyuv2.depth_normals import Camera, normals_from_depth
-from mtl_kd_jax.datasets.resample import nearest
+from mtl_kd_jax.datasets.resize import nearest
 from mtl_kd_jax.datasets.scenes import dataset as scenes
 from mtl_kd_jax.datasets.scenes import rooms
 
@@ -71,7 +71,7 @@ def test_all_of_a_wall_has_normals_up_to_the_corners():
   assert not given[0, 0]  # a quarter of its window lies in the picture
 
 
-def test_normals_face_the_camera_whatever_the_depth():
+def test_normals_face_the_camera_for_any_depth():
   rng = np.random.default_rng(0)
   depth = 3 + 0.02 * np.cumsum(rng.normal(size=SIZE), axis=1)
   normals = fit(depth).astype(float)
@@ -90,7 +90,7 @@ def test_the_unit_of_depth_does_not_matter():
   np.testing.assert_allclose(fit(depth * 1000), fit(depth), atol=1e-5)
 
 
-def test_missing_depth_has_no_normal_and_does_not_bend_its_neighbors():
+def test_missing_depth_has_no_normal_and_does_not_affect_its_neighbors():
   normal = unit((-0.3, 0.5, -0.8))
   depth = plane(normal, -2)
   rng = np.random.default_rng(1)
@@ -115,7 +115,7 @@ def test_few_valid_neighbors_are_not_enough():
   assert given[33, 43]
 
 
-def test_across_an_outline_there_is_no_normal_and_beside_it_an_exact_one():
+def test_normals_are_missing_at_outlines_and_exact_beside_them():
   left, right = unit((0.2, 0, -1)), unit((-0.3, 0.4, -1))
   depth = np.where(np.arange(SIZE[1]) < 30, plane(left, -1.5), plane(right, -3))
   normals = fit(depth.astype(np.float32))
@@ -129,7 +129,7 @@ def test_across_an_outline_there_is_no_normal_and_beside_it_an_exact_one():
   assert angle(normals[:, 30:], right)[given[:, 30:]].max() < 0.01
 
 
-def test_what_is_no_surface_has_no_normal():
+def test_noise_has_no_normals():
   depth = plane((0, 0, -1), -2)
   depth[::2] *= 1.03  # below the step of an outline
   assert not is_given(fit(depth)).any()
@@ -138,14 +138,14 @@ def test_what_is_no_surface_has_no_normal():
   assert is_given(fit(depth)).any()
 
 
-def test_a_smaller_size_takes_the_pixels_that_labels_take():
+def test_a_smaller_size_selects_the_same_pixels_as_labels():
   depth = plane(unit((-0.3, 0.5, -0.8)), -2)
   depth[8:12, 30:40] = 0
   small = fit(depth, size=(15, 20))
   np.testing.assert_array_equal(small, nearest(fit(depth), (15, 20)))
 
 
-def test_a_cropped_camera_sees_the_same():
+def test_a_cropped_camera_gives_the_same_normals():
   depth = plane(unit((-0.3, 0.5, -0.8)), -2)
   part = normals_from_depth(
     depth[6:30, 9:44], CAMERA.cropped(6, 9), window=WINDOW

@@ -1,4 +1,4 @@
-"""The doctor: a sound data set is left in peace, every illness is named."""
+"""The doctor: no findings for sound data, and one for every defect."""
 
 import copy
 import dataclasses
@@ -9,8 +9,8 @@ import pytest
 
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.inspect.doctor import diagnose
-from mtl_kd_jax.datasets.inspect.geometry import facing, plane_votes
-from mtl_kd_jax.datasets.inspect.profile import spread, survey
+from mtl_kd_jax.datasets.inspect.geometry import horizontal_facing, plane_votes
+from mtl_kd_jax.datasets.inspect.profile import evenly_spaced, profile_split
 from mtl_kd_jax.datasets.scenes import dataset as scenes
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -27,7 +27,7 @@ def rooms(split):
 
 @pytest.fixture
 def splits():
-  """split -> samples, the reader's to spoil."""
+  """split -> samples, to be damaged."""
   return {split: copy.deepcopy(rooms(split)) for split in LENGTHS}
 
 
@@ -36,24 +36,27 @@ def make_dataset(splits, labels=LABELS, size=SIZE):
   return Dataset('rooms', size, labels, sources)
 
 
-def examine(splits, *, most=0, labels=LABELS, size=SIZE):
+def examine(splits, *, max_samples=0, labels=LABELS, size=SIZE):
   dataset = make_dataset(splits, labels, size)
-  surveys = {s: survey(dataset, s, most=most) for s in dataset.sources}
-  return diagnose(dataset, surveys)
+  profiles = {
+    split: profile_split(dataset, split, max_samples=max_samples)
+    for split in dataset.sources
+  }
+  return diagnose(dataset, profiles)
 
 
-def test_sound_data_give_no_warning(splits):
+def test_sound_data_give_no_finding(splits):
   assert examine(splits) == []
-  assert examine(splits, most=5) == []
+  assert examine(splits, max_samples=5) == []
 
 
-# ---- Every illness -----------------------------------------------------------
+# ---- Every defect -----------------------------------------------------------
 
 
 def change(key, new):
-  """An illness of one map: (sample, its missing pixels) -> the new map."""
+  """A defect of one map: (map, its missing pixels) -> the new map."""
 
-  def spoil(splits):
+  def damage(splits):
     for sample in splits['train']:
       array = sample[key]
       axes = tuple(range(2, array.ndim))
@@ -61,15 +64,15 @@ def change(key, new):
         array, ~(array != LABELS[key].missing((1, 1))).any(axes)
       )
 
-  return spoil
+  return damage
 
 
 def change_images(new):
-  def spoil(splits):
+  def damage(splits):
     for sample in splits['train']:
       sample['image'] = new(sample['image'])
 
-  return spoil
+  return damage
 
 
 def inverted(depth, missing):
@@ -109,7 +112,7 @@ def an_absent_class(splits):
     sample['semantic'][sample['semantic'] == 4] = 1
 
 
-def a_class_that_is_nowhere(splits):
+def a_class_absent_everywhere(splits):
   for sample in splits['train'] + splits['val']:
     sample['semantic'][sample['semantic'] == 4] = 1
 
@@ -128,7 +131,7 @@ def another_size_of_a_label(splits):
   splits['train'][5]['depth'] = splits['train'][5]['depth'][:-4]
 
 
-ILLNESSES = {
+DEFECTS = {
   'bytes': (
     change_images(lambda image: (255 * image).astype(np.uint8)),
     'train: image',
@@ -168,7 +171,7 @@ ILLNESSES = {
   'blended ids': (
     change('semantic', blended),
     'train: semantic',
-    'no whole numbers',
+    'not whole numbers',
   ),
   'colors': (
     change('normals', as_colors),
@@ -192,11 +195,11 @@ ILLNESSES = {
   ),
   'some turned': (some_turned, 'train: normals', 'in 8 of 24 samples'),
   'shared': (a_shared_frame, 'train and val', 'share 1 of the frames'),
-  'absent': (an_absent_class, 'val: semantic', 'never seen: picture (in '),
+  'absent': (an_absent_class, 'val: semantic', 'absent: picture (in '),
   'nowhere': (
-    a_class_that_is_nowhere,
+    a_class_absent_everywhere,
     'all splits: semantic',
-    'never seen: picture',
+    'absent: picture',
   ),
   'no label': (no_label_at_all, 'val: normals', 'none of the 16 samples'),
   'another size': (another_size, 'train: image', 'sizes 44x64, 48x64'),
@@ -208,17 +211,17 @@ ILLNESSES = {
 }
 
 
-@pytest.mark.parametrize('name', ILLNESSES)
-def test_an_illness_is_named_and_nothing_else_is(name, splits):
-  spoil, where, what = ILLNESSES[name]
-  spoil(splits)
+@pytest.mark.parametrize('name', DEFECTS)
+def test_a_defect_gives_one_finding(name, splits):
+  damage, where, what = DEFECTS[name]
+  damage(splits)
   (finding,) = examine(splits)
   assert finding.where == where
   assert what in finding.what
   assert finding.do
 
 
-def test_depth_declared_as_disparity_is_named(splits):
+def test_depth_declared_as_disparity_is_found(splits):
   labels = LABELS | {'depth': Label('disparity')}
   findings = examine(splits, labels=labels)
   assert [f.where for f in findings] == ['train: depth', 'val: depth']
@@ -229,7 +232,7 @@ def test_depth_declared_as_disparity_is_named(splits):
   assert examine(splits, labels=labels) == []
 
 
-def test_the_readers_own_refusal_is_a_finding(splits):
+def test_an_error_of_the_reader_is_a_finding(splits):
   class Refusing(list):
     def __getitem__(self, index):
       if index in (3, 5):
@@ -240,30 +243,35 @@ def test_the_readers_own_refusal_is_a_finding(splits):
     make_dataset(splits),
     sources={'train': lambda: Refusing(splits['train'])},
   )
-  found = survey(dataset, 'train', most=0)
+  found = profile_split(dataset, 'train', max_samples=0)
   (finding,) = diagnose(dataset, {'train': found})
   assert '2 of 24 samples cannot be read, the first is number 3' in finding.what
   assert '3.npy' in finding.do and 'mend it' in finding.do
-  assert len(found.images) == 22
+  assert len(found.images) == 22 and found.errors.keys() == {3, 5}
 
 
-def test_a_rare_class_is_not_missed_in_a_few_samples(splits):
+def test_a_rare_class_may_be_absent_from_a_few_samples(splits):
   for sample in splits['train'] + splits['val'][1:]:
     sample['semantic'][sample['semantic'] == 4] = 1
-  # Only in one of 16 samples, and four are read of each split.
+  # In one of 16 samples, of which four are read.
   splits['val'][0]['semantic'][:4] = 4
-  assert not [f for f in examine(splits, most=4) if 'picture' in f.what]
+  assert not [f for f in examine(splits, max_samples=4) if 'picture' in f.what]
   assert [f for f in examine(splits) if 'picture (in 6%' in f.what]
-  # But a frequent one is: each of 16 has it, and no one of four.
+  # A frequent one may not: all of 16 contain it, and none of the four.
   for sample in splits['val']:
     sample['semantic'][:4] = 4
-  assert [f for f in examine(splits, most=4) if 'picture (in 100%' in f.what]
+  assert [
+    f for f in examine(splits, max_samples=4) if 'picture (in 100%' in f.what
+  ]
 
 
-def test_samples_are_read_at_even_distances():
-  assert spread(10, 4) == [0, 3, 6, 9]
-  assert spread(3, 10) == [0, 1, 2]
-  assert spread(5, 1) == [0] and spread(0, 4) == spread(0, 1) == []
+def test_samples_are_evenly_spaced():
+  assert evenly_spaced(10, 4) == [0, 3, 6, 9]
+  assert evenly_spaced(3, 10) == [0, 1, 2]
+  assert (
+    evenly_spaced(5, 1) == [0]
+    and evenly_spaced(0, 4) == evenly_spaced(0, 1) == []
+  )
 
 
 # ---- Geometry ----------------------------------------------------------------
@@ -278,35 +286,35 @@ def plane(seed, size=(60, 80)):
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_a_plane_is_known_for_depth_at_any_scale_and_in_any_camera(seed):
+def test_a_plane_is_recognized_as_depth_for_any_scale_and_camera(seed):
   depth = plane(seed)
   known = np.ones(depth.shape, bool)
-  votes = plane_votes(depth, known, reach=8)
+  votes = plane_votes(depth, known, step=8)
   assert votes[0] > 100 and votes[1] == 0
-  assert plane_votes(1 / depth, known, reach=8) == votes[::-1]
+  assert plane_votes(1 / depth, known, step=8) == votes[::-1]
   # Steps of half a percent, as of a sensor, change little.
   stepped = np.exp(np.round(np.log(depth) / 0.005) * 0.005)
-  assert plane_votes(stepped, known, reach=8)[1] <= 0.02 * votes[0]
+  assert plane_votes(stepped, known, step=8)[1] <= 0.02 * votes[0]
 
 
-def test_what_is_no_plane_and_what_is_missing_do_not_vote():
+def test_other_surfaces_and_missing_pixels_do_not_vote():
   rng = np.random.default_rng(0)
   noise = rng.uniform(1, 5, (60, 80))
   known = np.ones(noise.shape, bool)
-  assert sum(plane_votes(noise, known, reach=8)) < 20
-  assert plane_votes(np.full((60, 80), 2.0), known, reach=8) == (0, 0)
-  assert plane_votes(plane(0), ~known, reach=8) == (0, 0)
-  assert plane_votes(plane(0)[:8, :8], known[:8, :8], reach=8) == (0, 0)
+  assert sum(plane_votes(noise, known, step=8)) < 20
+  assert plane_votes(np.full((60, 80), 2.0), known, step=8) == (0, 0)
+  assert plane_votes(plane(0), ~known, step=8) == (0, 0)
+  assert plane_votes(plane(0)[:8, :8], known[:8, :8], step=8) == (0, 0)
 
 
-def test_normals_that_face_the_camera_turn_to_the_middle():
+def test_normals_that_face_the_camera_point_to_the_middle():
   normals = np.zeros((4, 10, 3))
   normals[:, :5], normals[:, 5:] = (0.6, 0, -0.8), (-0.6, 0, -0.8)
   known = np.ones((4, 10), bool)
-  total, most = facing(normals, known)
+  total, most = horizontal_facing(normals, known)
   assert -1 <= total / most < -0.8
-  assert facing(-normals, known) == (-total, most)
-  assert facing(normals, ~known) == (0, 0)
+  assert horizontal_facing(-normals, known) == (-total, most)
+  assert horizontal_facing(normals, ~known) == (0, 0)
 
 
 # ---- Real frames -------------------------------------------------------------
@@ -344,10 +352,10 @@ def flat(shared_data):
 
 
 def kinds(findings):
-  return {f.where: f.what for f in findings if 'never seen' not in f.what}
+  return {f.where: f.what for f in findings if 'absent' not in f.what}
 
 
-def test_real_frames_are_sound_and_their_illnesses_are_seen(flat):
+def test_real_frames_are_sound_and_their_defects_are_found(flat):
   assert kinds(flat()) == {}
   splits = flat.args[0]
   for sample in splits['train']:

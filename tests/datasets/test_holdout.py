@@ -1,13 +1,11 @@
-"""The share that is held out of training, and what is chosen by it."""
+"""Holding out a part of a split."""
 
 import pickle
 
-from fixtures.configs import tiny
 from fixtures.samples import LABELS, RandomSource
 import numpy as np
 import pytest
 
-from mtl_kd_jax.config.build import build, select_split
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.holdout import HELD_OUT, hold_out
 from mtl_kd_jax.errors import InputError
@@ -37,7 +35,7 @@ def parts(*, fraction=0.25, seed=0, count=20):
 
 
 @pytest.mark.parametrize('fraction, held', [(0.25, 5), (0.01, 1), (0.5, 10)])
-def test_every_sample_is_in_one_part_in_its_order(fraction, held):
+def test_every_sample_is_in_one_part_and_in_order(fraction, held):
   whole = images(make_dataset().source('train'))
   train, held_out = parts(fraction=fraction)
   assert len(held_out) == held
@@ -46,12 +44,12 @@ def test_every_sample_is_in_one_part_in_its_order(fraction, held):
     assert part == [image for image in whole if image in part]
 
 
-def test_the_seed_chooses():
+def test_the_seed_selects_the_samples():
   assert parts(seed=3) == parts(seed=3)
   assert parts(seed=3) != parts(seed=4)
 
 
-def test_whole_samples_and_other_splits_stay_as_they_are():
+def test_samples_and_other_splits_are_unchanged():
   before = make_dataset()
   dataset = hold_out(before, 'train', fraction=0.25, seed=0)
   assert images(dataset.source('val')) == images(before.source('val'))
@@ -67,59 +65,7 @@ def test_whole_samples_and_other_splits_stay_as_they_are():
         np.testing.assert_array_equal(sample[key], array)
 
 
-def test_a_share_that_leaves_nothing_is_refused():
-  with pytest.raises(InputError, match='leaves samples to train on'):
+def test_a_fraction_that_leaves_nothing_is_an_error():
+  with pytest.raises(InputError, match='leaves samples to train on') as error:
     parts(fraction=0.9, count=2)
-
-
-# ---- In a run ----------------------------------------------------------------
-
-
-def batch_images(batches):
-  """Those of the samples that have labels: the rest only fills up a batch."""
-  return {
-    image.tobytes()
-    for batch in batches
-    for image, label in zip(batch['image'], batch['semantic'], strict=True)
-    if (label >= 0).any()
-  }
-
-
-def test_checkpoints_are_chosen_on_what_is_never_trained_on(tmp_path):
-  config = tiny('quickstart', tmp_path)
-  config.data.scenes.num_train = 8
-  config.data.val_fraction = 0.5
-  config.data.flip = False
-  config.batch_size = 4
-  config.epochs = 4
-  experiment = build(config)
-  assert experiment.steps_per_epoch == 1
-  stage = experiment.student()
-  trained = batch_images(stage.train_batches(0))
-  chosen_on = batch_images(stage.select_batches())
-  reported = batch_images(stage.eval_batches())
-  assert (len(trained), len(chosen_on), len(reported)) == (4, 4, 4)
-  assert not trained & chosen_on and not reported & (trained | chosen_on)
-
-
-def test_without_a_share_one_split_serves_both(tmp_path):
-  config = tiny('quickstart', tmp_path)
-  assert select_split(config) == 'val'
-  assert build(config).student().select_batches is None
-  config.data.select_split = 'train'
-  assert select_split(config) == 'train'
-  assert build(config).student().select_batches is not None
-  config.data.val_fraction = 0.25
-  with pytest.raises(InputError, match='held-out share chooses'):
-    build(config)
-
-
-def test_the_last_epochs_are_scored_on_the_reported_split(tmp_path):
-  config = tiny('quickstart', tmp_path)
-  config.data.scenes.num_train = 8  # two steps an epoch
-  config.epochs, config.report.average_epochs = 6, 3
-  assert list(build(config).rhythm.average) == [8, 10, 12]
-  config.epochs = 2
-  assert list(build(config).rhythm.average) == [2, 4]
-  config.report.average_epochs = 0
-  assert list(build(config).rhythm.average) == []
+  assert error.value.argument == 'fraction'

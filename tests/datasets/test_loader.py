@@ -1,4 +1,4 @@
-"""The pipeline: orders, resuming, shares of processes, workers, errors."""
+"""The input pipeline: order, resuming, sharding, workers, errors."""
 
 import itertools
 
@@ -17,7 +17,7 @@ AUGMENTATION = {'scales': (1.0, 1.2, 1.5), 'flip': True}
 
 
 class NumberedSource:
-  """Gray images that tell their number, however they are augmented."""
+  """Gray images whose brightness is their index, also when augmented."""
 
   def __init__(self, length):
     self._length = length
@@ -33,7 +33,7 @@ class NumberedSource:
 
 
 class BrokenSource(NumberedSource):
-  """One of its samples cannot be used."""
+  """One of its samples raises an error."""
 
   def __getitem__(self, index):
     if index == 3:
@@ -47,7 +47,7 @@ def make_dataset(source):
   return Dataset('toy', SIZE, LABELS, {'train': lambda: source})
 
 
-def train(source, *, batch_size=4, epochs=2, start=0, seed=0, workers=0):
+def train(source, *, batch_size=4, epochs=2, start=0, seed=0, num_workers=0):
   return loader.train_batches(
     make_dataset(source),
     source,
@@ -55,15 +55,15 @@ def train(source, *, batch_size=4, epochs=2, start=0, seed=0, workers=0):
     epochs=epochs,
     start_step=start,
     seed=seed,
-    workers=workers,
+    num_workers=num_workers,
     **AUGMENTATION,
   )
 
 
-def evaluate(source, *, batch_size=4, workers=0):
+def evaluate(source, *, batch_size=4, num_workers=0):
   dataset = make_dataset(source)
   return loader.eval_batches(
-    dataset, source, batch_size=batch_size, workers=workers
+    dataset, source, batch_size=batch_size, num_workers=num_workers
   )
 
 
@@ -99,7 +99,7 @@ def in_process(monkeypatch, index, count):
   monkeypatch.setattr(jax, 'process_count', lambda: count)
 
 
-def test_every_epoch_is_another_permutation():
+def test_every_epoch_is_a_different_permutation():
   epochs = epochs_of(length=12, batch_size=4, epochs=4)
   for epoch in epochs:
     assert sorted(epoch) == list(range(12))
@@ -107,7 +107,7 @@ def test_every_epoch_is_another_permutation():
   assert list(range(12)) not in epochs
 
 
-def test_an_incomplete_last_batch_is_dropped_and_not_always_the_same_samples():
+def test_the_incomplete_batch_is_dropped_and_differs_between_epochs():
   epochs = epochs_of(length=11, batch_size=4, epochs=8)
   for epoch in epochs:
     assert len(set(epoch)) == 8
@@ -115,28 +115,28 @@ def test_an_incomplete_last_batch_is_dropped_and_not_always_the_same_samples():
   assert set().union(*epochs) == set(range(11))
 
 
-def test_seeds_give_other_orders():
+def test_seeds_give_different_orders():
   first, second = (
     epochs_of(length=12, batch_size=4, epochs=1, seed=seed) for seed in (0, 1)
   )
   assert first != second
 
 
-def test_seeds_and_epochs_give_other_augmentations():
-  # One sample: whatever differs is not its order.
+def test_seeds_and_epochs_give_different_augmentations():
+  # With one sample, the order cannot differ.
   source = RandomSource(1, SIZE)
   images = [
     batch['image'].tobytes()
     for seed in (0, 1)
     for batch in train(source, batch_size=1, epochs=10, seed=seed)
   ]
-  # An image may stay as it is more than once: 1 of 3 scales, 1 of 2 sides.
+  # Some draws change nothing: 1 of 3 scales without mirroring.
   assert len(set(images[:10])) > 5
   assert images[:10] != images[10:]
 
 
 @pytest.mark.parametrize('start', [1, 3, 4, 5])
-def test_starting_at_a_step_goes_on_as_if_never_stopped(start):
+def test_a_resumed_run_continues_the_original(start):
   source = RandomSource(11, SIZE)
   expected = list(train(source, batch_size=3, epochs=2))
   assert len(expected) == 6
@@ -144,7 +144,7 @@ def test_starting_at_a_step_goes_on_as_if_never_stopped(start):
   assert_same_batches(resumed, expected[start:])
 
 
-def test_a_longer_run_begins_like_a_shorter_one():
+def test_a_longer_run_starts_like_a_shorter_one():
   source = RandomSource(6, SIZE)
   longer = train(source, batch_size=3, epochs=3)
   assert_same_batches(
@@ -188,11 +188,10 @@ def samples(batch):
   }
 
 
-def test_a_worker_process_changes_nothing():
+def test_training_batches_do_not_depend_on_workers():
   source = RandomSource(6, SIZE)
-  batches = train(source, batch_size=3, start=1, workers=1)
+  batches = train(source, batch_size=3, start=1, num_workers=1)
   assert_same_batches(batches, train(source, batch_size=3, start=1))
-  assert_same_batches(evaluate(source, workers=1), evaluate(source))
 
 
 def test_evaluation_covers_every_sample_once_and_in_order():
@@ -225,29 +224,31 @@ def test_a_full_last_batch_is_not_padded():
   assert len(list(evaluate(NumberedSource(8)))) == 2
 
 
-def test_a_batch_larger_than_the_split_is_refused():
+def test_a_batch_larger_than_the_split_is_an_error():
   assert loader.steps_per_epoch(8, 8) == 1
   assert loader.steps_per_epoch(15, 4) == 3
-  with pytest.raises(InputError, match=r'at most 8.*\n.*9.*\n.*batch_size'):
+  with pytest.raises(InputError, match=r'at most 8.*\n.*9') as error:
     loader.steps_per_epoch(8, 9)
+  assert error.value.argument == 'batch_size'
   with pytest.raises(InputError):
     train(NumberedSource(3))
 
 
-def test_workers_need_no_absl_app():
-  # A notebook has none, and may use this iterator all the same.
+def test_evaluation_batches_do_not_depend_on_workers_without_absl_flags():
+  # Nothing parses absl's flags in a notebook.
+  source = RandomSource(6, SIZE)
   flags.FLAGS.unparse_flags()
   try:
-    batch = next(iter(evaluate(NumberedSource(4), workers=1)))
+    batches = list(evaluate(source, num_workers=1))
   finally:
     flags.FLAGS.mark_as_parsed()
-  assert numbers(batch) == [0, 1, 2, 3]
+  assert_same_batches(batches, evaluate(source))
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-def test_an_input_error_of_the_source_arrives_as_it_is(workers):
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_an_input_error_of_the_source_is_raised_unchanged(num_workers):
   source = BrokenSource(8)
-  for batches in (train(source, workers=workers), evaluate(source)):
+  for batches in (train(source, num_workers=num_workers), evaluate(source)):
     with pytest.raises(InputError) as error:
       list(batches)
     assert error.value.where == '3.npy'

@@ -1,4 +1,4 @@
-"""The rendered rooms: exact, fair, reproducible, and kept safely on disk."""
+"""The rendered rooms: exact, balanced, reproducible, and safe on disk."""
 
 from concurrent.futures import ThreadPoolExecutor
 import hashlib
@@ -20,7 +20,7 @@ TASKS = ('semantic', 'depth', 'normals')
 
 
 def look(index, size=SIZE):
-  """Room and view of training scene `index`, without gaps in the labels."""
+  """Room and view of training scene `index`; no label is missing."""
   seeds = np.random.SeedSequence(0, spawn_key=(0, index))
   room = rooms.draw_room(np.random.default_rng(seeds))
   solids = [thing.shape for thing in room.things]
@@ -28,7 +28,7 @@ def look(index, size=SIZE):
 
 
 def directions(camera, size):
-  """Rays of unit depth [h w 3], written differently from the renderer."""
+  """Rays of unit depth [h w 3], computed differently from the renderer."""
   height, width = size
   focal = width / (2 * camera.spread)
   column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -37,7 +37,7 @@ def directions(camera, size):
 
 
 def level(shape, point):
-  """Below 0 inside the shape, 0 on its surface, above 0 outside [...]."""
+  """Negative inside the shape, 0 on its surface, positive outside [...]."""
   if isinstance(shape, shapes.Plane):
     return shape.side * (point[..., shape.axis] - shape.offset)
   if isinstance(shape, shapes.Sphere):
@@ -73,7 +73,7 @@ def samples():
 
 
 @pytest.mark.parametrize('index', range(12))
-def test_depth_leads_to_the_surface_and_to_nothing_before_it(index):
+def test_depth_is_the_distance_to_the_first_surface(index):
   room, view = look(index)
   rays = directions(room.camera, SIZE) @ room.camera.axes
   point = room.camera.position + view.depth[..., None] * rays
@@ -86,7 +86,7 @@ def test_depth_leads_to_the_surface_and_to_nothing_before_it(index):
       assert (level(thing.shape, on_the_way) > 0).all(), thing
 
 
-def test_all_shapes_were_looked_at():
+def test_all_shapes_are_covered():
   seen = set()
   for index in range(12):
     room, view = look(index)
@@ -96,7 +96,7 @@ def test_all_shapes_were_looked_at():
 
 
 @pytest.mark.parametrize('index', range(8))
-def test_labels_are_what_the_camera_sees(index):
+def test_labels_match_what_the_camera_sees(index):
   room, view = look(index)
   sample = scenes.render(0, 'train', index, SIZE)
   gaps = missing(sample)
@@ -114,7 +114,7 @@ def test_labels_are_what_the_camera_sees(index):
 
 
 @pytest.mark.parametrize('index', range(8))
-def test_normals_agree_with_the_slope_of_the_depth(index):
+def test_normals_agree_with_the_gradient_of_the_depth(index):
   size = (192, 256)
   room, view = look(index, size)
   point = view.depth[..., None] * directions(room.camera, size)
@@ -148,7 +148,7 @@ def test_normals_have_length_one_and_face_the_camera(samples):
 
 
 @pytest.mark.parametrize('index', range(5))
-def test_the_shortcut_of_the_window_hides_nothing(index, monkeypatch):
+def test_the_window_of_a_shape_contains_all_of_it(index, monkeypatch):
   _, view = look(index)
   monkeypatch.setattr(
     raycast.Camera, 'window', lambda *_: (slice(None), slice(None))
@@ -169,7 +169,7 @@ def test_the_shadow_of_a_ball_lies_behind_it():
   assert not raycast.is_shadowed(lamp, lit, [ball]).any()
 
 
-# What is in the pictures
+# Contents of the images
 
 
 def test_values_and_types(samples):
@@ -186,7 +186,7 @@ def test_values_and_types(samples):
     assert sample['normals'].dtype == np.float32
 
 
-def test_a_few_percent_are_unlabeled_and_not_the_same_for_all_tasks():
+def test_a_few_percent_are_unlabeled_at_different_pixels_for_each_task():
   gaps = [missing(scenes.render(0, 'val', i, (96, 128))) for i in range(60)]
   for task in TASKS:
     shares = np.array([gap[task].mean() for gap in gaps])
@@ -206,18 +206,18 @@ def test_every_class_occurs_often_enough_to_be_learned(samples):
   for name, counts in zip(rooms.CLASSES, shares.T, strict=True):
     assert 0.02 < counts.sum() / shares.sum() < 0.45, name
     assert (counts > 20).mean() > 0.5, f'{name} is in too few scenes'
-  assert ((shares > 20).sum(1) >= 4).all(), 'a scene with hardly anything in it'
+  assert ((shares > 20).sum(1) >= 4).all(), 'an almost empty scene'
 
 
 def accuracy_of_counting(cells, classes, fitted):
-  """Accuracy on the other half of always guessing a cell's commonest class."""
+  """Accuracy, on the rest, of guessing the most frequent class of a cell."""
   table = np.zeros((cells.max() + 1, 9))
   np.add.at(table, (cells[fitted], classes[fitted]), 1)
   guess = table.argmax(1)[cells[~fitted]]
   return np.mean(guess == classes[~fitted])
 
 
-def test_neither_color_nor_place_gives_the_class_away(samples):
+def test_neither_color_nor_position_predicts_the_class(samples):
   image = np.stack([sample['image'] for sample in samples])
   classes = np.stack([sample['semantic'] for sample in samples])
   valid = classes >= 0
@@ -264,7 +264,7 @@ def test_seed_split_and_index_each_draw_another_room():
     assert len({sample[task].tobytes() for sample in samples}) == len(keys)
 
 
-def test_the_room_does_not_depend_on_the_size_of_the_picture():
+def test_the_room_does_not_depend_on_the_size_of_the_image():
   small = scenes.render(0, 'train', 1, (32, 48))
   large = scenes.render(0, 'train', 1, (96, 144))
   there = (small['depth'] > 0) & (large['depth'][1::3, 1::3] > 0)
@@ -274,9 +274,9 @@ def test_the_room_does_not_depend_on_the_size_of_the_picture():
   )
 
 
-def test_pictures_change_only_together_with_the_version(samples):
-  # Prepared scenes are found again by the version: when this fails for a good
-  # reason, raise Scenes.VERSION and then write the new numbers here.
+def test_images_change_only_together_with_the_version(samples):
+  # Prepared scenes are identified by their version: after a deliberate change,
+  # raise Scenes.VERSION and update the numbers here.
   assert str(scenes.Scenes.VERSION) == '1.0.0'
   means = [np.mean([s[key] for s in samples]) for key in ('image', *TASKS)]
   np.testing.assert_allclose(
@@ -296,7 +296,7 @@ def prepared(tmp_path_factory):
   return folder, scenes.make(**OPTIONS, data_dir=str(folder))
 
 
-def test_what_is_read_is_what_was_rendered(prepared):
+def test_samples_are_those_that_were_rendered(prepared):
   _, dataset = prepared
   for split, count in (('train', 5), ('val', 3)):
     source = dataset.source(split)
@@ -312,7 +312,7 @@ def test_what_is_read_is_what_was_rendered(prepared):
       np.testing.assert_allclose(length, ones, atol=1e-6)
 
 
-def test_it_is_prepared_once_and_in_silence(
+def test_scenes_are_prepared_once_and_silently(
   tmp_path, monkeypatch, capfd, caplog
 ):
   calls = []
@@ -328,7 +328,7 @@ def test_it_is_prepared_once_and_in_silence(
   assert 'tensorflow' not in sys.modules
 
 
-def test_other_settings_are_other_folders(prepared):
+def test_other_options_use_other_folders(prepared):
   folder, dataset = prepared
   other = scenes.make(**{**OPTIONS, 'seed': 1}, data_dir=str(folder))
   assert digest(other.source('val')[0]) != digest(dataset.source('val')[0])
@@ -336,7 +336,7 @@ def test_other_settings_are_other_folders(prepared):
   assert names >= {'32x48_5+3_seed0', '32x48_5+3_seed1'}
 
 
-def test_sources_serve_threads_and_travel_between_processes(prepared):
+def test_sources_are_thread_safe_and_picklable(prepared):
   source = prepared[1].source('train')
   truth = [digest(source[i]) for i in range(5)]
   copy = pickle.loads(pickle.dumps(source))
@@ -346,12 +346,12 @@ def test_sources_serve_threads_and_travel_between_processes(prepared):
   assert read == truth * 20
 
 
-def test_an_interrupted_preparation_is_taken_up_again(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_is_repeated(tmp_path, monkeypatch):
   options = {**OPTIONS, 'data_dir': str(tmp_path)}
 
   def interrupt(done, total):
     if done == 6:
-      # As after kill -9: nothing is cleaned up, and the next process finds it.
+      # As after kill -9, nothing is cleaned up.
       monkeypatch.setattr('shutil.rmtree', lambda *_, **__: None)
       raise KeyboardInterrupt
 
@@ -359,13 +359,13 @@ def test_an_interrupted_preparation_is_taken_up_again(tmp_path, monkeypatch):
     scenes.make(**options, progress=interrupt)
   monkeypatch.undo()
   left = [path.name for path in (tmp_path / 'scenes').rglob('*incomplete*')]
-  assert left, 'the interruption left nothing behind; the test is void'
+  assert left, 'the interruption left no files: the test is void'
   dataset = scenes.make(**options)
   assert digest(dataset.source('val')[2])
   assert not list((tmp_path / 'scenes').rglob('*incomplete*'))
 
 
-def test_who_comes_second_waits_and_renders_nothing(tmp_path):
+def test_a_second_caller_waits_and_renders_nothing(tmp_path):
   options = {**OPTIONS, 'data_dir': str(tmp_path)}
   calls = []
   with ThreadPoolExecutor(2) as pool:
@@ -390,7 +390,7 @@ def test_who_comes_second_waits_and_renders_nothing(tmp_path):
   ],
   ids=['scenes overwritten', 'scenes gone', 'info cut off', 'info gone'],
 )
-def test_damaged_files_are_named(tmp_path, damage):
+def test_damaged_files_are_errors(tmp_path, damage):
   options = {**OPTIONS, 'data_dir': str(tmp_path)}
   scenes.make(**options)
   damage(tmp_path / 'scenes' / '32x48_5+3_seed0' / '1.0.0')
@@ -399,10 +399,11 @@ def test_damaged_files_are_named(tmp_path, damage):
   assert '32x48_5+3_seed0' in error.value.where
 
 
-def test_a_folder_that_cannot_be_used_is_named(tmp_path):
+def test_a_folder_that_cannot_be_used_is_an_error(tmp_path):
   (tmp_path / 'file').touch()
-  with pytest.raises(InputError, match=r'config\.data\.data_dir') as error:
+  with pytest.raises(InputError, match='a folder to keep') as error:
     scenes.make(**OPTIONS, data_dir=str(tmp_path / 'file'))
+  assert error.value.argument == 'data_dir'
   assert str(tmp_path / 'file') in error.value.where
 
 
@@ -417,8 +418,8 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     ('seed', -1),
   ],
 )
-def test_numbers_that_cannot_be_used_are_refused(tmp_path, key, value):
+def test_invalid_options_are_errors(tmp_path, key, value):
   with pytest.raises(InputError) as error:
     scenes.make(**{**OPTIONS, key: value}, data_dir=str(tmp_path))
-  assert error.value.where == f'config.data.scenes.{key}'
+  assert error.value.argument == key
   assert not any(tmp_path.iterdir())

@@ -1,10 +1,11 @@
 """launch.py as a user starts it: in a process of its own."""
 
 import json
+import shutil
 import signal
 import time
 
-from fixtures.launching import TINY, launch, start
+from fixtures.launching import TINY, launch, start, start_interpreter
 from fixtures.tensorboard import scalars
 import numpy as np
 from PIL import Image
@@ -18,18 +19,25 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory, data_dir):
-  """The workdir of a run, and what the run printed."""
+  """The workdir of a run, and what the run printed.
+
+  No fork: the other tests compare their runs with one that has imported
+  everything itself, and has its own random seed for hashes.
+  """
   workdir = tmp_path_factory.mktemp('launch') / 'run'
-  code, stdout, stderr = launch(*TINY, data_dir, f'--workdir={workdir}')
-  assert code == 0, stderr
+  process = start_interpreter(
+    'launch.py', *TINY, data_dir, f'--workdir={workdir}'
+  )
+  stdout, stderr = process.communicate(timeout=900)
+  assert process.returncode == 0, stderr
   return workdir, stdout
 
 
-def parameters(workdir):
-  """The last parameters of the distilled network, read by orbax alone."""
+def parameters(workdir, stage):
+  """The last parameters of a stage's network, read by orbax alone."""
   import orbax.checkpoint as ocp
 
-  folder = workdir / 'checkpoints' / 'distilled' / 'last'
+  folder = workdir / 'checkpoints' / stage / 'last'
   newest = max(int(p.name) for p in folder.iterdir())
   state = ocp.StandardCheckpointer().restore(folder / str(newest) / 'state')
   leaves = {}
@@ -45,7 +53,7 @@ def parameters(workdir):
   return leaves
 
 
-def test_the_main_job_ends_with_the_table_and_its_files(finished):
+def test_a_run_ends_with_its_table_and_files(finished):
   workdir, stdout = finished
   results = json.loads((workdir / 'results.json').read_text())
   assert results['chosen_on'] == 'held_out'
@@ -77,7 +85,7 @@ def test_the_main_job_ends_with_the_table_and_its_files(finished):
     'uniform',
     'distilled',
   }
-  # What was out of balance: every line in TensorBoard too, and a paragraph.
+  # The conflict between tasks: in the log, in TensorBoard, in the report.
   seen = [json.loads(line) for line in log if '"kind": "balance"' in line]
   assert [(e['stage'], e['step']) for e in seen] == [
     (stage, step) for stage in ('uniform', 'distilled') for step in (1, 2)
@@ -90,7 +98,7 @@ def test_the_main_job_ends_with_the_table_and_its_files(finished):
     np.testing.assert_allclose(there, values, rtol=1e-5)
   assert 'cosine/depth/alignment/depth' in seen[-1]
   assert markdown.count("Balance of '") == 2
-  # A table of parameters at the start; the adaptors stand apart.
+  # A table of parameters at the start; the adaptors have their own row.
   assert 'adaptors' in stdout and 'compiling' in stdout
 
 
@@ -133,37 +141,63 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, data_dir):
   assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
 
 
-@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_or_killed_run_goes_on_to_identical_parameters(
-  signum, finished, data_dir, tmp_path
+def copy_up_to(stage, finished, workdir):
+  """Copies a finished run as if it had ended before one of its stages."""
+  stages = ['uniform', 'distilled']
+  removed = stages[stages.index(stage) :]
+  shutil.copytree(finished, workdir)
+  for name in removed:
+    shutil.rmtree(workdir / 'checkpoints' / name)
+    shutil.rmtree(workdir / 'tensorboard' / name)
+  for path in workdir.iterdir():
+    if path.is_file() and path.name not in ('config.json', 'metrics.jsonl'):
+      path.unlink()
+  log = workdir / 'metrics.jsonl'
+  lines = log.read_text().splitlines(keepends=True)
+  kept = [line for line in lines if json.loads(line)['stage'] not in removed]
+  log.write_text(''.join(kept))
+
+
+@pytest.mark.parametrize(
+  ('signum', 'stage'),
+  [(signal.SIGTERM, 'uniform'), (signal.SIGKILL, 'distilled')],
+)
+def test_a_stopped_or_killed_run_resumes_to_identical_parameters(
+  signum, stage, finished, data_dir, tmp_path
 ):
-  arguments = (*TINY, data_dir, f'--workdir={tmp_path}')
-  # Many checkpoints, so that a kill is likely to fall into one.
+  workdir = tmp_path / 'run'
+  copy_up_to(stage, finished[0], workdir)
+  arguments = (*TINY, data_dir, f'--workdir={workdir}')
+  # Many checkpoints, so that a kill is likely to interrupt one.
   arguments = (*arguments, '--config.checkpoint.every_steps=1')
   process = start(*arguments)
-  log = tmp_path / 'metrics.jsonl'
+  log = workdir / 'metrics.jsonl'
   deadline = time.time() + 600
-  # In the middle of a stage: after the first of two steps of the second one.
+  # In the middle of the stage: after the first of its two steps.
   while process.poll() is None and time.time() < deadline:
-    if log.exists() and '"teacher_depth"' in log.read_text():
+    if f'"{stage}"' in log.read_text():
       process.send_signal(signum)
       break
     time.sleep(0.002)
   _, stderr = process.communicate(timeout=600)
   assert process.returncode != 0
   assert 'Traceback' not in stderr
-  assert not (tmp_path / 'results.json').exists()
+  assert not (workdir / 'results.json').exists()
   if signum == signal.SIGTERM:
     assert process.returncode == 128 + signum
-    assert 'run the same command again to go on' in stderr
+    assert 'run the same command again' in stderr
+  else:
+    assert process.returncode == -signum
   code, stdout, stderr = launch(*arguments)
   assert code == 0, stderr
-  assert 'teacher_semantic] step' not in stdout  # skipped: it was finished
-  expected, resumed = parameters(finished[0]), parameters(tmp_path)
-  assert expected.keys() == resumed.keys()
-  for name, value in expected.items():
-    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
-  tables = [w / 'results.md' for w in (finished[0], tmp_path)]
+  for finished_before in ('teacher_semantic', 'teacher_normals'):
+    assert f'{finished_before}] step' not in stdout
+  for name in ('uniform', 'distilled'):
+    expected, resumed = (parameters(w, name) for w in (finished[0], workdir))
+    assert expected.keys() == resumed.keys()
+    for key, value in expected.items():
+      np.testing.assert_array_equal(resumed[key], value, err_msg=key)
+  tables = [w / 'results.md' for w in (finished[0], workdir)]
   assert tables[0].read_text() == tables[1].read_text()
 
 
@@ -198,7 +232,7 @@ def test_a_wrong_command_line_is_one_message(arguments, message, tmp_path):
   assert not workdir.exists()
 
 
-def test_no_config_and_no_run_are_explained(tmp_path):
+def test_a_missing_config_or_run_is_explained(tmp_path):
   code, _, stderr = launch()
   assert code == 2 and 'configs/quickstart.py' in stderr
   code, _, stderr = launch('--job=evaluate', f'--workdir={tmp_path}')
@@ -241,7 +275,7 @@ def test_a_misspelled_key_in_a_config_file_is_one_message(tmp_path):
   assert 'Traceback' not in stderr and len(stderr.splitlines()) == 2
 
 
-def test_taps_are_listed_without_data_or_traces(tmp_path):
+def test_taps_needs_no_data_and_leaves_no_files(tmp_path):
   code, stdout, stderr = launch(
     '--job=taps',
     '--config=configs/nyuv2.py:mtan',
@@ -262,14 +296,11 @@ def test_taps_are_listed_without_data_or_traces(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_the_doctor_is_started_and_reads_so_many_samples(data_dir, tmp_path):
+def test_inspect_reads_as_many_samples_as_requested(data_dir, tmp_path):
   code, stdout, stderr = launch(
-    *TINY, data_dir, '--job=data', '--samples=2', f'--workdir={tmp_path}/run'
+    *TINY, data_dir, '--job=inspect', '--samples=2', f'--workdir={tmp_path}/run'
   )
   assert code == 0, stderr
   assert 'train: 12 samples, 2 read' in stdout
   assert 'without' in stdout and 'cone' in stdout
   assert (tmp_path / 'run' / 'data.png').exists()
-
-
-# ---- Weights from elsewhere --------------------------------------------------

@@ -1,4 +1,4 @@
-"""launch.py --job=import, and what is done with its networks."""
+"""launch.py --job=import, and the use of the imported networks."""
 
 import json
 
@@ -59,7 +59,7 @@ def imported(torch_file, tmp_path_factory):
   return workdir, stdout, arguments
 
 
-def test_an_import_says_what_it_used(imported):
+def test_an_import_reports_which_weights_it_used(imported):
   workdir, stdout, _ = imported
   for task in ('semantic', 'depth', 'normals'):
     assert f'teacher_{task}: ' in stdout
@@ -67,7 +67,7 @@ def test_an_import_says_what_it_used(imported):
   assert 'logsigma' in stdout and 'ignored' in stdout
 
 
-def test_an_import_is_never_written_over(imported):
+def test_an_import_is_never_overwritten(imported):
   workdir, _, arguments = imported
   before = {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
   code, _, stderr = launch(*arguments)
@@ -110,7 +110,7 @@ def test_imported_networks_are_scored_and_teach(
   ],
   ids=str,
 )
-def test_an_import_that_cannot_be_is_one_message(
+def test_an_impossible_import_is_one_message(
   arguments, message, torch_file, tmp_path
 ):
   code, stdout, stderr = launch(

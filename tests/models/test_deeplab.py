@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtl_kd_jax import models
 from mtl_kd_jax.models.deeplab import ASPPHead, DeepLabV3PlusHead
-from mtl_kd_jax.models.network import make_network
 
 
 @pytest.fixture
@@ -86,13 +86,13 @@ DECODERS = {ASPPHead: aspp, DeepLabV3PlusHead: deeplabv3plus}
   ],
 )
 @pytest.mark.parametrize('head', HEADS)
-def test_a_head_is_numpys(head, stride, size, float64):
+def test_a_head_agrees_with_numpy(head, stride, size, float64):
   module, features, v = make(head, size, stride)
   run = jit(functools.partial(module.apply, size=size, train=False))
-  prediction, own = run(v, features)
+  prediction, computed = run(v, features)
   decoder = DECODERS[head](v, features, RATES[stride])
-  assert own.keys() == {'decoder'}
-  assert_close(own['decoder'], decoder)
+  assert computed.keys() == {'decoder'}
+  assert_close(computed['decoder'], decoder)
   out = v['params']['out']
   assert_close(prediction, resize(decoder @ out['kernel'] + out['bias'], size))
 
@@ -114,21 +114,21 @@ def test_image_pooling_normalizes_one_value_per_image(float64):
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_training_moves_all_statistics_and_parameters(head, float64):
+def test_training_changes_all_statistics_and_parameters(head, float64):
   size = (64, 96)
   module, features, v = make(head, size, 16, batch=4)
 
   @jit
   def run(params, features):
     def loss(params, features):
-      (prediction, own), updated = module.apply(
+      (prediction, computed), updated = module.apply(
         v | {'params': params},
         features,
         size=size,
         train=True,
         mutable=['batch_stats'],
       )
-      total = jnp.sum(jnp.sin(prediction)) + jnp.sum(own['decoder'] ** 2)
+      total = jnp.sum(jnp.sin(prediction)) + jnp.sum(computed['decoder'] ** 2)
       return total, updated['batch_stats']
 
     return jax.grad(loss, (0, 1), has_aux=True)(params, features)
@@ -147,7 +147,7 @@ def test_training_moves_all_statistics_and_parameters(head, float64):
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_a_batch_split_over_an_axis_has_the_statistics_of_the_whole(
+def test_statistics_of_a_batch_split_over_an_axis(
   head,
   float64,
 ):
@@ -180,14 +180,9 @@ def test_a_batch_split_over_an_axis_has_the_statistics_of_the_whole(
 # ---- Shapes ------------------------------------------------------------------
 
 
-def test_the_parameters_are_as_many_as_torchvisions():
-  network = make_network(
-    backbone='resnet50',
-    head='aspp',
-    width=1.0,
-    output_stride=8,
-    channels={'semantic': 21},
-    image_size=(64, 96),
+def test_the_number_of_parameters_is_that_of_torchvision():
+  network = models.make(
+    'resnet50', {'semantic': 21}, head='aspp', output_stride=8
   )
   image = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
   output, variables = jax.eval_shape(
@@ -213,14 +208,14 @@ def test_a_width_scales_all_channels_but_the_predictions(
     for tap, shape in shapes_at((64, 96), 16, channels=(256, 2048)).items()
   }
   head = DeepLabV3PlusHead(channels=13, width=width)
-  (prediction, own), variables = jax.eval_shape(
+  (prediction, computed), variables = jax.eval_shape(
     lambda x: head.init_with_output(
       jax.random.key(0), x, size=(64, 96), train=False
     ),
     features,
   )
   assert prediction.shape == (2, 64, 96, 13)
-  assert own['decoder'].shape == (2, 16, 24, filters)
+  assert computed['decoder'].shape == (2, 16, 24, filters)
   params = variables['params']
   kernels = {
     name: layer['conv']['kernel'].shape

@@ -53,7 +53,7 @@ def by_name(tree):
 
 @pytest.mark.parametrize('stride, size', [(8, (64, 96)), (16, (150, 45))])
 @pytest.mark.parametrize('head', HEADS)
-def test_a_head_in_training_is_pytorchs(head, stride, size, float64):
+def test_a_head_in_training_agrees_with_pytorch(head, stride, size, float64):
   """The prediction, the running statistics, and every gradient."""
   module, features, variables = make(head, size, stride)
   cotangent = np.random.default_rng(2).normal(size=(2, *size, 2))
@@ -81,8 +81,10 @@ def test_a_head_in_training_is_pytorchs(head, stride, size, float64):
     for name, x in weights.items()
     if 'running' not in name
   }
-  seen = {t: feature_to_torch(x).requires_grad_() for t, x in features.items()}
-  expected = twin.deeplab(weights, seen, size, True, rates=RATES[stride])
+  inputs = {
+    t: feature_to_torch(x).requires_grad_() for t, x in features.items()
+  }
+  expected = twin.deeplab(weights, inputs, size, True, rates=RATES[stride])
   (expected * feature_to_torch(cotangent)).sum().backward()
 
   close = functools.partial(np.testing.assert_allclose, rtol=1e-9)
@@ -100,5 +102,5 @@ def test_a_head_in_training_is_pytorchs(head, stride, size, float64):
     )
   for tap in module.taps:
     x = feature_to_torch(gradients[1][tap])
-    scale = float(seen[tap].grad.abs().max())
-    close(x, seen[tap].grad, atol=1e-9 * (1 + scale), err_msg=tap)
+    scale = float(inputs[tap].grad.abs().max())
+    close(x, inputs[tap].grad, atol=1e-9 * (1 + scale), err_msg=tap)

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_kd_jax.models.resnet import BasicBlock, Bottleneck, ResNet, conv
+from mtl_kd_jax.models.layers import conv
+from mtl_kd_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from mtl_kd_jax.ops import conv as conv_module
 from mtl_kd_jax.ops.norm import BatchNorm
 
@@ -74,7 +75,7 @@ def residual_block(v, x, stride, dilation):
 def resnet(v, image, layers, output_stride):
   x = (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
   x = relu(normalize(v, 'bn1', convolve(v, 'conv1', x, stride=2)))
-  x = np.max([seen for _, seen in windows(x, 3, 2, 1, 1, -np.inf)], axis=0)
+  x = np.max([x for _, x in windows(x, 3, 2, 1, 1, -np.inf)], axis=0)
   features = {}
   rules = zip(BLOCKS[layers], RULE[output_stride], strict=True)
   for n, (blocks, (stride, first, dilation)) in enumerate(rules, start=1):
@@ -113,7 +114,7 @@ def test_every_tap_has_its_stride_and_channels(layers, output_stride):
     (50, 25_557_032 - 2_049_000),
   ],
 )
-def test_the_parameters_are_as_many_as_torchvisions(layers, count):
+def test_the_number_of_parameters_is_that_of_torchvision(layers, count):
   _, variables = shapes_of(layers)
   leaves = jax.tree.leaves(variables['params'])
   assert sum(math.prod(x.shape) for x in leaves) == count
@@ -126,7 +127,7 @@ def test_dilation_changes_no_variable(layers):
     assert shapes_of(layers, output_stride)[1] == variables
 
 
-def test_layers_have_torchvisions_names():
+def test_layers_have_the_names_of_torchvision():
   _, variables = shapes_of(50)
   block = {f'{kind}{i}' for kind in ('conv', 'bn') for i in (1, 2, 3)}
   shortcut = {'downsample_conv', 'downsample_norm'}
@@ -152,9 +153,7 @@ def test_a_width_scales_all_channels_and_leaves_at_least_one():
   'size, stride, dilation', [(3, 2, 1), (7, 2, 1), (3, 1, 4)]
 )
 @pytest.mark.parametrize('sides', [(8, 10), (7, 9)], ids=['even', 'odd'])
-def test_convolutions_pad_both_sides_alike(
-  sides, size, stride, dilation, float64
-):
+def test_convolutions_pad_symmetrically(sides, size, stride, dilation, float64):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2, *sides, 3))
   module = conv(4, size, stride=stride, dilation=dilation, name='conv')
@@ -181,7 +180,7 @@ def test_a_block_strides_and_dilates_its_3x3_convolutions(
 
 
 @pytest.mark.parametrize('block, channels', [(BasicBlock, 4), (Bottleneck, 16)])
-def test_a_block_that_changes_no_shape_adds_its_input_as_it_is(block, channels):
+def test_a_block_that_keeps_the_shape_adds_its_input(block, channels):
   norm = functools.partial(BatchNorm, use_running_average=True)
   module = block(4, norm)
   x = jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32)
@@ -189,7 +188,7 @@ def test_a_block_that_changes_no_shape_adds_its_input_as_it_is(block, channels):
   assert not [name for name in shapes['params'] if 'downsample' in name]
 
 
-def test_imagenets_mean_is_zero_and_its_deviation_one(float64):
+def test_images_are_normalized_by_the_statistics_of_imagenet(float64):
   backbone = ResNet(width=1 / 16, layers=18)
   _, shapes = shapes_of(18, width=1 / 16)
   v = random_variables(shapes)
@@ -214,7 +213,7 @@ def test_imagenets_mean_is_zero_and_its_deviation_one(float64):
 @pytest.mark.parametrize(
   'layers, output_stride', [(18, 8), (34, 32), (50, 16), (50, 8)]
 )
-def test_all_features_are_numpys(layers, output_stride, float64):
+def test_all_features_agree_with_numpy(layers, output_stride, float64):
   backbone = ResNet(width=1 / 16, layers=layers, output_stride=output_stride)
   _, shapes = shapes_of(layers, width=1 / 16)
   v = random_variables(shapes)
@@ -227,7 +226,7 @@ def test_all_features_are_numpys(layers, output_stride, float64):
     assert_close(x, expected[tap])
 
 
-def test_a_batch_split_over_an_axis_has_the_statistics_of_the_whole(float64):
+def test_statistics_of_a_batch_split_over_an_axis(float64):
   _, shapes = shapes_of(18, width=1 / 32)
   v = random_variables(shapes)
   image = np.random.default_rng(1).random((4, 32, 64, 3))
@@ -256,7 +255,7 @@ def test_a_batch_split_over_an_axis_has_the_statistics_of_the_whole(float64):
 @pytest.mark.parametrize(
   'layers, output_stride, plain', [(18, 32, 13), (18, 8, 9), (50, 32, 13)]
 )
-def test_plain_3x3_convolutions_are_ours(
+def test_which_convolutions_are_conv3x3(
   layers, output_stride, plain, monkeypatch
 ):
   ours = []

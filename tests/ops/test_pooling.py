@@ -145,23 +145,25 @@ def compose_by_loops(x, kernel, g):
 def sharded_program():
   """The composition, compiled for a batch split over four devices."""
   mesh = Mesh(np.array(jax.devices()[:4]), ('batch',))
-  whole = NamedSharding(mesh, PartitionSpec())
+  replicated = NamedSharding(mesh, PartitionSpec())
   split = NamedSharding(mesh, PartitionSpec('batch'))
   arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in SHAPES]
   step = jax.jit(
     compose,
-    in_shardings=(split, whole, split),
-    out_shardings=(split, split, split, whole),
+    in_shardings=(split, replicated, split),
+    out_shardings=(split, split, split, replicated),
   )
   program = step.lower(*arrays).compile()
-  return lambda *a: program(*jax.device_put(a, (split, whole, split))), program
+  return lambda *a: program(
+    *jax.device_put(a, (split, replicated, split))
+  ), program
 
 
-def make_arrays(*, whole):
-  """Arguments of `compose`: whole numbers, or any."""
+def make_arrays(*, integers):
+  """Arguments of `compose`: integers, or any numbers."""
   rng = np.random.default_rng(0)
   arrays = [
-    rng.integers(-2, 3, shape) if whole else rng.normal(size=shape)
+    rng.integers(-2, 3, shape) if integers else rng.normal(size=shape)
     for shape in SHAPES
   ]
   return [a.astype(np.float32) for a in arrays]
@@ -169,8 +171,8 @@ def make_arrays(*, whole):
 
 def test_values_and_gradients_of_a_sharded_program(sharded_program):
   run, _ = sharded_program
-  # In whole numbers float32 is exact, so ties are the same everywhere.
-  arrays = make_arrays(whole=True)
+  # Of integers float32 is exact, so ties are the same everywhere.
+  arrays = make_arrays(integers=True)
   actual, expected = run(*arrays), compose_by_loops(*arrays)
   assert (expected[1] == 0).any()  # windows that relu leaves without a maximum
   names = ('result', 'value', 'dx', 'dkernel')
@@ -181,7 +183,7 @@ def test_values_and_gradients_of_a_sharded_program(sharded_program):
 def test_no_value_is_lost_to_rounding(sharded_program):
   run, _ = sharded_program
   # Comparing a recomputed input with its maximum would lose some of these.
-  y, value, *_ = run(*make_arrays(whole=False))
+  y, value, *_ = run(*make_arrays(integers=False))
   windows = np.asarray(y).reshape(4, 2, 2, 3, 2, 5)
   np.testing.assert_array_equal(windows.max((2, 4)), value)
   assert ((windows != 0).sum((2, 4)) == (np.asarray(value) > 0)).all()

@@ -45,19 +45,19 @@ def test_the_gradient_is_the_transposed_map(old, new):
   rng = np.random.default_rng(1)
   x, d = rng.normal(size=(2, 1, *old, 1)).astype(np.float32)
   g = rng.normal(size=(1, *new, 1)).astype(np.float32)
-  _, pull = jax.vjp(lambda x: resize_bilinear(x, new), x)
+  _, vjp = jax.vjp(lambda x: resize_bilinear(x, new), x)
   moved = resize_bilinear(d, new)
   np.testing.assert_allclose(
-    np.vdot(g, moved), np.vdot(pull(g)[0], d), rtol=1e-4
+    np.vdot(g, moved), np.vdot(vjp(g)[0], d), rtol=1e-4
   )
 
 
-def test_a_map_of_the_right_size_is_left_as_it_is():
+def test_a_map_of_the_right_size_is_returned_unchanged():
   x = np.ones((1, 2, 3, 4), np.float32)
   assert resize_bilinear(x, (2, 3)) is x
 
 
-def test_doubling_moves_no_data_by_index():
+def test_doubling_needs_no_gather_or_scatter():
   text = (
     jax.jit(jax.grad(lambda x: resize_bilinear(x, (8, 12)).sum()))
     .lower(np.ones((1, 4, 6, 2), np.float32))

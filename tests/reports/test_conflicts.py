@@ -1,4 +1,4 @@
-"""The paragraph on balance says what made-up logs were made to show."""
+"""The paragraph on balance finds what made-up logs were made to show."""
 
 from mtl_kd_jax.reports.conflicts import summarize_balance
 from mtl_kd_jax.runtime.metric_keys import mean_of_steps, objectives_of
@@ -27,40 +27,37 @@ def make_log(stage='distilled', *, weights=(1, 1, 1), norms=(1, 2, 8), n=10):
 
 def test_the_dominating_gradient_and_the_conflicts_are_named():
   text = summarize_balance(make_log(), TASKS)
-  assert text.startswith("Balance of 'distilled': over 10 observed steps")
-  assert (
-    "semantic's gradient dominated: 8.0 times the length of that of" in text
-  )
-  assert (
-    'of depth, the shortest (medians), and the longest of all in 100 %'
-    in (text)
+  assert text.startswith(
+    "Balance of 'distilled': over 10 observed steps, the gradient of semantic "
+    'dominated. Its median norm was 8.0 times that of depth, the shortest, and '
+    'it was the longest in 100 % of them.'
   )
   assert 'depth and normals in 50 % (mean cosine -0.20)' in text
   assert 'depth and semantic' not in text and '; no others.' in text
   assert 'No task conflicted with its alignment' in text
-  assert 'alike for all' in text
+  assert 'equal for all tasks' in text
 
 
-def test_tasks_that_never_share_an_image_are_not_said_to_agree():
+def test_nothing_is_said_of_conflicts_of_tasks_that_share_no_image():
   """Their gradients have no feature in common: every cosine is 0."""
   log = [
     line | {k: 0.0 for k in line if k.count('/') == 2 and 'cosine' in k}
     for line in make_log()
   ]
   text = summarize_balance(log, TASKS)
-  assert 'nothing is known of conflicts between tasks' in text
+  assert 'nothing is known about conflicts between tasks' in text
   assert 'No two tasks' not in text
   assert 'No task conflicted with its alignment' in text
 
 
-def test_it_says_how_long_the_gradients_of_alignments_are():
+def test_norms_of_alignments_are_relative_to_those_of_their_tasks():
   text = summarize_balance(make_log(), TASKS)
-  assert 'times as long: depth 0.5, normals 0.5, semantic 0.5' in text
-  untaught = [
+  assert 'of its task: depth 0.5, normals 0.5, semantic 0.5' in text
+  plain = [
     {k: x for k, x in line.items() if 'alignment' not in k}
     for line in make_log()
   ]
-  assert 'alignment' not in summarize_balance(untaught, TASKS)
+  assert 'alignment' not in summarize_balance(plain, TASKS)
 
 
 def test_a_task_in_conflict_with_its_alignment_is_named():
@@ -75,21 +72,23 @@ def test_a_task_in_conflict_with_its_alignment_is_named():
   assert text.count('Conflicts between tasks, by share of steps') == 1
 
 
-def test_it_says_what_the_weights_did_about_it():
+def test_the_effect_of_the_weights_is_named():
   text = summarize_balance(make_log(weights=(4, 2, 1)), TASKS)
-  assert 'depth 4, normals 2, semantic 1 (medians), which evened this out' in (
-    text
+  assert 'depth 4, normals 2, semantic 1; they reduced this ratio' in text
+  assert (
+    'of semantic, was 2.0 times as long as the shortest, of depth, instead of '
+    '8.0 times'
+  ) in text
+  assert 'they increased this ratio' in summarize_balance(
+    make_log(weights=(1, 1, 2)), TASKS
   )
-  assert 'now of semantic, was 2.0 times the shortest, of depth' in text
-  assert 'instead of 8.0 times' in text
-  assert 'sharpened' in summarize_balance(make_log(weights=(1, 1, 2)), TASKS)
   text = summarize_balance(make_log(weights=(0, 1, 2)), TASKS)
-  assert 'depth was left without any pull' in text
+  assert 'the gradient of depth had no effect at all' in text
 
 
 def test_even_gradients_do_not_dominate():
   text = summarize_balance(make_log(norms=(1, 1.1, 1.2)), TASKS)
-  assert 'no gradient dominated' in text and '1.2 times the shortest' in text
+  assert 'no gradient dominated' in text and 'was 1.2 times that' in text
 
 
 def test_every_stage_with_gradients_has_its_paragraph():
@@ -102,7 +101,7 @@ def test_every_stage_with_gradients_has_its_paragraph():
   assert summarize_balance(unseen, TASKS) == ''
 
 
-def test_what_a_gradient_method_combined_stands_in_where_nothing_was_seen():
+def test_combined_gradients_are_described_where_none_were_observed():
   """Its lines are means, with the share of conflicts beside them."""
   log = [
     {'stage': 's', 'kind': 'train', 'step': 10, 'norm/depth': 3.0}
@@ -112,7 +111,7 @@ def test_what_a_gradient_method_combined_stands_in_where_nothing_was_seen():
   text = summarize_balance(log, TASKS)
   assert 'over 1 logged line' in text
   assert 'depth and normals in 25 % (mean cosine +0.10)' in text
-  assert '1.0 times the shortest' in text
+  assert '1.0 times as long as the shortest' in text
 
 
 def test_missing_numbers_are_left_out():
@@ -136,7 +135,7 @@ def test_names_of_objectives_are_read_from_keys():
   )
 
 
-def test_a_mean_leaves_out_steps_that_say_nothing():
+def test_a_mean_leaves_out_steps_that_do_not_count():
   steps = [
     {'labeled/a': 1.0, 'labeled/b': 0.0, 'combined': 1.0},
     {'labeled/a': 1.0, 'labeled/b': 1.0, 'combined': 1.0},

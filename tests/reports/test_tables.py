@@ -1,4 +1,4 @@
-"""The result in its three forms: they agree, and nothing is cut off."""
+"""The results in all forms: they agree, and nothing is cut off."""
 
 import dataclasses
 import io
@@ -184,6 +184,15 @@ def test_nothing_is_cut_off_or_wider_than_the_terminal(width):
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_one_table_is_split_only_where_it_does_not_fit():
+  results = make_results(**{'a network with a long name': better(1.1)})
+  (text,) = render(results, 500)
+  width = max(map(len, text.splitlines()))
+  assert render(results, width) == [text]
+  narrow = render(results, width - 1)
+  assert len(narrow) == 4 and not any('…' in part for part in narrow)
+
+
 def test_what_has_no_label_is_a_dash_and_null():
   row = better(1.1)
   row['normals'] = dict.fromkeys(row['normals'], NAN)
@@ -215,7 +224,76 @@ def test_a_reference_of_zero_has_no_relative_gain():
   assert gains['delta_mtl'] is None
 
 
-def test_the_mean_of_the_last_epochs_stands_beside_under_its_own_name():
+def test_without_single_task_networks_there_are_metrics_but_no_gains():
+  results = make_results(uniform=better(0.9))
+  del results.rows[SINGLE_TASK]
+  entry = json.loads(results.json())['rows']['uniform']
+  assert entry['metrics'] == better(0.9)
+  assert set(entry['gains'].values()) == {None}
+  _, rows = cells_of_markdown(results)
+  assert list(rows) == ['uniform'] and rows['uniform'].count('–') == 3
+  (text,) = render(results, 250)
+  assert rows_of(text, rows) == rows
+
+
+def test_tasks_that_a_row_lacks_are_dashes_and_null():
+  results = make_results(row={'depth': REFERENCE['depth']})
+  document = json.loads(results.json())
+  metrics = document['rows']['row']['metrics']
+  assert list(metrics) == list(REFERENCE)
+  assert metrics['normals'] == dict.fromkeys(REFERENCE['normals'])
+  assert metrics['depth'] == REFERENCE['depth']
+  _, rows = cells_of_markdown(results)
+  assert rows['row'].count('–') == 2 + 5 + 3
+
+
+def test_columns_of_the_same_title_have_the_name_of_their_task():
+  tasks = {
+    'depth': TASKS['depth'],
+    'disparity': dataclasses.replace(TASKS['depth'], name='disparity'),
+    'normals': TASKS['normals'],
+  }
+  row = {t: REFERENCE.get(t, REFERENCE['depth']) for t in tasks}
+  results = dataclasses.replace(
+    make_results(), tasks=tasks, rows={SINGLE_TASK: row}
+  )
+  head, _ = cells_of_markdown(results)
+  assert {'depth AbsErr m ↓', 'disparity AbsErr m ↓', 'Mean ° ↓'} < set(head)
+  assert len(set(head)) == len(head)
+  text = ''.join(render(results, 80))
+  assert text.count('disparity') == 3 and 'AbsErr' in text and '…' not in text
+
+
+def test_printed_results_are_tables_with_titles_and_balance(monkeypatch):
+  averages = {SINGLE_TASK: better(0.8), 'distilled': better(0.88)}
+  results = dataclasses.replace(
+    make_results(averages, distilled=better(1.07)),
+    name='[bold]toy[/]',
+    balance='word ' * 60 + 'end.',
+  )
+  monkeypatch.setenv('COLUMNS', '40')
+  text = str(results)
+  lines = text.splitlines()
+  assert lines[0] == results.title and results.average_title in lines
+  assert max(map(len, lines)) <= 100 and '…' not in text and '\x1b' not in text
+  assert text.endswith('end.')
+  _, rows = cells_of_markdown(dataclasses.replace(results, averages={}))
+  narrow, _ = text.split(results.average_title)
+  for name, cells in rows.items():
+    parts = [rows_of(x, [name]).get(name, []) for x in narrow.splitlines()]
+    assert list(itertools.chain(*parts)) == cells
+  monkeypatch.setenv('COLUMNS', '250')
+  wide, mean = str(results).split(results.average_title)
+  assert rows_of(wide, rows) == rows
+  assert rows_of(mean, rows).keys() == rows.keys()
+
+
+def test_a_notebook_shows_the_markdown():
+  results = make_results(distilled=better(1.07))
+  assert results._repr_markdown_() == results.markdown()
+
+
+def test_the_mean_of_the_last_epochs_has_a_title_of_its_own():
   averages = {SINGLE_TASK: better(0.8), 'distilled': better(0.88)}
   plain = make_results(distilled=better(1.3))
   results = make_results(averages, distilled=better(1.3))

@@ -4,11 +4,10 @@ import dataclasses
 import gc
 import pathlib
 import signal
-import subprocess
-import sys
 from typing import Any, NamedTuple
 import warnings
 
+from fixtures.launching import run_python
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -357,12 +356,8 @@ for step in (1, 2):
 
 def test_a_save_that_was_killed_leaves_no_trace(folder, opened):
   # Killed at the last moment: all is written, but not under its name.
-  run = subprocess.run(
-    [sys.executable, '-c', KILLED, folder],
-    cwd=pathlib.Path(__file__).parents[2],
-    capture_output=True,
-  )
-  assert run.returncode == -signal.SIGKILL, run.stderr
+  code, _, stderr = run_python('-c', KILLED, folder)
+  assert code == -signal.SIGKILL, stderr
   names = {p.name for p in (folder / 'last').iterdir()}
   assert '1' in names and '2' not in names and len(names) == 2
   checkpoints = opened()

@@ -1,12 +1,10 @@
-"""The first signal is a wish, the second an order."""
+"""The first signal ends the run after the step, the second at once."""
 
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 import threading
 
+from fixtures.launching import run_python
 import pytest
 
 from mtl_kd_jax.runtime.preemption import Stopped, StopSignals
@@ -113,11 +111,6 @@ with StopSignals() as stop:
 
 @both
 def test_a_real_process_survives_one_signal_and_dies_of_the_second(signum):
-  run = subprocess.run(
-    [sys.executable, '-c', PROGRAM.format(signum.name)],
-    cwd=pathlib.Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-  )
-  assert run.stdout == f'saved after {int(signum)}\n', run.stderr
-  assert run.returncode == -signum
+  code, stdout, stderr = run_python('-c', PROGRAM.format(signum.name))
+  assert stdout == f'saved after {int(signum)}\n', stderr
+  assert code == -signum

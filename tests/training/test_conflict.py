@@ -1,4 +1,4 @@
-"""Norms and cosines that are observed, against gradients taken another way."""
+"""Measured norms and cosines, against gradients taken another way."""
 
 import functools
 
@@ -11,14 +11,18 @@ import optax
 import pytest
 
 from mtl_kd_jax.balancing import make_balancer
-from mtl_kd_jax.distillation.adaptors import Adaptors, Pair
-from mtl_kd_jax.distillation.alignment import Distillation
+from mtl_kd_jax.distillation import Adaptors, Alignment, Pair, make_loss
 from mtl_kd_jax.models.features import task_tap
-from mtl_kd_jax.models.network import Network
-from mtl_kd_jax.training.conflict import observe_step
-from mtl_kd_jax.training.optim import ADAPTORS, make_student_optimizer
-from mtl_kd_jax.training.state import init_state, network_params
-from mtl_kd_jax.training.step import task_losses
+from mtl_kd_jax.training.conflict import measure_conflict
+from mtl_kd_jax.training.gradients import balancer_init
+from mtl_kd_jax.training.loss_terms import (
+  ADAPTORS,
+  ExtraNetwork,
+  alignment_terms,
+  task_terms,
+)
+from mtl_kd_jax.training.state import init_state
+from mtl_kd_jax.training.step import teacher_outputs
 
 
 class Shifted(nn.Module):
@@ -49,42 +53,50 @@ NETWORKS = {'shared': (Shifted(), 'bottleneck'), 'own': (Own(), 'decoder')}
 
 
 def make_parts(backbone, tap):
-  channels = {t: task.channels for t, task in plain.TASKS.items()}
+  """What `measure_conflict` is given by keyword, and a state."""
+  network = plain.make_network(plain.TASKS, backbone=backbone)
   pair = {Pair(tap, tap): plain.CHANNELS[tap]}
-  parts = {
-    'network': Network(backbone, channels),
-    'distillation': Distillation(
-      teachers={t: plain.make_network((t,)) for t in plain.TASKS},
-      adaptors=Adaptors(dict.fromkeys(plain.TASKS, pair)),
-      weights={'semantic': 1.0, 'depth': 0.5, 'normals': 2.0},
-    ),
+  adaptors = Adaptors({t: Alignment(t, t, pair) for t in plain.TASKS})
+  loss = make_loss('feature_l2')
+  terms = task_terms(plain.TASKS)
+  terms += alignment_terms(adaptors, plain.LAMBDAS, loss)
+  extras = {
+    ADAPTORS: ExtraNetwork(
+      lambda key, output: adaptors.init(key, output.features), optax.sgd(1e-2)
+    )
   }
   state = init_state(
     jax.random.key(0),
+    network=network,
     image_size=plain.SIZE,
-    balancer=make_balancer('uniform'),
-    tx=make_student_optimizer(optax.sgd(1e-2), optax.sgd(1e-2)),
-    **parts,
+    tx=optax.sgd(1e-2),
+    extras=extras,
+    init_balancer=balancer_init(make_balancer('uniform'), terms),
   )
+  parts = {
+    'network': network,
+    'terms': terms,
+    'extras': extras,
+    'teachers': plain.make_teacher_networks(),
+  }
   return parts, state
 
 
-def gradients(parts, state, teachers, batch):
-  """name -> flat gradient with respect to what is observed, by jax.jacrev."""
-  network, distillation = parts['network'], parts['distillation']
-  asked = distillation.ask(teachers, batch['image'])
+def gradients(parts, state, frozen, batch):
+  """name -> flat gradient with respect to what is measured, by jax.jacrev."""
+  outputs = teacher_outputs(parts['teachers'], frozen, batch['image'])
 
   def losses(params):
-    output, _ = network.apply(
-      {'params': network_params(params), 'batch_stats': state.batch_stats},
+    output, _ = parts['network'].apply(
+      {'params': params, **state.collections},
       batch['image'],
       train=True,
       mutable=['batch_stats'],
     )
-    alignment = distillation.losses(params[ADAPTORS], output.features, asked)
-    return task_losses(output.predictions, batch, plain.TASKS) | {
-      f'alignment/{t}': distillation.weights[t] * x
-      for t, x in alignment.items()
+    return {
+      term.name.removeprefix('loss/'): term.weight
+      * term.fn(output, outputs, batch, state.extras)
+      for term in parts['terms']
     }
 
   def flat(tree):
@@ -104,7 +116,7 @@ def test_norms_and_cosines_are_those_of_the_gradients(network):
   teachers = plain.make_teachers()
   batch = random_batch(1, plain.SIZE)
   batch['normals'][:] = 0  # no label at all
-  seen = jax.jit(functools.partial(observe_step, tasks=plain.TASKS, **parts))(
+  seen = jax.jit(functools.partial(measure_conflict, seed=0, **parts))(
     state, teachers, batch
   )
   expected = gradients(parts, state, teachers, batch)
@@ -126,23 +138,25 @@ def test_norms_and_cosines_are_those_of_the_gradients(network):
   assert seen['labeled/normals'] == 0 and seen['labeled/depth'] == 1
 
 
-def test_what_is_observed_does_not_depend_on_the_layout():
+def test_what_is_measured_does_not_depend_on_the_layout():
   results = {}
   batch = random_batch(8, plain.SIZE)
   batch['depth'][:5] = 0
   for name, parallel, axis_name in plain.layouts():
     _, state = plain.make_parts(distill=True, axis_name=axis_name)
-    look = functools.partial(
-      observe_step,
+    measure = functools.partial(
+      measure_conflict,
       network=plain.make_network(plain.TASKS, axis_name=axis_name),
-      tasks=plain.TASKS,
-      distillation=plain.make_distillation(axis_name=axis_name),
+      terms=plain.make_terms(distill=True),
+      teachers=plain.make_teacher_networks(axis_name=axis_name),
+      extras=plain.make_extras(optax.sgd(1e-1)),
+      seed=0,
       axis_name=axis_name,
     )
     teachers = plain.make_teachers()
-    compiled = jax.jit(look)
+    compiled = jax.jit(measure)
     if parallel:
-      compiled = parallel.compile_observe_step(look)
+      compiled = parallel.compile_measurement(measure)
       state, teachers = parallel.replicate((state, teachers))
     results[name] = jax.device_get(
       compiled(state, teachers, parallel.shard(batch) if parallel else batch)

@@ -7,27 +7,35 @@ import signal
 import warnings
 
 from fixtures.samples import RandomSource
-from fixtures.toy import SIZE, TASKS, make_distillation, make_network
+from fixtures.toy import (
+  SIZE,
+  TASKS,
+  make_extras,
+  make_network,
+  make_teacher_networks,
+  make_terms,
+)
 from fixtures.toy import make_teachers as teacher_variables
 import jax
 import numpy as np
 import pytest
 
-from mtl_kd_jax.balancing import make_balancer, smoothed
+from mtl_kd_jax.balancing import make_balancer, weight_ema
 from mtl_kd_jax.datasets import loader
-from mtl_kd_jax.errors import NotFiniteError
+from mtl_kd_jax.errors import InputError, NotFiniteError
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_keys import OBSERVED
-from mtl_kd_jax.runtime.metric_writer import Reporter, read_log
+from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
 from mtl_kd_jax.runtime.parallel import make_parallel
 from mtl_kd_jax.runtime.preemption import Stopped
-from mtl_kd_jax.training.optim import make_adam, make_student_optimizer
-from mtl_kd_jax.training.stage import Rhythm, Stage, run_stage
+from mtl_kd_jax.training.loop import Intervals, run_stage
+from mtl_kd_jax.training.optim import make_adam
+from mtl_kd_jax.training.stage import Stage, StageData
 
-RHYTHM = Rhythm(report=2, checkpoint=(2, 3), evaluate=3)
+INTERVALS = Intervals(report=2, checkpoint=(2, 3), evaluate=3)
 
 
-def make_stage(dataset, *, source=None, epochs=3):
+def make_stage(dataset, *, source=None, epochs=3, **options):
   """A distilled stage of three steps an epoch on the toy dataset."""
   batches = functools.partial(
     loader.train_batches,
@@ -38,44 +46,52 @@ def make_stage(dataset, *, source=None, epochs=3):
     seed=0,
     scales=(1.0, 1.5),
     flip=True,
-    workers=0,
+    num_workers=0,
+  )
+  data = StageData(
+    image_size=SIZE,
+    steps_per_epoch=3,
+    train=lambda start: batches(start_step=start),
+    eval=lambda: loader.eval_batches(
+      dataset, dataset.source('val'), batch_size=4, num_workers=0
+    ),
   )
   return Stage(
     name='distilled',
     network=make_network(TASKS),
     tasks=TASKS,
-    balancer=make_balancer('uniform'),
-    tx=make_student_optimizer(
-      make_adam(1e-3, weight_decay=0), make_adam(1e-2, weight_decay=5e-4)
-    ),
-    distillation=make_distillation(),
-    pretrained=None,
-    image_size=SIZE,
-    seed=0,
+    terms=make_terms(distill=True),
+    tx=make_adam(1e-3, weight_decay=0),
+    data=data,
     epochs=epochs,
-    steps_per_epoch=3,
     parallel=make_parallel('jit', batch_size=4),
-    train_batches=lambda start: batches(start_step=start),
-    eval_batches=lambda: loader.eval_batches(
-      dataset, dataset.source('val'), batch_size=4, workers=0
-    ),
+    teachers=make_teacher_networks(),
+    inputs={task: f'teacher_{task}' for task in TASKS},
+    extras=make_extras(make_adam(1e-2, weight_decay=5e-4)),
+    **options,
   )
 
 
-def run(stage, workdir, *, rhythm=RHYTHM):
+def with_data(stage, **changes):
+  return dataclasses.replace(
+    stage, data=dataclasses.replace(stage.data, **changes)
+  )
+
+
+def run(stage, workdir, *, intervals=INTERVALS):
   """Runs a stage as the job does; returns its final state on the host."""
-  reporter = Reporter(workdir)
+  writer = MetricWriter(workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints')
-  teachers = stage.parallel.replicate(teacher_variables())
+  frozen = stage.parallel.replicate(teacher_variables())
   try:
     state = run_stage(
       stage,
-      teachers,
+      frozen,
       checkpoints=checkpoints,
-      report=lambda start: reporter.stage(
+      open_writer=lambda start: writer.stage(
         stage.name, start=start, steps=stage.total_steps, steps_per_epoch=3
       ),
-      rhythm=rhythm,
+      intervals=intervals,
       score=lambda metrics: -metrics['depth']['abs_error'],
     )
   finally:
@@ -157,18 +173,16 @@ def test_a_balancer_goes_on_where_it_was_and_looking_changes_nothing(
   toy_dataset, tmp_path
 ):
   def make(**options):
-    balancer = smoothed(make_balancer('nash_mtl'), 0.9)
-    return dataclasses.replace(
-      make_stage(toy_dataset, epochs=2, **options), balancer=balancer
-    )
+    balancer = weight_ema(make_balancer('nash_mtl'), 0.9)
+    return make_stage(toy_dataset, epochs=2, balancer=balancer, **options)
 
-  observed = dataclasses.replace(RHYTHM, observe=2)
+  observed = dataclasses.replace(INTERVALS, measure=2)
   kill = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
   source = Interrupting(toy_dataset.source('train'), 17, kill)
   with pytest.raises(Stopped):
-    run(make(source=source), tmp_path / 'stopped', rhythm=observed)
-  resumed = run(make(), tmp_path / 'stopped', rhythm=observed)
-  whole = run(make(), tmp_path / 'whole', rhythm=RHYTHM)
+    run(make(source=source), tmp_path / 'stopped', intervals=observed)
+  resumed = run(make(), tmp_path / 'stopped', intervals=observed)
+  whole = run(make(), tmp_path / 'whole', intervals=INTERVALS)
   assert np.any(whole.balancer_state['mean'] != 0)
   assert_identical(resumed, whole)
   log = read_log(tmp_path / 'stopped')
@@ -210,10 +224,10 @@ class Killed:
     self.reads += 1
     if self.reads == self.n:
       raise KeyboardInterrupt
-    return self.stage.eval_batches()
+    return self.stage.data.eval()
 
 
-AVERAGING = dataclasses.replace(RHYTHM, average=range(6, 10, 3))
+AVERAGING = dataclasses.replace(INTERVALS, average=range(6, 10, 3))
 
 
 def scores(workdir):
@@ -233,15 +247,13 @@ def test_what_a_killed_run_did_not_score_is_scored_by_the_next(
 ):
   """Evaluations of steps 3, 6 and 9, of which 6 and 9 on two splits."""
   stage = make_stage(toy_dataset)
-  killed = dataclasses.replace(
-    stage, eval_batches=Killed(stage, n), select_batches=None
-  )
   # Two splits that happen to be the same: each is read for itself.
-  killed = dataclasses.replace(killed, select_batches=killed.eval_batches)
+  killing = Killed(stage, n)
+  killed = with_data(stage, eval=killing, select=killing)
   with pytest.raises(KeyboardInterrupt):
-    run(killed, tmp_path, rhythm=AVERAGING)
-  whole = dataclasses.replace(stage, select_batches=stage.eval_batches)
-  state = run(whole, tmp_path, rhythm=AVERAGING)
+    run(killed, tmp_path, intervals=AVERAGING)
+  whole = with_data(stage, select=stage.data.eval)
+  state = run(whole, tmp_path, intervals=AVERAGING)
   assert_identical(state, uninterrupted[0])
   logged = scores(tmp_path)
   expected = scores(uninterrupted[1])
@@ -264,8 +276,8 @@ def test_what_a_killed_run_did_not_score_is_scored_by_the_next(
 def test_one_split_is_read_once_for_both_scores(toy_dataset, tmp_path):
   stage = make_stage(toy_dataset)
   counting = Killed(stage, n=-1)
-  stage = dataclasses.replace(stage, eval_batches=counting)
-  run(stage, tmp_path, rhythm=AVERAGING)
+  stage = with_data(stage, eval=counting)
+  run(stage, tmp_path, intervals=AVERAGING)
   assert counting.reads == 3
   logged = scores(tmp_path)
   assert len(logged) == 5
@@ -276,11 +288,11 @@ def test_checkpoints_are_chosen_on_the_selection_split(toy_dataset, tmp_path):
   stage = make_stage(toy_dataset)
   other = loader.eval_batches
   train = toy_dataset.source('train')
-  stage = dataclasses.replace(
+  stage = with_data(
     stage,
-    select_batches=lambda: other(toy_dataset, train, batch_size=4, workers=0),
+    select=lambda: other(toy_dataset, train, batch_size=4, num_workers=0),
   )
-  run(stage, tmp_path, rhythm=AVERAGING)
+  run(stage, tmp_path, intervals=AVERAGING)
   logged = scores(tmp_path)
   assert logged[6, 'test'] != logged[6, 'eval']
   best = min((3, 6, 9), key=lambda s: logged[s, 'eval']['depth/abs_error'])
@@ -295,7 +307,7 @@ def test_a_finished_stage_is_only_read(uninterrupted, toy_dataset):
   def no_more(start):
     raise AssertionError('trained again')
 
-  stage = dataclasses.replace(stage, train_batches=no_more)
+  stage = with_data(stage, train=no_more)
   assert_identical(run(stage, workdir), state)
 
 
@@ -333,3 +345,18 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score(
   checkpoints = Checkpoints(workdir / 'checkpoints')
   state = checkpoints.restore_best(make_stage(toy_dataset).init())
   assert int(state.step) == best
+
+
+def test_a_checkpoint_of_another_stage_is_refused_and_stays(
+  uninterrupted, toy_dataset
+):
+  """A mismatch is not damage: nothing is moved, and the error says what."""
+  _, workdir = uninterrupted
+  before = {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
+  other = make_stage(toy_dataset, balancer=make_balancer('famo'))
+  with pytest.raises(InputError, match='balancer_state') as error:
+    run(other, workdir)
+  assert 'it is left as it is' in error.value.do
+  kept = {p: p.stat().st_mtime_ns for p in before if p.is_file()}
+  assert kept == {p: before[p] for p in kept}
+  assert not (workdir / 'checkpoints' / 'damaged').exists()

@@ -4,13 +4,16 @@ import functools
 
 from fixtures.samples import random_batch
 from fixtures.toy import (
+  LAMBDAS,
   SIZE,
   TASKS,
+  Bare,
   layouts,
   make_network,
   make_parts,
   make_teachers,
 )
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +23,9 @@ import pytest
 from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.models.segnet import SegNet
 from mtl_kd_jax.runtime.parallel import make_parallel
+from mtl_kd_jax.tasks.base import masked_mean
+from mtl_kd_jax.training.gradients import balancer_init
+from mtl_kd_jax.training.loss_terms import task_terms
 from mtl_kd_jax.training.state import init_state
 from mtl_kd_jax.training.step import eval_step, train_step
 
@@ -35,7 +41,8 @@ def test_ten_steps_agree_on_one_device_sharded_and_under_pmap(batch_norm):
       batch_norm=batch_norm,
       # Adam would blow the rounding noise of vanishing gradients, such as
       # those of biases in front of BatchNorm, up to whole steps.
-      optimizer=optax.sgd,
+      tx=optax.sgd(1e-3),
+      extra_tx=optax.sgd(1e-2),
     )
     teachers = make_teachers()
     compiled = jax.jit(step)
@@ -51,7 +58,8 @@ def test_ten_steps_agree_on_one_device_sharded_and_under_pmap(batch_norm):
       state, losses = compiled(
         state, teachers, parallel.shard(batch) if parallel else batch
       )
-      history.append(jax.device_get((losses, state.params)))
+      moved = (losses, state.params, state.extras)
+      history.append(jax.device_get(moved))
     results[name] = jax.device_get((history[0], (history[-1], state)))
   reference = results.pop('one device')
   for name, result in results.items():
@@ -119,9 +127,8 @@ def test_segnet_has_the_same_gradient_in_every_layout():
 def test_the_loss_is_the_sum_of_its_parts():
   step, state = make_parts(distill=True)
   _, losses = jax.jit(step)(state, make_teachers(), random_batch(4, SIZE))
-  weights = {'semantic': 1.0, 'depth': 0.5, 'normals': 2.0}
   total = sum(losses[f'loss/{t}'] for t in TASKS) + sum(
-    weights[t] * losses[f'alignment/{t}'] for t in TASKS
+    LAMBDAS[t] * losses[f'alignment/{t}'] for t in TASKS
   )
   np.testing.assert_allclose(losses['loss'], total, rtol=1e-6)
   assert all(0 < losses[f'alignment/{t}'] <= 8 for t in TASKS)
@@ -131,7 +138,7 @@ def test_without_teachers_there_is_no_alignment_and_there_are_no_adaptors():
   step, state = make_parts(distill=False)
   after, losses = jax.jit(step)(state, {}, random_batch(4, SIZE))
   assert not [name for name in losses if name.startswith('alignment')]
-  assert 'adaptors' not in after.params
+  assert after.extras == {}
   assert int(after.step) == 1
 
 
@@ -180,18 +187,23 @@ def test_gradients_are_those_of_the_masked_mean_over_the_global_batch():
   batch['depth'][:6] = 0  # valid pixels on the last of four devices only
   parallel = make_parallel('pmap', batch_size=8)
   network = make_network(('depth',), axis_name='batch')
-  parts = {
-    'network': network,
-    'balancer': make_balancer('uniform'),
-    'tx': optax.sgd(1.0),  # the update is minus the gradient
-  }
-  state = init_state(jax.random.key(0), image_size=SIZE, **parts)
+  terms = task_terms({'depth': TASKS['depth']})
+  balancer, tx = make_balancer('uniform'), optax.sgd(1.0)
+  state = init_state(
+    jax.random.key(0),
+    network=network,
+    image_size=SIZE,
+    tx=tx,  # the update is minus the gradient
+    init_balancer=balancer_init(balancer, terms),
+  )
   step = functools.partial(
     train_step,
-    tasks={'depth': TASKS['depth']},
+    network=network,
+    terms=terms,
+    balancer=balancer,
+    tx=tx,
     seed=0,
     axis_name='batch',
-    **parts,
   )
   before = jax.device_get(state.params)['head_depth']['out']['bias']
   compiled = parallel.compile_train_step(step)
@@ -229,3 +241,101 @@ def test_evaluation_is_the_same_in_every_layout():
     functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), p, q
   )
   assert p['depth'].shape == (8, *SIZE, 1)
+
+
+# ---- Networks with other variables ------------------------------------------
+
+
+@pytest.mark.parametrize('rule', ['uniform', 'mgda'])
+def test_a_network_without_batch_norm_is_trained_and_evaluated(rule):
+  network = make_network(TASKS, backbone=Bare())
+  step, state = make_parts(network=network, balancer=make_balancer(rule))
+  batch = random_batch(4, SIZE)
+  step = jax.jit(step)
+  assert state.collections == {}
+  first, second = [], state
+  for _ in range(6):
+    second, losses = step(second, make_teachers(), batch)
+    first.append(float(losses['loss']))
+  assert first[-1] < first[0]
+  assert second.collections == {} and set(second.variables) == {'params'}
+  statistics, _ = eval_step(
+    second.variables, batch, network=network, tasks=TASKS
+  )
+  assert statistics['depth']['count'] > 0
+
+
+def test_dropout_draws_anew_in_every_step_and_not_in_evaluation():
+  network = make_network(TASKS, backbone=Bare(dropout=0.5))
+  # Without learning, so that only the draws differ.
+  step, state = make_parts(network=network, distill=False, tx=optax.sgd(0.0))
+  step, batch = jax.jit(step), random_batch(4, SIZE)
+  losses = []
+  for _ in range(3):
+    state, measured = step(state, {}, batch)
+    losses.append(float(measured['loss']))
+  assert len(set(losses)) == 3
+  again, _ = make_parts(network=network, distill=False, tx=optax.sgd(0.0))
+  _, fresh = make_parts(network=network, distill=False, tx=optax.sgd(0.0))
+  _, measured = jax.jit(again)(fresh, {}, batch)
+  assert float(measured['loss']) == losses[0]  # the seed says it all
+  evaluate = functools.partial(eval_step, network=network, tasks=TASKS)
+  one, two = (evaluate(state.variables, batch)[1]['depth'] for _ in range(2))
+  np.testing.assert_array_equal(one, two)
+
+
+class Shared(nn.Module):
+  """A head-like part that counts how often it was called, in a collection."""
+
+  @nn.compact
+  def __call__(self, image, *, tasks, train):
+    calls = self.variable('counts', 'calls', lambda: jnp.zeros((), jnp.int32))
+    if train:
+      calls.value += 1
+    x = nn.Conv(8, (3, 3))(image)
+    return {'bottleneck': x, 'decoder': nn.BatchNorm(not train)(x)}
+
+
+def test_every_collection_is_kept_and_updated_once():
+  network = make_network(TASKS, backbone=Shared())
+  step, state = make_parts(network=network, distill=False)
+  assert set(state.collections) == {'batch_stats', 'counts'}
+  batch, step = random_batch(4, SIZE), jax.jit(step)
+  for _ in range(2):
+    state, _ = step(state, {}, batch)
+  assert int(state.collections['counts']['backbone']['calls']) == 2
+  mean = state.collections['batch_stats']['backbone']['BatchNorm_0']['mean']
+  assert np.abs(mean).max() > 0
+
+
+def test_the_parts_of_the_network_give_what_the_whole_gives():
+  """The step runs encoder and heads by themselves; here they run together."""
+  step, state = make_parts(distill=False, tx=optax.sgd(1.0))
+  batch = random_batch(4, SIZE)
+  after, losses = jax.jit(step)(state, {}, batch)
+  network = make_network(TASKS)
+
+  def loss(params):
+    output, updated = network.apply(
+      {'params': params, **state.collections},
+      batch['image'],
+      train=True,
+      mutable=['batch_stats'],
+    )
+    parts = [
+      masked_mean(
+        task.loss(output.predictions[t], batch[t]), task.valid(batch[t])
+      )
+      for t, task in TASKS.items()
+    ]
+    return sum(parts), updated
+
+  (total, updated), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    state.params
+  )
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  close(losses['loss'], total)
+  jax.tree.map(
+    lambda a, b, g: close(b - a, -g), state.params, after.params, gradient
+  )
+  jax.tree.map(close, after.collections, dict(updated))

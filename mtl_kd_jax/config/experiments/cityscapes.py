@@ -22,7 +22,7 @@ More classes: --config.data.cityscapes.classes=19
 Meters: --config.data.cityscapes.depth=depth (needs camera_trainvaltest.zip)
 """
 
-from mtl_kd_jax.config import defaults as common
+from mtl_kd_jax.config import defaults
 
 VARIANTS = ('archives', 'npy')
 
@@ -30,7 +30,7 @@ VARIANTS = ('archives', 'npy')
 def get_config(variant='archives'):
   if variant not in VARIANTS:
     raise ValueError(f'{variant!r} is none of {", ".join(VARIANTS)}')
-  config = common.get_config()
+  config = defaults.get_config()
   config.name = 'cityscapes' if variant == 'archives' else 'cityscapes_npy'
   config.tasks = ('semantic', 'depth')
   config.epochs = 200
@@ -45,15 +45,15 @@ def get_config(variant='archives'):
   # zoom here, where their code divides it.
   config.data.scales = (1.0, 1.2, 1.5)
   config.data.flip = True
-  config.data.workers = 2
+  config.data.num_workers = 2
 
   config.model.backbone = 'segnet'
   config.model.width = 1.0
 
   config.optim.learning_rate = 1e-4
   config.optim.schedule = 'step'
-  config.optim.step_epochs = 100
-  config.optim.step_factor = 0.5
+  config.optim.decay_every_epochs = 100
+  config.optim.decay_rate = 0.5
 
   # The papers' code never freezes its teachers' statistics.
   config.teacher.batch_norm = 'batch'

@@ -24,7 +24,7 @@ what they can be compared with stand in docs/method.md. Shortened, for a look:
 --config.epochs=10 --config.model.width=0.25
 """
 
-from mtl_kd_jax.config import defaults as common
+from mtl_kd_jax.config import defaults
 
 VARIANTS = ('kd4mtl', 'mtan', 'url', 'deeplab')
 
@@ -32,21 +32,21 @@ VARIANTS = ('kd4mtl', 'mtan', 'url', 'deeplab')
 def get_config(variant='kd4mtl'):
   if variant not in VARIANTS:
     raise ValueError(f'{variant!r} is none of {", ".join(VARIANTS)}')
-  config = common.get_config()
+  config = defaults.get_config()
   config.name = 'nyuv2' if variant == 'kd4mtl' else f'nyuv2_{variant}'
   config.epochs = 200
   config.batch_size = 2
 
   config.data.name = 'nyuv2'
-  config.data.workers = 2
+  config.data.num_workers = 2
 
   config.model.backbone = 'mtan' if variant == 'mtan' else 'segnet'
   config.model.width = 1.0
 
   config.optim.learning_rate = 1e-4
   config.optim.schedule = 'step'
-  config.optim.step_epochs = 100
-  config.optim.step_factor = 0.5
+  config.optim.decay_every_epochs = 100
+  config.optim.decay_rate = 0.5
 
   # The papers' code never freezes its teachers' statistics.
   config.teacher.batch_norm = 'batch'
@@ -67,7 +67,7 @@ def get_config(variant='kd4mtl'):
   if variant == 'url':
     config.distill.taps = ('bottleneck:decoder', 'decoder:decoder')
     # Its floor of 1e-12 under the norm, for all but features shorter than 1e-5.
-    config.distill.epsilon = 1e-12
+    config.distill.feature_l2.epsilon = 1e-12
   if variant == 'deeplab':
     config.batch_size = 8
     config.model.backbone = 'resnet50'

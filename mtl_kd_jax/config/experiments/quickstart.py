@@ -10,11 +10,11 @@ single-task (ΔMTL), three runs gave it -14, -36 and -39 %, and the distilled on
 For better networks: --config.epochs=40 --config.model.width=0.5
 """
 
-from mtl_kd_jax.config import defaults as common
+from mtl_kd_jax.config import defaults
 
 
 def get_config():
-  config = common.get_config()
+  config = defaults.get_config()
   config.name = 'quickstart'
   config.epochs = 4
   config.batch_size = 8

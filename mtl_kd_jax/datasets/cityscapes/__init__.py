@@ -1,1 +1,1 @@
-"""Cityscapes, from the official archives or the .npy dump."""
+"""Cityscapes, from the official archives or a .npy dump."""

@@ -1,6 +1,6 @@
-"""Files in a zip archive, or in the same tree unpacked, read alike.
+"""Reads files from a zip archive, or from the folder that it unpacks to.
 
-Nothing is ever unpacked to disk. Reading is safe from several threads.
+Nothing is unpacked to disk. Reading is thread-safe.
 """
 
 import pathlib
@@ -11,30 +11,30 @@ from mtl_kd_jax.errors import InputError
 
 
 class Archive(Protocol):
-  """Files by their names inside, with slashes."""
+  """Files, by their paths in the archive with slashes."""
 
   def names(self) -> list[str]:
-    """Of all files."""
+    """The paths of all files."""
 
   def read(self, name: str) -> bytes:
-    """The content of a file; raises InputError when it cannot be read."""
+    """The content of a file; raises InputError if it cannot be read."""
 
   def where(self, name: str) -> str:
-    """Names a file of this archive, for messages."""
+    """The location of a file, for messages."""
 
 
 def find_archive(
   folder: pathlib.Path, zip_name: str, tree: str
 ) -> Archive | None:
-  """Opens `<folder>/<zip_name>`, else `<folder>/<tree>/`; None without both.
+  """Opens `<folder>/<zip_name>`, else `<folder>/<tree>/`, else returns None.
 
   Args:
-    folder: that holds one of them.
-    zip_name: name of the zip archive. All names in it begin with `tree`.
-    tree: name of the folder that unpacking makes.
+    folder: contains one of them.
+    zip_name: name of the zip archive. All paths in it begin with `tree`.
+    tree: name of the folder that it unpacks to.
 
   Raises:
-    InputError: the zip archive is there but cannot be read.
+    InputError: the zip archive exists but cannot be read.
   """
   path = folder / zip_name
   if path.is_file():
@@ -51,10 +51,10 @@ class _Zip:
       self._zip = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
       raise InputError(
-        expected='a whole zip archive',
-        found=f'{path.stat().st_size:,} bytes and this: {error}',
+        expected='a complete zip archive',
+        found=f'{path.stat().st_size:,} bytes; {error}',
         where=f'{path}',
-        do='download it again: as a rule the end is missing',
+        do='download it again: it is probably truncated',
       ) from error
 
   def names(self) -> list[str]:
@@ -63,12 +63,12 @@ class _Zip:
   def read(self, name: str) -> bytes:
     try:
       return self._zip.read(name)
-    except Exception as error:  # zipfile and zlib raise many kinds
+    except Exception as error:  # zipfile and zlib raise many types
       raise InputError(
         expected='a file that can be unpacked',
         found=f'{type(error).__name__}: {error}',
         where=self.where(name),
-        do=f'download {self._path.name} again, for it is damaged',
+        do=f'download {self._path.name} again: it is damaged',
       ) from error
 
   def where(self, name: str) -> str:

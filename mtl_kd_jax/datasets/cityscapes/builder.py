@@ -1,13 +1,13 @@
-"""Prepares Cityscapes: from the archives to records of the configured size.
+"""Prepares Cityscapes: from the archives to records of a chosen size.
 
-A record holds, whatever the run then asks of it:
+A record contains:
 
   image      uint8 [h w 3]
   ids        uint8 [h w], label ids 0..33
-  disparity  float32 [h w], raw numbers p or means of them, 0 where not valid
+  disparity  float32 [h w], means of the raw numbers p, 0 where not valid
   camera     float32, baseline times focal length [m px]
 
-The last two are there when their archives are.
+The last two exist if their archives do.
 """
 
 import collections
@@ -23,24 +23,25 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
-from mtl_kd_jax.datasets import reduce
+from mtl_kd_jax.datasets import resize
 from mtl_kd_jax.datasets.cityscapes import files
 from mtl_kd_jax.datasets.cityscapes.classes import VOID_IDS
+from mtl_kd_jax.errors import InputError
 
-# Of the arrays in one file: TFDS keeps those in memory until it is written.
+# Size of the arrays in one file. TFDS keeps them in memory until it is written.
 _SHARD_BYTES = 128 * 2**20
 _MAX_THREADS = 32
-# Of image, ids and disparity, before compression.
+# Image, ids and disparity, before compression.
 BYTES_PER_PIXEL = 3 + 1 + 4
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class FramesConfig(tfds.core.BuilderConfig):
-  """What one prepared copy of the dataset holds.
+  """The contents of one prepared copy of the dataset.
 
   Attributes:
     image_size: (height, width) in pixels.
-    parts: what it holds beside image and labels: 'disparity', 'camera'.
+    parts: contents besides image and labels: 'disparity', 'camera'.
   """
 
   image_size: tuple[int, int]
@@ -48,9 +49,9 @@ class FramesConfig(tfds.core.BuilderConfig):
 
 
 class CityscapesFrames(ShardBasedBuilder):
-  """Writes the records to disk; a folder for every FramesConfig.
+  """Writes the records to disk, to one folder for every FramesConfig.
 
-  `preparation` must be set before.
+  `preparation` must be set before anything is written.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -63,7 +64,7 @@ class CityscapesFrames(ShardBasedBuilder):
     size = tuple(config.image_size)
 
     def tensor(shape, dtype):
-      # ArrayRecord compresses by itself.
+      # ArrayRecord compresses.
       return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes')
 
     features = {
@@ -75,7 +76,7 @@ class CityscapesFrames(ShardBasedBuilder):
     if 'camera' in config.parts:
       features['camera'] = tensor((), np.float32)
     return self.dataset_info_from_configs(
-      description='Cityscapes, reduced; see docs/data.md of mtl_kd_jax.',
+      description='Cityscapes, resized; see docs/data.md of mtl_kd_jax.',
       features=tfds.features.FeaturesDict(features),
       disable_shuffling=True,
     )
@@ -84,7 +85,7 @@ class CityscapesFrames(ShardBasedBuilder):
     del dl_manager  # there is nothing to download
     return self.preparation.shards()
 
-  # TFDS prints these two announcements whatever the level of logging.
+  # TFDS prints these two messages at any level of logging.
   def _log_download_bytes(self):
     pass
 
@@ -97,23 +98,23 @@ Record = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-  """What is to be prepared from what.
+  """A plan of the records to write.
 
   Attributes:
-    frames: split -> frames, in their order.
-    source: the size of all their pictures.
-    factors: by which they are made smaller, vertically and horizontally.
-    progress: called with (frames prepared so far, frames in all).
+    frames: split -> frames, in order.
+    source: the size of their images.
+    image_size: (height, width) of the records, in pixels.
+    progress: called with (number of frames done, total number).
   """
 
   frames: Mapping[str, Sequence[files.Frame]]
   source: files.Size
-  factors: reduce.Factors
+  image_size: tuple[int, int]
   progress: Callable[[int, int], None]
 
   def shards(self) -> dict[str, list[Callable[[], Iterator]]]:
     """Split -> functions that iterate over the (key, record) of one file."""
-    pixels = self.source.height * self.source.width // math.prod(self.factors)
+    pixels = math.prod(self.image_size)
     size = max(1, _SHARD_BYTES // (pixels * BYTES_PER_PIXEL))
     stream = self._records()
     return {
@@ -125,16 +126,16 @@ class Preparation:
     }
 
   def _records(self) -> Iterator[Record]:
-    """Of all splits, one after the other."""
+    """The records of all splits, one after the other."""
     frames = [frame for split in self.frames.values() for frame in split]
     prepare = functools.partial(
-      prepare_frame, source=self.source, factors=self.factors
+      prepare_frame, source=self.source, image_size=self.image_size
     )
-    seen = _Seen(frames[0])
-    for done, (record, highest) in enumerate(_in_order(prepare, frames), 1):
-      seen.add(record, highest)
+    checks = _GlobalChecks(frames[0])
+    for done, (record, highest) in enumerate(_ordered_map(prepare, frames), 1):
+      checks.add(record, highest)
       if done == len(frames):
-        seen.check()
+        checks.finish()
       self.progress(done, len(frames))
       yield record
 
@@ -144,48 +145,49 @@ def make_preparation(
   image_size: tuple[int, int],
   progress: Callable[[int, int], None],
 ) -> Preparation:
-  """Plans how frames become records of `image_size`, (height, width).
+  """Plans the records of `image_size`, (height, width).
 
   Raises:
-    InputError: there are no frames, or their size is no multiple of that.
+    InputError: the size of the frames is not a multiple of `image_size`.
   """
   first = next(iter(frames.values()))[0]['image']
   source = files.size_of(first)
   (height, width), (h, w) = source[:2], image_size
   if height % h or width % w:
-    raise first.bad(
-      f'pictures whose sides are multiples of {h}x{w}, as the originals of '
-      '1024x2048 are of 128x256, 256x512 and 1024x2048',
-      f'{height}x{width}',
-      'choose such a config.data.cityscapes.image_size, or take the official '
-      'archives',
+    raise InputError(
+      expected=f'images whose sides are multiples of {h}x{w}: those of the '
+      'official archives, 1024x2048, are of 128x256 and 256x512',
+      found=f'{height}x{width}',
+      argument='image_size',
+      where=source.of,
+      do='choose an image_size that divides that of the images, or use the '
+      'official archives',
     )
-  factors = height // h, width // w
-  return Preparation(frames, source, factors, progress)
+  return Preparation(frames, source, tuple(image_size), progress)
 
 
 def prepare_frame(
-  frame: files.Frame, *, source: files.Size, factors: reduce.Factors
+  frame: files.Frame, *, source: files.Size, image_size: tuple[int, int]
 ) -> tuple[Record, int]:
-  """The record of a frame, and the highest raw disparity in it (or 0)."""
+  """The record of a frame, and its highest raw disparity (or 0)."""
   image = files.read_image(frame['image'], source)
   ids = files.read_label_ids(frame['labels'], source)
   record = {
-    'image': reduce.by_area(image, factors),
-    'ids': reduce.by_nearest(ids, factors),
+    'image': resize.area(image, image_size),
+    'ids': resize.nearest(ids, image_size),
   }
   highest = 0
   if 'disparity' in frame:
     raw = files.read_disparity(frame['disparity'], source)
-    record['disparity'] = reduce.by_valid_mean(raw, factors)
+    record['disparity'] = resize.valid_mean(raw, image_size)
     highest = int(raw.max())
   if 'camera' in frame:
     record['camera'] = np.float32(files.read_camera(frame['camera']))
   return record, highest
 
 
-class _Seen:
-  """What no single frame can show to be wrong, but all of them together."""
+class _GlobalChecks:
+  """Checks that need the values of all frames."""
 
   def __init__(self, first: files.Frame):
     self._first = first
@@ -196,27 +198,27 @@ class _Seen:
     self._ids += np.bincount(record['ids'].ravel(), minlength=256)
     self._highest = max(self._highest, highest)
 
-  def check(self) -> None:
-    """Raises InputError when the archives cannot be the official ones."""
+  def finish(self) -> None:
+    """Raises InputError if the archives cannot be the official ones."""
     void = self._ids[list(VOID_IDS)].sum()
     other = self._ids.sum() - void
     if not self._ids[19:].any() and 0 < other < void:
       raise self._first['labels'].bad(
-        'label ids 0 to 33 in the files of all frames, cars and sky among them',
-        'only ids below 19, and most pixels are void: as if these were '
+        'label ids 0 to 33 over all frames, including cars and sky',
+        'only ids below 19, and most pixels are void: these look like '
         'training ids',
-        'take the *_labelIds.png of the official gtFine_trainvaltest.zip',
+        'use the *_labelIds.png of the official gtFine_trainvaltest.zip',
       )
     if 0 < self._highest < 256:
       raise self._first['disparity'].bad(
-        'numbers of 16 bit, 256 for every pixel of disparity',
-        f'none above {self._highest} in any frame, as if converted from 8 bit',
-        'take the official disparity_trainvaltest.zip',
+        'numbers of 16 bits, 256 for each pixel of disparity',
+        f'none above {self._highest} in any frame, as if converted to 8 bits',
+        'use the official disparity_trainvaltest.zip',
       )
 
 
-def _in_order(function, items):
-  """Like map, but by several threads, a few items ahead."""
+def _ordered_map(function, items):
+  """Like `map`, with several threads that work a few items ahead."""
   threads = min(_MAX_THREADS, _cores())
   pool = futures.ThreadPoolExecutor(threads)
   ahead = collections.deque()
@@ -232,7 +234,7 @@ def _in_order(function, items):
 
 
 def _cores() -> int:
-  """The processors that this process may use."""
+  """The number of processors that this process may use."""
   if hasattr(os, 'sched_getaffinity'):  # not on macOS
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

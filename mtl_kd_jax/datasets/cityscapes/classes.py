@@ -1,13 +1,13 @@
 """The classes of Cityscapes: names, categories and colors.
 
-Annotations hold `labelIds`, 0 to 33. Of these, 19 are trained and scored; they
-form 7 categories. All other ids (void, and the rare kinds 'parking', 'rail
-track', 'guard rail', 'bridge', 'tunnel', 'polegroup', 'caravan' and 'trailer')
-are ignored at both levels, as in the official evaluation.
+Annotations contain `labelIds`, 0 to 33. Of these, 19 are trained and scored,
+and form 7 categories. All other ids (void, and the rare classes 'parking',
+'rail track', 'guard rail', 'bridge', 'tunnel', 'polegroup', 'caravan' and
+'trailer') are ignored at both levels, as in the official evaluation.
 
 Names and colors of the classes are the official ones (Cordts et al., CVPR
-2016). Categories have no official color: each has that of the class which
-covers most of it.
+2016). Categories have no official color: each has that of its most frequent
+class.
 """
 
 from typing import NamedTuple
@@ -46,7 +46,7 @@ _CLASSES = (
   _Class(32, 'motorcycle', 'vehicle', (0, 0, 230)),
   _Class(33, 'bicycle', 'vehicle', (119, 11, 32)),
 )
-# Category -> the class that lends its color.
+# Category -> the class whose color it has.
 _CATEGORIES = {
   'flat': 'road',
   'construction': 'building',
@@ -77,7 +77,7 @@ LABELS = {
 
 
 def class_table(count: int) -> np.ndarray:
-  """Class of the 7 or 19 for every label id, or -1: int32 [256]."""
+  """Class id (of 7 or 19 classes) for every label id, or -1: int32 [256]."""
   table = np.full(256, -1, np.int32)
   for train_id, (label_id, _, category, _) in enumerate(_CLASSES):
     by_count = {7: tuple(_CATEGORIES).index(category), 19: train_id}

@@ -1,16 +1,16 @@
 """Cityscapes from the official archives: street scenes, classes and depth.
 
-    <manual_dir>/leftImg8bit_trainvaltest.zip   pictures
+    <manual_dir>/leftImg8bit_trainvaltest.zip   images
     <manual_dir>/gtFine_trainvaltest.zip        label ids
     <manual_dir>/disparity_trainvaltest.zip     for the task 'depth'
     <manual_dir>/camera_trainvaltest.zip        for depth in meters
 
-or the folders leftImg8bit/, gtFine/, disparity/ and camera/ that unpacking them
-makes. They are reduced once to the configured size and kept by TFDS; then they
-are not needed any more. Splits: 'train' and 'val'.
+or the folders leftImg8bit/, gtFine/, disparity/ and camera/ that they unpack
+to. The first use resizes them and stores the result with TFDS; from then on the
+archives are not needed. Splits: 'train' and 'val'.
 
-  semantic  7 categories or 19 classes (cityscapes_classes.py)
-  depth     inverse depth, disparity or meters (cityscapes_depth.py)
+  semantic  7 categories or 19 classes (classes.py)
+  depth     inverse depth, disparity or meters (depth.py)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ from mtl_kd_jax.datasets.progress import show_progress
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.log_filters import without_warnings
 
-# What a prepared copy can hold beside pictures and label ids.
+# What a prepared copy can contain besides images and label ids, most first.
 _PARTS = (('disparity', 'camera'), ('disparity',), ())
 _REGISTER = (
   'register at www.cityscapes-dataset.com (non-commercial use), download '
@@ -46,38 +46,38 @@ _REGISTER = (
 
 def make(
   *,
-  image_size: tuple[int, int],
-  classes: int,
-  depth: str,
-  tasks: Sequence[str],
-  manual_dir: str,
-  data_dir: str | None = None,
+  image_size: tuple[int, int] = (128, 256),
+  classes: int = 7,
+  depth: str = 'inverse_depth',
+  tasks: Sequence[str] = ('semantic', 'depth', 'normals'),
+  manual_dir: str = '',
+  data_dir: str = '',
   progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-  """Opens Cityscapes, after preparing it if need be.
+  """Opens Cityscapes, and prepares it on first use.
 
   Args:
-    image_size: (height, width) in pixels: (128, 256), (256, 512), or (1024,
-      2048), the full one. The files' sides must be multiples of it.
+    image_size: (height, width) in pixels: (128, 256), (256, 512), or the full
+      size (1024, 2048). It must divide the size of the images.
     classes: 7 or 19.
     depth: 'inverse_depth', 'disparity' or 'depth'.
-    tasks: what is learned. Without 'depth' no disparities are needed.
+    tasks: the tasks to learn. Disparities are needed only for 'depth'; tasks
+      that Cityscapes has no labels for are ignored.
     manual_dir: the folder with the archives; '' for TFDS's manual directory.
-    data_dir: the folder that TFDS keeps its data sets in; '' or None is its
-      usual one.
-    progress: called with (frames prepared so far, frames in all); None shows a
-      bar.
+    data_dir: where TFDS stores its datasets; '' for its default directory.
+    progress: called with (number of frames prepared, total number); None to
+      show a bar.
 
   Raises:
-    InputError: an option cannot be used, or an archive is missing or spoiled.
-      Nothing is left behind then.
+    InputError: an option cannot be used, or an archive is missing or damaged.
+      No files remain in that case.
   """
   size = _check_options(image_size, classes, depth)
   root = pathlib.Path(data_dir or constants.DATA_DIR).expanduser()
   manual = pathlib.Path(manual_dir or root / 'downloads' / 'manual')
   needed = _needed(tasks, depth)
   with without_warnings():
-    config, archives = _choose(size, needed, root, manual.expanduser())
+    config, archives = _choose_copy(size, needed, root, manual.expanduser())
     builder = _prepare(config, archives, root, progress)
   decode = functools.partial(
     _decode,
@@ -99,14 +99,12 @@ def make(
 
 def preview(
   *,
-  image_size: tuple[int, int],
-  classes: int,
-  depth: str,
-  tasks: Sequence[str],
-  **options,
+  image_size: tuple[int, int] = (128, 256),
+  classes: int = 7,
+  depth: str = 'inverse_depth',
+  tasks: Sequence[str] = ('semantic', 'depth', 'normals'),
 ) -> Dataset:
-  """Cityscapes as it is known without its files."""
-  del options
+  """The labels and the size that the options say."""
   size = _check_options(image_size, classes, depth)
   labels = _labels(size, classes, depth, _needed(tasks, depth))
   return Dataset('cityscapes', size, labels, sources={})
@@ -120,17 +118,17 @@ def _labels(size, classes, depth, needed):
 
 
 def _needed(tasks, depth) -> set[str]:
-  """The parts that the tasks need, beside pictures and label ids."""
+  """The parts that the tasks need, besides images and label ids."""
   if 'depth' not in tasks:
     return set()
   return {'disparity', 'camera'} if depth == 'depth' else {'disparity'}
 
 
-def _choose(size, needed, root, manual):
-  """The copy to use, and the archives to prepare it from: None if it is there.
+def _choose_copy(size, needed, root, manual):
+  """The copy to use, and the archives to prepare it from; None if it exists.
 
-  A copy that holds more than is needed serves as well, and a new one gets all
-  that the archives there have.
+  A copy may contain more than is needed, and a new copy gets everything that
+  the available archives contain.
   """
   for parts in _PARTS:
     config = _config(size, parts)
@@ -141,8 +139,8 @@ def _choose(size, needed, root, manual):
   archives = files.find_archives(manual)
   missing = {'image', 'labels', *needed} - archives.keys()
   if missing:
-    raise _not_there(missing, manual)
-  if 'disparity' not in archives:  # a camera alone serves nothing
+    raise _missing_archives(missing, manual)
+  if 'disparity' not in archives:  # the camera is of no use without it
     archives.pop('camera', None)
   return _config(size, tuple(p for p in _PARTS[0] if p in archives)), archives
 
@@ -152,21 +150,22 @@ def _config(size, parts):
   return FramesConfig(name=name, image_size=size, parts=parts)
 
 
-def _not_there(missing, manual):
+def _missing_archives(missing, manual):
   names = [name for name in files.PARTS if name in missing]
   parts = [files.PARTS[name] for name in names]
   sized = ', '.join(f'{part.zip_name} ({part.size})' for part in parts)
-  spare = ''
+  alternative = ''
   if names == ['camera']:
-    spare = "; or set config.data.cityscapes.depth to 'disparity'"
+    alternative = "; or set depth to 'disparity'"
   elif 'disparity' in names:
-    spare = "; or leave 'depth' out of config.tasks"
+    alternative = "; or leave 'depth' out of tasks"
   return InputError(
     expected=', '.join(f'{p.zip_name} or the folder {p.tree}/' for p in parts),
     found='neither' if len(parts) == 1 else 'none of them',
-    where=f'{manual} (config.data.manual_dir)',
-    do=f'{_REGISTER}{sized} and put them there as they are; or name the folder '
-    f'that has them with --config.data.manual_dir=FOLDER{spare}',
+    argument='manual_dir',
+    where=f'{manual}',
+    do=f'{_REGISTER}{sized} into that folder; or name the folder that contains '
+    f'them in manual_dir{alternative}',
   )
 
 
@@ -188,8 +187,8 @@ def _prepare(config, archives, root, progress) -> CityscapesFrames:
   return prepared.prepare(
     lambda: CityscapesFrames(config=config, data_dir=root),
     write,
-    what='the prepared frames',
-    again='the next run prepares them again',
+    content='the prepared frames',
+    remedy='the next run prepares them again',
     folder=f'{CityscapesFrames.name}/{config.name}',
     data_dir=f'{root}',
     megabytes=_size_in_mb(config.image_size),
@@ -197,7 +196,7 @@ def _prepare(config, archives, root, progress) -> CityscapesFrames:
 
 
 def _size_in_mb(size):
-  """Of all 3475 frames of both splits, before compression."""
+  """All 3475 frames of both splits, before compression."""
   return 1 + 3475 * size[0] * size[1] * BYTES_PER_PIXEL // 10**6
 
 
@@ -214,9 +213,10 @@ def _decode(record: Mapping, *, table: np.ndarray, depth: str | None) -> Sample:
 
 
 def _check_options(image_size, classes, depth) -> tuple[int, int]:
-  """Checks what the user gave; returns the size as whole numbers."""
+  """Checks the options; returns the size as integers."""
   size = tuple(image_size)
-  for key, value, good, expected in (
+  kinds = cityscapes_depth.KINDS
+  for argument, found, valid, expected in (
     (
       'image_size',
       size,
@@ -224,19 +224,13 @@ def _check_options(image_size, classes, depth) -> tuple[int, int]:
       '(height, width) of at least 8 pixels each',
     ),
     ('classes', classes, classes in LABELS, '7 or 19'),
-    (
-      'depth',
-      depth,
-      depth in cityscapes_depth.KINDS,
-      f'one of {", ".join(cityscapes_depth.KINDS)}',
-    ),
+    ('depth', depth, depth in kinds, f'one of {", ".join(kinds)}'),
   ):
-    if not good:
+    if not valid:
       raise InputError(
         expected=expected,
-        found=repr(value),
-        where=f'config.data.cityscapes.{key}',
-        do='correct it in the config file or with '
-        f'--config.data.cityscapes.{key}=...',
+        found=repr(found),
+        argument=argument,
+        do=f'set {argument} to such a value',
       )
   return tuple(int(side) for side in size)

@@ -1,16 +1,16 @@
-"""What Cityscapes's disparity files say of depth, in three forms.
+"""Depth labels from the disparity files of Cityscapes, of three kinds.
 
-A file holds p, 16 bit: 0 where nothing was measured, else 256 d + 1, with the
-disparity d in pixels of the original pictures, which are 2048 wide. Reducing
-the pictures changes neither d nor what follows from it:
+A file contains p, 16 bits: 0 where nothing was measured, else 256 d + 1, with
+the disparity d in pixels of the original images, which are 2048 wide. Resizing
+an image changes neither d nor what is computed from it:
 
-  inverse_depth  p / 65535: the number that the literature calls depth
+  inverse_depth  p / 65535: what papers call depth
   disparity      d = (p - 1) / 256 pixels
   depth          baseline * focal length / d, meters along the optical axis; the
-                 focal length is that of the original pictures, too
+                 focal length is also that of the original images
 
-p = 1, a disparity of 0, is infinitely far: it counts as an inverse depth of
-1.5e-5, where it makes relative errors explode, and has no label in the others.
+p = 1 is a disparity of 0, infinitely far: as inverse depth it is 1.5e-5, which
+makes relative errors very large; in the other kinds it is missing.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ KINDS = ('inverse_depth', 'disparity', 'depth')
 
 
 def depth_label(kind: str, width: int) -> Label:
-  """The label of a kind; pictures are `width` pixels wide."""
+  """The label of a kind, for images that are `width` pixels wide."""
   at = '' if width == 2048 else ' at 2048'
   return {
     'inverse_depth': INVERSE_DEPTH,
@@ -32,10 +32,10 @@ def depth_label(kind: str, width: int) -> Label:
 
 
 def from_raw(raw: np.ndarray, kind: str, camera: float) -> np.ndarray:
-  """The label.
+  """Converts the numbers of the files.
 
   Args:
-    raw: p, any number type [h w]; means of several pixels may have fractions.
+    raw: p, any dtype [h w]; means of several pixels may have fractions.
     kind: one of KINDS.
     camera: baseline in meters times focal length in pixels ('depth' only).
 

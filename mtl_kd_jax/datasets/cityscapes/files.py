@@ -1,7 +1,7 @@
-"""The files that Cityscapes hands out: which there are, and what is in them.
+"""The official files of Cityscapes: how to find, join and read them.
 
-Every file is checked before it is used: its kind, its size, and whether its
-numbers can be what they should be.
+Every file is checked before it is used: its format, its size and the range of
+its values.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ class Part(NamedTuple):
   """One of the archives.
 
   Attributes:
-    tree: the folder in it.
-    suffix: how the names of its files end, after the name of the frame.
-    size: of the archive, for those who must still download it.
+    tree: the folder that it unpacks to.
+    suffix: end of the names of its files, after the name of the frame.
+    size: of the download.
   """
 
   tree: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
   @property
   def zip_name(self) -> str:
-    """Its name, as it is handed out."""
+    """Its official name."""
     return f'{self.tree}_trainvaltest.zip'
 
 
@@ -62,12 +62,12 @@ class File:
     return self.archive.read(self.name)
 
   def bad(self, expected: str, found: str, do: str = '') -> InputError:
-    """The error to raise when its content is wrong."""
+    """Makes the error for content that is wrong."""
     return InputError(
       expected=expected,
       found=found,
       where=self.archive.where(self.name),
-      do=do or 'take this file from the official archive again',
+      do=do or 'restore this file from the official archive',
     )
 
 
@@ -75,7 +75,7 @@ Frame = Mapping[str, File]  # part -> file
 
 
 def find_archives(folder: pathlib.Path) -> dict[str, Archive]:
-  """Part -> archive, for those that are in `folder`."""
+  """Part -> archive, for the parts that `folder` contains."""
   found = {
     name: find_archive(folder, part.zip_name, part.tree)
     for name, part in PARTS.items()
@@ -90,11 +90,12 @@ def join_frames(archives: Mapping[str, Archive]) -> dict[str, list[Frame]]:
     archives: part -> archive.
 
   Returns:
-    Split -> frames in the order of their names. A split without any file in
-    any archive is left out.
+    Split -> frames in the order of their names. Splits without files are left
+    out.
 
   Raises:
-    InputError: an archive has no such files, or not those of the same frames.
+    InputError: an archive has none of the files, or files of other frames than
+      the other archives.
   """
   files = {name: _files(name, archive) for name, archive in archives.items()}
   splits = {}
@@ -129,7 +130,7 @@ def _files(name, archive):
       expected=f'files {part.tree}/train/<city>/<frame>{part.suffix}',
       found='none',
       where=archive.where(part.tree),
-      do=f'take {part.zip_name} as it is handed out, or unpack it anew',
+      do=f'download or unpack {part.zip_name} again',
     )
   return files
 
@@ -142,18 +143,18 @@ def _incomplete(name, archives, split, missing, total):
     + ', '.join(missing[:3])
     + (' ...' if len(missing) > 3 else ''),
     where=archives[name].where(f'{part.tree}/{split}'),
-    do=f'take {part.zip_name} as it is handed out, or unpack it anew; or take '
-    'away the other files of these frames',
+    do=f'download or unpack {part.zip_name} again; or remove the other files '
+    'of these frames',
   )
 
 
 class Size(NamedTuple):
-  """The size that all pictures must have.
+  """The size that all images must have.
 
   Attributes:
     height: in pixels.
     width: in pixels.
-    of: names the picture that has it.
+    of: location of the image that determines it, for messages.
   """
 
   height: int
@@ -162,46 +163,46 @@ class Size(NamedTuple):
 
 
 def size_of(file: File) -> Size:
-  """The size of a picture, from its header."""
+  """The size of an image, from its header."""
   with _header(file) as image:
     return Size(image.height, image.width, file.archive.where(file.name))
 
 
-def read_image(file: File, size: Size) -> Image.Image:
-  """The picture, loaded, RGB of 8 bit."""
-  return _open(file, size, ('RGB',), 'a color PNG of 8 bit')
+def read_image(file: File, size: Size) -> np.ndarray:
+  """Reads colors, uint8 [h w 3]."""
+  return np.asarray(_open(file, size, ('RGB',), 'a color PNG of 8 bits'))
 
 
 def read_label_ids(file: File, size: Size) -> np.ndarray:
-  """Ids 0..33, uint8 [h w]."""
-  expected = 'a gray PNG of 8 bit with label ids'
+  """Reads label ids 0..33, uint8 [h w]."""
+  expected = 'a gray PNG of 8 bits with label ids'
   ids = np.asarray(_open(file, size, ('L',), expected))
   if ids.max() > MAX_ID:
     trained = ', as in *_labelTrainIds.png' if ids.max() == 255 else ''
     raise file.bad(
       f'label ids 0 to {MAX_ID}',
       f'{ids.max()}{trained}',
-      'take the *_labelIds.png of the official gtFine_trainvaltest.zip, not '
-      'the training ids and not a map of another tool',
+      'use the *_labelIds.png of the official gtFine_trainvaltest.zip, not '
+      'the training ids, and not maps written by other tools',
     )
   return ids
 
 
 def read_disparity(file: File, size: Size) -> np.ndarray:
-  """The raw numbers p, uint16 [h w]."""
+  """Reads the raw numbers p (depth.py), uint16 [h w]."""
   image = _open(
     file,
     size,
     ('I;16', 'I;16B', 'I'),
-    'a gray PNG of 16 bit',
-    'take the file from the official disparity_trainvaltest.zip: from a copy '
-    'of 8 bit the numbers cannot be restored',
+    'a gray PNG of 16 bits',
+    'restore the file from the official disparity_trainvaltest.zip: a copy of '
+    '8 bits has lost the numbers',
   )
   return np.asarray(image).astype(np.uint16)
 
 
 def read_camera(file: File) -> float:
-  """Baseline times focal length, in meters times pixels of the original."""
+  """Reads baseline times focal length, in meters times original pixels."""
   try:
     camera = json.loads(file.read())
     baseline = float(camera['extrinsic']['baseline'])
@@ -223,20 +224,20 @@ def _header(file):
   content = file.read()
   try:
     return Image.open(io.BytesIO(content), formats=('PNG',))
-  except Exception as error:  # Pillow raises many kinds
+  except Exception as error:  # Pillow raises many types
     raise _unreadable(file, error) from error
 
 
 def _open(file, size, modes, expected, do=''):
   image = _header(file)
   if image.mode not in modes:
-    raise file.bad(expected, f'one of mode {image.mode!r} (Pillow)', do)
-  # Before anything is decoded: a small file can claim to be a huge picture.
+    raise file.bad(expected, f'an image of mode {image.mode!r} (Pillow)', do)
+  # Before decoding: a small file can declare a huge image.
   if image.size != (size.width, size.height):
     raise file.bad(
       f'{size.height}x{size.width} pixels, the size of {size.of}',
       f'{image.height}x{image.width}',
-      'take both files from the official archives again; there all are of '
+      'restore both files from the official archives, where all images are '
       '1024x2048',
     )
   try:
@@ -247,4 +248,4 @@ def _open(file, size, modes, expected, do=''):
 
 
 def _unreadable(file, error):
-  return file.bad('a PNG that can be read', f'{type(error).__name__}: {error}')
+  return file.bad('a readable PNG', f'{type(error).__name__}: {error}')

@@ -1,1 +1,1 @@
-"""Pictures and maps of your own."""
+"""A folder of your own images and label maps."""

@@ -1,1 +1,1 @@
-"""What a data set holds, and what looks wrong with it."""
+"""Inspection of a dataset: a profile of its contents, and likely defects."""

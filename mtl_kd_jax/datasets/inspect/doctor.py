@@ -1,4 +1,4 @@
-"""What looks wrong in a data set, from what was read of it (survey.py)."""
+"""Detects likely defects of a dataset from the profiles of its splits."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
@@ -7,29 +7,29 @@ import itertools
 import numpy as np
 
 from mtl_kd_jax.datasets.base import Dataset
-from mtl_kd_jax.datasets.inspect.profile import LabelFacts, SplitSurvey
+from mtl_kd_jax.datasets.inspect.profile import LabelProfile, SplitProfile
 
-# From here on depth in meters is no room and no street.
-_FAR = 100.0
-# Lines over planes that are needed, and the share of them that convinces.
-_VOTES, _CONVINCING = 100, 0.8
-# Correlation from which on normals are said to face away; they are at -0.6 in
-# rooms. And the same for a single picture, of which that many may be odd.
-_AWAY, _FRAME_AWAY, _ODD_FRAMES = 0.1, 0.3, 0.1
-# Vectors of another length that are let pass.
-_ODD_VECTORS = 0.001
-# Chance from which on a class is not just missed by the samples.
-_CHANCE = 0.001
+# A larger median depth in meters is neither that of rooms nor of streets.
+_MAX_MEDIAN_DEPTH = 100.0
+# Lines on planes that are needed, and the fraction of them that must agree.
+_MIN_VOTES, _MAJORITY = 100, 0.8
+# Correlation above which normals face away; in rooms it is about -0.6. The same
+# for a single sample, and the fraction of such samples that is tolerated.
+_AWAY, _SAMPLE_AWAY, _TOLERATED_SAMPLES = 0.1, 0.3, 0.1
+# Fraction of vectors with a wrong length that is tolerated.
+_TOLERATED_VECTORS = 0.001
+# Probability below which the samples did not miss a class by chance.
+_SIGNIFICANCE = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """Something that looks wrong.
+  """A likely defect.
 
   Attributes:
-    where: e.g. 'train: depth'.
-    what: what was seen.
-    do: what it may be, and what to do.
+    where: split and label, e.g. 'train: depth'.
+    what: what was found.
+    do: the likely cause, and what to do about it.
   """
 
   where: str
@@ -38,80 +38,80 @@ class Finding:
 
 
 def diagnose(
-  dataset: Dataset, surveys: Mapping[str, SplitSurvey]
+  dataset: Dataset, profiles: Mapping[str, SplitProfile]
 ) -> list[Finding]:
-  """Lists what looks wrong; a sound data set gives an empty list.
+  """Lists likely defects; the list is empty if there are none.
 
   Args:
     dataset: says what the labels should mean.
-    surveys: split -> what was read of it.
+    profiles: split -> its profile.
   """
   findings = []
-  for split, survey in surveys.items():
-    findings += _unreadable(split, survey)
-    findings += _sizes(dataset, split, survey)
-    findings += _images(split, survey)
+  for split, profile in profiles.items():
+    findings += _read_errors(split, profile)
+    findings += _sizes(dataset, split, profile)
+    findings += _images(split, profile)
     for task, label in dataset.labels.items():
-      facts = survey.labels[task]
+      facts = profile.labels[task]
       where = f'{split}: {task}'
       check = _CHECKS[label.quantity]
       if any(f.known for f in facts):
-        findings += [*_broken(where, facts), *check(where, facts, label)]
+        findings += [*_non_finite(where, facts), *check(where, facts, label)]
       elif facts:
         findings.append(
           Finding(
             where,
             f'none of the {len(facts)} samples that were read has a label',
-            'its metrics cannot be computed on this split; leave the task out '
-            'of config.tasks, or complete the labels',
+            'its metrics cannot be computed on this split; add the labels, or '
+            'do not learn the task',
           )
         )
-  findings += _shared(surveys)
+  findings += _shared(profiles)
   for task, label in dataset.labels.items():
     if label.quantity == 'class':
-      findings += _absent(task, label, surveys)
+      findings += _absent(task, label, profiles)
   return findings
 
 
-def _unreadable(split, survey) -> Iterator[Finding]:
-  if survey.refused:
-    index, message = next(iter(survey.refused.items()))
+def _read_errors(split, profile) -> Iterator[Finding]:
+  if profile.errors:
+    index, message = next(iter(profile.errors.items()))
     yield Finding(
       split,
-      f'{len(survey.refused)} of {len(survey.read)} samples cannot be read, '
-      f'the first is number {index}',
+      f'{len(profile.errors)} of {len(profile.indices)} samples cannot be '
+      f'read, the first is number {index}',
       message,
     )
 
 
-def _sizes(dataset, split, survey) -> Iterator[Finding]:
-  sizes = {f.size for f in survey.images}
+def _sizes(dataset, split, profile) -> Iterator[Finding]:
+  sizes = {f.size for f in profile.images}
   if sizes - {tuple(dataset.image_size)}:
     shown = ', '.join(f'{h}x{w}' for h, w in sorted(sizes)[:4])
     height, width = dataset.image_size
     yield Finding(
       f'{split}: image',
       f'sizes {shown}',
-      f'all images have to be {height}x{width} (height x width); resize them',
+      f'resize all images to {height}x{width} (height x width)',
     )
-  for task, facts in survey.labels.items():
-    odd = sum(
+  for task, facts in profile.labels.items():
+    mismatched = sum(
       f.size != image.size
-      for f, image in zip(facts, survey.images, strict=True)
+      for f, image in zip(facts, profile.images, strict=True)
     )
-    if odd:
+    if mismatched:
       yield Finding(
         f'{split}: {task}',
-        f'{odd} labels have another size than their image',
-        'make the label of the same frame and at the same size',
+        f'{mismatched} labels have another size than their image',
+        'use the label of the same frame, and resize it to the image',
       )
 
 
-def _images(split, survey) -> Iterator[Finding]:
+def _images(split, profile) -> Iterator[Finding]:
   where = f'{split}: image'
-  yield from _broken(where, survey.images)
-  low = min((f.low for f in survey.images), default=0.0)
-  high = max((f.high for f in survey.images), default=0.0)
+  yield from _non_finite(where, profile.images)
+  low = min((f.low for f in profile.images), default=0.0)
+  high = max((f.high for f in profile.images), default=0.0)
   if high > 2:
     yield Finding(
       where,
@@ -122,18 +122,18 @@ def _images(split, survey) -> Iterator[Finding]:
     yield Finding(
       where,
       f'values from {low:.3g} to {high:.3g}',
-      'bring them into 0 to 1; a mean and a deviation must not be taken out',
+      'scale them to 0 to 1, and do not standardize them',
     )
 
 
-def _broken(where, facts) -> Iterator[Finding]:
-  broken = sum(f.broken for f in facts)
-  if broken:
-    samples = sum(f.broken > 0 for f in facts)
+def _non_finite(where, facts) -> Iterator[Finding]:
+  count = sum(f.non_finite for f in facts)
+  if count:
+    samples = sum(f.non_finite > 0 for f in facts)
     yield Finding(
       where,
-      f'{broken} NaN or infinite values in {samples} samples',
-      'write missing labels as the table in docs/data.md says',
+      f'{count} NaN or infinite values in {samples} samples',
+      'store missing labels as the table in docs/data.md says',
     )
 
 
@@ -147,33 +147,33 @@ def _classes(where, facts, label) -> Iterator[Finding]:
     yield Finding(
       where,
       f'ids outside 0 to {len(known) - 1}: {ids} ({share:.2%} of the pixels)',
-      'map the ids to the classes; pixels that do not count are -1 (not 255)',
+      'map the ids to classes; ignored pixels are -1 (not 255)',
     )
   if any(f.fractions for f in facts):
     yield Finding(
       where,
-      'classes that are no whole numbers',
-      'resize labels to the nearest pixel: blending them makes up classes',
+      'classes that are not whole numbers',
+      'resize labels by nearest pixel: interpolation creates false classes',
     )
 
 
 def _depths(where, facts, label) -> Iterator[Finding]:
   yield from _negative(where, facts)
   median = np.median(np.concatenate([f.values for f in facts]))
-  if label.unit == 'm' and median > _FAR:
+  if label.unit == 'm' and median > _MAX_MEDIAN_DEPTH:
     unit, factor = ('milli', 1000) if median > 300 else ('centi', 100)
     yield Finding(
       where,
-      f'half of the pixels are beyond {median:.4g}, which should be meters',
-      f'{unit}meters? Then divide by {factor}',
+      f'the median is {median:.4g}, which should be meters',
+      f'if these are {unit}meters, divide by {factor}',
     )
-  yield from _kind(where, facts, 'depth')
+  yield from _quantity(where, facts, 'depth')
 
 
 def _disparities(where, facts, label) -> Iterator[Finding]:
   del label
   yield from _negative(where, facts)
-  yield from _kind(where, facts, 'disparity')
+  yield from _quantity(where, facts, 'disparity')
 
 
 def _negative(where, facts) -> Iterator[Finding]:
@@ -186,57 +186,56 @@ def _negative(where, facts) -> Iterator[Finding]:
     )
 
 
-def _kind(where, facts, expected) -> Iterator[Finding]:
+def _quantity(where, facts, expected) -> Iterator[Finding]:
   votes = np.array([f.planes for f in facts]).sum(0)
   other = votes[1] if expected == 'depth' else votes[0]
-  if votes.sum() >= _VOTES and other > _CONVINCING * votes.sum():
+  if votes.sum() >= _MIN_VOTES and other > _MAJORITY * votes.sum():
     found = 'disparity' if expected == 'depth' else 'depth'
     yield Finding(
       where,
       f'behaves like {found}: on {other / votes.sum():.0%} of {votes.sum():,} '
-      f'lines over planes it is {_GROWS[found]}',
-      f'if it is {found}, it is no {expected}: convert it (depth = focal '
-      'length x baseline / disparity), or declare what it is. The two are '
-      'augmented in opposite ways',
+      f'lines on planes {_STRAIGHT[found]} are on a straight line',
+      f'if it is {found}, convert it (depth = focal length x baseline / '
+      'disparity), or declare the label as what it is. The two are augmented '
+      'in opposite ways',
     )
 
 
-_GROWS = {
-  'disparity': 'the values that lie on a straight line',
-  'depth': 'the inverse values that lie on a straight line',
-}
+_STRAIGHT = {'disparity': 'the values', 'depth': 'the inverse values'}
 
 
 def _normals(where, facts, label) -> Iterator[Finding]:
   del label
-  known, odd = sum(f.known for f in facts), sum(f.odd for f in facts)
-  if odd > _ODD_VECTORS * known:
+  known = sum(f.known for f in facts)
+  wrong = sum(f.wrong_length for f in facts)
+  if wrong > _TOLERATED_VECTORS * known:
     colors = min(f.low for f in facts if f.known) >= 0
     yield Finding(
       where,
-      f'{odd / known:.1%} of the vectors do not have length 1'
+      f'{wrong / known:.1%} of the vectors do not have length 1'
       + (', and none has a negative component' if colors else ''),
-      'stored as colors? Then 2 x color - 1, and scale to length 1'
+      'if they are stored as colors, convert them by 2 x color - 1, and scale '
+      'them to length 1'
       if colors
-      else 'scale them to length 1; blending them when resizing shortens them',
+      else 'scale them to length 1; interpolation shortens them',
     )
     if colors:
-      return  # which way colors face means nothing
-  total, most = np.array([f.facing for f in facts]).sum(0)
-  frames = [f.facing[0] / f.facing[1] for f in facts if f.facing[1] > 0]
-  away = sum(c > _FRAME_AWAY for c in frames)
-  if total > _AWAY * most:
+      return  # the direction of colors means nothing
+  total, bound = np.array([f.facing for f in facts]).sum(0)
+  samples = [f.facing[0] / f.facing[1] for f in facts if f.facing[1] > 0]
+  away = sum(c > _SAMPLE_AWAY for c in samples)
+  if total > _AWAY * bound:
     yield Finding(
       where,
-      'face away from the camera: on the left of the pictures they point left',
-      'turn them around; if only x points left, turn that: mirroring relies '
-      'on the first component being the horizontal one',
+      'face away from the camera: at the left of the images they point left',
+      'negate them; if only x points left, negate x: mirroring relies on the '
+      'first component being horizontal',
     )
-  elif len(frames) > 1 and away > _ODD_FRAMES * len(frames):
+  elif len(samples) > 1 and away > _TOLERATED_SAMPLES * len(samples):
     yield Finding(
       where,
-      f'face away from the camera in {away} of {len(frames)} samples',
-      'turn those around',
+      f'face away from the camera in {away} of {len(samples)} samples',
+      'negate the normals of these samples',
     )
 
 
@@ -248,45 +247,47 @@ _CHECKS: Mapping[str, Callable[..., Iterator[Finding]]] = {
 }
 
 
-def _shared(surveys) -> Iterator[Finding]:
+def _shared(profiles) -> Iterator[Finding]:
   digests = {
-    split: {f.digest: i for i, f in enumerate(survey.images)}
-    for split, survey in surveys.items()
+    split: {f.digest: i for i, f in enumerate(profile.images)}
+    for split, profile in profiles.items()
   }
-  for one, two in itertools.combinations(surveys, 2):
+  for one, two in itertools.combinations(profiles, 2):
     both = digests[one].keys() & digests[two].keys()
     if both:
       yield Finding(
         f'{one} and {two}',
         f'share {len(both)} of the frames that were read',
-        'take them out of one of the splits: scores on seen frames mean '
-        'nothing',
+        'remove them from one of the splits: metrics on training frames are '
+        'meaningless',
       )
 
 
-def _absent(task, label, surveys) -> Iterator[Finding]:
+def _absent(task, label, profiles) -> Iterator[Finding]:
   shares = {
-    split: _frame_shares(survey.labels[task], len(label.classes))
-    for split, survey in surveys.items()
-    if any(f.known for f in survey.labels[task])
+    split: _frequencies(profile.labels[task], len(label.classes))
+    for split, profile in profiles.items()
+    if any(f.known for f in profile.labels[task])
   }
   if not shares:
     return
   names = np.array(label.classes)
   nowhere = ~np.any(list(shares.values()), axis=0)
-  if nowhere.any() and all(surveys[split].whole for split in shares):
+  if nowhere.any() and all(profiles[split].is_complete for split in shares):
     yield Finding(
       f'all splits: {task}',
-      f'never seen: {", ".join(names[nowhere])}',
-      'a class that does not occur is not scored: check the map of the ids',
+      f'absent: {", ".join(names[nowhere])}',
+      'a class that does not occur has no score: check the mapping of ids',
     )
   for split, share in shares.items():
     others = [s for other, s in shares.items() if other != split]
     elsewhere = np.max([share, *others], axis=0)
-    survey = surveys[split]
-    # Of a class that is so frequent elsewhere, all samples read are without.
-    chance = (1 - elsewhere) ** len(survey.images)
-    missed = (share == 0) & ~nowhere & (survey.whole | (chance < _CHANCE))
+    profile = profiles[split]
+    # That all of the samples lack a class of this frequency.
+    chance = (1 - elsewhere) ** len(profile.images)
+    missed = (
+      (share == 0) & ~nowhere & (profile.is_complete | (chance < _SIGNIFICANCE))
+    )
     if missed.any():
       seen = ', '.join(
         f'{names[i]} (in {elsewhere[i]:.0%} of the samples elsewhere)'
@@ -294,13 +295,13 @@ def _absent(task, label, surveys) -> Iterator[Finding]:
       )
       yield Finding(
         f'{split}: {task}',
-        f'never seen: {seen}',
-        'a class that is not in a split is not learned or not scored: check '
-        'the map of the ids, or part the data otherwise',
+        f'absent: {seen}',
+        'a class that a split lacks is not learned, or has no score: check the '
+        'mapping of ids, or split the data in another way',
       )
 
 
-def _frame_shares(facts: list[LabelFacts], classes: int) -> np.ndarray:
-  """In which share of the samples each class is seen."""
+def _frequencies(facts: list[LabelProfile], classes: int) -> np.ndarray:
+  """The fraction of samples that contain each class."""
   seen = [[i in f.counts for i in range(classes)] for f in facts]
   return np.mean(seen, axis=0)

@@ -1,4 +1,4 @@
-"""Reads samples as they are, unchecked, and notes what is in them."""
+"""Profiles a split: reads samples without checks, and summarizes them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -8,51 +8,54 @@ import hashlib
 import numpy as np
 
 from mtl_kd_jax.datasets.base import Dataset, Source
-from mtl_kd_jax.datasets.inspect.geometry import facing, plane_votes
+from mtl_kd_jax.datasets.inspect.geometry import (
+  horizontal_facing,
+  plane_votes,
+)
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
-_KEPT_VALUES = 2000  # of each map, for the quantiles
-_LENGTH_TOLERANCE = 0.01  # of unit vectors, stored in half precision or bytes
+_MAX_VALUES = 2000  # of each map, for the quantiles
+_LENGTH_TOLERANCE = 0.01  # of unit vectors in half precision or bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFacts:
-  """What is in one image.
+class ImageProfile:
+  """Summary of one image.
 
   Attributes:
     size: (height, width).
-    broken: number of NaN and infinite values.
-    low, high: of the others.
-    digest: of the picture in 8 bits; equal pictures have the same.
+    non_finite: number of NaN and infinite values.
+    low, high: range of the others.
+    digest: hash of the image in 8 bits.
   """
 
   size: tuple[int, int]
-  broken: int
+  non_finite: int
   low: float
   high: float
   digest: str
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelFacts:
-  """What is in the label of one task, in one sample.
+class LabelProfile:
+  """Summary of one label of one sample.
 
   Attributes:
     size: (height, width).
-    broken: pixels with NaN or infinite values.
-    known: pixels with a label.
-    low, high: of their values.
-    values: some of them, float [n].
-    counts: class id -> pixels; for classes only.
-    fractions: whether there are classes that are no whole numbers.
+    non_finite: number of pixels with NaN or infinite values.
+    known: number of labeled pixels.
+    low, high: range of their values.
+    values: a part of them, float [n].
+    counts: class id -> number of pixels; for classes.
+    fractions: whether some classes are not whole numbers.
     planes: see `plane_votes`; for depth and disparity.
-    odd: vectors whose length is not 1; for normals.
-    facing: see `facing`; for normals.
+    wrong_length: number of vectors whose length is not 1; for normals.
+    facing: see `horizontal_facing`; for normals.
   """
 
   size: tuple[int, int]
-  broken: int
+  non_finite: int
   known: int
   low: float
   high: float
@@ -60,135 +63,145 @@ class LabelFacts:
   counts: Mapping[int, int] = dataclasses.field(default_factory=dict)
   fractions: bool = False
   planes: tuple[int, int] = (0, 0)
-  odd: int = 0
+  wrong_length: int = 0
   facing: tuple[float, float] = (0.0, 0.0)
 
   @property
   def pixels(self) -> int:
-    """All pixels, with and without a label."""
+    """Number of all pixels."""
     return self.size[0] * self.size[1]
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitSurvey:
-  """What was read of one split.
+class SplitProfile:
+  """Summary of one split.
 
   Attributes:
-    count: samples in the split.
-    read: the indices of the samples that were read.
-    images: of those that could be.
-    labels: task -> the same for its labels.
-    refused: index -> why a sample could not be read.
+    count: number of samples in the split.
+    indices: of the samples that were read.
+    images: profiles of the images that could be read.
+    labels: label name -> profiles, of the same samples.
+    errors: index -> error message, of the samples that could not be read.
   """
 
   count: int
-  read: Sequence[int]
-  images: list[ImageFacts]
-  labels: dict[str, list[LabelFacts]]
-  refused: dict[int, str]
+  indices: Sequence[int]
+  images: list[ImageProfile]
+  labels: dict[str, list[LabelProfile]]
+  errors: dict[int, str]
 
   @property
-  def whole(self) -> bool:
+  def is_complete(self) -> bool:
     """Whether all samples were read."""
-    return len(self.read) == self.count
+    return len(self.indices) == self.count
 
 
-def survey(
+def profile_split(
   dataset: Dataset,
   split: str,
   *,
-  most: int,
+  max_samples: int,
   progress: Callable[[], None] = lambda: None,
-) -> SplitSurvey:
-  """Reads a split, or samples at even distances in it.
+) -> SplitProfile:
+  """Reads evenly spaced samples of a split.
 
   Args:
     dataset: the dataset.
     split: name of the split.
-    most: how many samples to read at most; 0 for all.
+    max_samples: the largest number of samples to read; 0 for all.
     progress: called after each sample.
+
+  Raises:
+    InputError: there is no such split. Errors of its samples are collected.
   """
   source = dataset.source(split)
-  read = spread(len(source), most or len(source))
-  images, labels, refused = [], {task: [] for task in dataset.labels}, {}
+  indices = evenly_spaced(len(source), max_samples or len(source))
+  images, labels, errors = [], {name: [] for name in dataset.labels}, {}
 
   def examine(index):
     try:
       sample = read_unchecked(source, index)
     except InputError as error:
-      return index, str(error), None
-    facts = {t: _label(sample[t], x) for t, x in dataset.labels.items()}
-    return index, _image(sample['image']), facts
+      return str(error)
+    return _profile_image(sample['image']), {
+      name: _profile_label(sample[name], label)
+      for name, label in dataset.labels.items()
+    }
 
   with futures.ThreadPoolExecutor(2) as pool:
-    for index, image, facts in pool.map(examine, read):
+    results = zip(indices, pool.map(examine, indices), strict=True)
+    for index, result in results:
       progress()
-      if facts is None:
-        refused[index] = image
+      if isinstance(result, str):
+        errors[index] = result
         continue
+      image, by_name = result
       images.append(image)
-      for task, fact in facts.items():
-        labels[task].append(fact)
-  return SplitSurvey(len(source), read, images, labels, refused)
+      for name, profile in by_name.items():
+        labels[name].append(profile)
+  return SplitProfile(len(source), indices, images, labels, errors)
 
 
-def spread(count: int, most: int) -> list[int]:
-  """At most `most` indices at even distances, the first and last among them."""
-  if most == 1:
+def evenly_spaced(count: int, maximum: int) -> list[int]:
+  """At most `maximum` of `count` indices, including the first and the last."""
+  if maximum == 1:
     return [0][:count]
-  return sorted({int(i) for i in np.linspace(0, count - 1, min(most, count))})
+  spaced = np.linspace(0, count - 1, min(maximum, count))
+  return sorted({int(i) for i in spaced})
 
 
 def read_unchecked(source: Source, index: int) -> Mapping[str, np.ndarray]:
-  """A sample as its files hold it, if the source can read without checking."""
+  """A sample as stored, if the source can read it without checks."""
   return getattr(source, 'unchecked', source.__getitem__)(index)
 
 
-def _image(image: np.ndarray) -> ImageFacts:
-  whole = np.isfinite(image)
-  low, high = _range(image[whole])
+def _profile_image(image: np.ndarray) -> ImageProfile:
+  finite = np.isfinite(image)
+  low, high = _range(image[finite])
   scaled = image if high > 2 else image * 255.0
-  picture = np.rint(np.clip(np.where(whole, scaled, 0), 0, 255))
+  in_bytes = np.rint(np.clip(np.where(finite, scaled, 0), 0, 255))
   digest = hashlib.sha1(repr(image.shape).encode())
-  digest.update(picture.astype(np.uint8).tobytes())
-  return ImageFacts(
+  digest.update(in_bytes.astype(np.uint8).tobytes())
+  return ImageProfile(
     size=image.shape[:2],
-    broken=int((~whole).sum()),
+    non_finite=int((~finite).sum()),
     low=low,
     high=high,
     digest=digest.hexdigest(),
   )
 
 
-def _label(array: np.ndarray, label: Label) -> LabelFacts:
+def _profile_label(array: np.ndarray, label: Label) -> LabelProfile:
   axes = tuple(range(2, array.ndim))
-  whole = np.isfinite(array).all(axes)
-  known = label.known(array) & whole
+  finite = np.isfinite(array).all(axes)
+  known = label.known(array) & finite
   values = array[known]
   low, high = _range(values)
-  facts = {}
+  details = {}
   if label.quantity == 'class':
     ids, counts = np.unique(np.floor(values), return_counts=True)
-    facts['counts'] = dict(zip(map(int, ids), map(int, counts), strict=True))
-    facts['fractions'] = bool((values != np.floor(values)).any())
+    details['counts'] = dict(zip(map(int, ids), map(int, counts), strict=True))
+    details['fractions'] = bool((values != np.floor(values)).any())
   elif label.quantity == 'normal':
     length = np.linalg.norm(values.astype(np.float64), axis=-1)
-    facts['odd'] = int((np.abs(length - 1) > _LENGTH_TOLERANCE).sum())
-    facts['facing'] = facing(array, known)
+    details['wrong_length'] = int(
+      (np.abs(length - 1) > _LENGTH_TOLERANCE).sum()
+    )
+    details['facing'] = horizontal_facing(array, known)
   else:
     above = known & (array[..., 0] > 0)
-    facts['planes'] = plane_votes(
-      array[..., 0], above, reach=max(1, min(array.shape[:2]) // 16)
+    details['planes'] = plane_votes(
+      array[..., 0], above, step=max(1, min(array.shape[:2]) // 16)
     )
   flat = values.reshape(-1)
-  return LabelFacts(
+  return LabelProfile(
     size=array.shape[:2],
-    broken=int((~whole).sum()),
+    non_finite=int((~finite).sum()),
     known=int(known.sum()),
     low=low,
     high=high,
-    values=flat[:: max(1, len(flat) // _KEPT_VALUES)].astype(np.float64),
-    **facts,
+    values=flat[:: max(1, len(flat) // _MAX_VALUES)].astype(np.float64),
+    **details,
   )
 
 

@@ -1,14 +1,14 @@
-"""The small files beside NYU-v2's archive: its split and its class maps.
+"""The small files that accompany NYU-v2's archive: splits and class maps.
 
-Both are old MATLAB files (v5), which SciPy reads:
+They are MATLAB v5 files, which SciPy reads:
 
   splits.mat          trainNdxs [795 1], testNdxs [654 1]: frames, from 1
   classMapping40.mat  mapClass [1 894]: NYU40 class of every raw id, from 1
   class13Mapping.mat  classMapping13, a struct whose first field [1 40] is the
                       13-class id of every NYU40 class, from 1
 
-The last one holds 40 numbers, which stand here as well: it may be absent, and
-where it is there, it must say the same.
+The 40 numbers of the last one are also in this module: the file may be absent,
+and must agree if it is present.
 """
 
 import pathlib
@@ -27,12 +27,12 @@ CLASSES_40 = (
   'box', 'whiteboard', 'person', 'night stand', 'toilet', 'sink', 'lamp',
   'bathtub', 'bag', 'other structure', 'other furniture', 'other prop',
 )  # fmt: skip
-# The class among SceneNet's 13 (nyuv2.CLASSES), from 1, of every one of the 40.
+# For each of the 40 classes, that of SceneNet's 13 (npy.CLASSES), from 1.
 _TO_13 = (
   12, 5, 6, 1, 4, 9, 10, 12, 13, 6, 8, 6, 13, 10, 6, 13, 6, 7, 7, 5,
   7, 3, 2, 6, 11, 7, 7, 7, 7, 7, 7, 6, 7, 7, 7, 7, 7, 7, 6, 7,
 )  # fmt: skip
-_WHERE = {
+_SOURCES = {
   'splits.mat': 'horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat',
   'classMapping40.mat': 'github.com/ankurhanda/nyuv2-meta-data',
   'class13Mapping.mat': 'github.com/ankurhanda/nyuv2-meta-data',
@@ -44,15 +44,15 @@ def read_split(path: pathlib.Path, *, frames: int) -> dict[str, np.ndarray]:
 
   Args:
     path: the file.
-    frames: how many the archive holds.
+    frames: number of frames in the archive.
 
   Returns:
     'train' and 'val', the official test split: frame numbers from 0, int [n],
     in the order of the archive.
 
   Raises:
-    InputError: not readable, a number is not one of a frame, or a frame is in
-      both.
+    InputError: the file cannot be read, a number is not that of a frame, or a
+      frame is in both splits.
   """
   fields = {'train': 'trainNdxs', 'val': 'testNdxs'}
   content = _read(path)
@@ -60,7 +60,7 @@ def read_split(path: pathlib.Path, *, frames: int) -> dict[str, np.ndarray]:
   for split, field in fields.items():
     if field not in content:
       raise _bad(path, f'the field {field}', _listed(content))
-    numbers = _whole(path, field, content[field], low=1, high=frames)
+    numbers = _integers(path, field, content[field], low=1, high=frames)
     if not numbers.size or len(np.unique(numbers)) < numbers.size:
       found = 'one of them twice' if numbers.size else 'none'
       raise _bad(path, f'different frames in {field}', found)
@@ -75,10 +75,10 @@ def read_split(path: pathlib.Path, *, frames: int) -> dict[str, np.ndarray]:
 def class_table(
   folder: pathlib.Path, *, classes: int, label_ids: str
 ) -> np.ndarray:
-  """Makes the table from ids in the archive to classes.
+  """Makes the lookup table from ids in the archive to classes.
 
   Args:
-    folder: that holds the maps.
+    folder: contains the maps.
     classes: 40 or 13.
     label_ids: 'raw', the official 894 ids, or 'nyu40', ids 1 to 40.
 
@@ -86,7 +86,7 @@ def class_table(
     int32 [ids + 1]: the class, from 0, of every id; -1 for none, as for id 0.
 
   Raises:
-    InputError: a map is missing or is not what it should be.
+    InputError: a map is missing, or is not the official one.
   """
   table = np.arange(len(CLASSES_40) + 1)
   if label_ids == 'raw':
@@ -100,7 +100,7 @@ def _map_to_40(path):
   content = _read(path)
   if 'mapClass' not in content:
     raise _bad(path, 'the field mapClass', _listed(content))
-  ids = _whole(path, 'mapClass', content['mapClass'], low=0, high=40)
+  ids = _integers(path, 'mapClass', content['mapClass'], low=0, high=40)
   if ids.size != RAW_IDS:
     raise _bad(path, f'a class for each of {RAW_IDS} ids', f'{ids.size}')
   absent = set(range(1, 41)) - set(ids.tolist())
@@ -119,7 +119,7 @@ def _map_to_13(path):
   field = content['classMapping13']
   if field.dtype.names and field.size == 1:
     field = field.flat[0][0]  # the ids of the struct; its names come second
-  ids = _whole(path, 'classMapping13', field, low=0, high=13)
+  ids = _integers(path, 'classMapping13', field, low=0, high=13)
   if tuple(ids) != _TO_13:
     raise _bad(
       path,
@@ -137,13 +137,13 @@ def _read(path):
   try:
     return io.loadmat(path)
   except NotImplementedError as error:  # v7.3, which is HDF5
-    raise _bad(path, 'an old MATLAB file, v5', 'one of v7.3') from error
+    raise _bad(path, 'a MATLAB v5 file', 'a v7.3 file') from error
   except Exception as error:
-    # A damaged file makes the parser raise almost anything.
+    # The parser raises almost any exception for a damaged file.
     raise _bad(path, 'a readable MATLAB file', str(error)) from error
 
 
-def _whole(path, field, values, *, low, high):
+def _integers(path, field, values, *, low, high):
   """The numbers of a field as int64 [n]."""
   if values.dtype.kind not in 'fiu' or max(values.shape, default=0) < (
     values.size
@@ -169,5 +169,5 @@ def _bad(path, expected, found):
     expected=expected,
     found=found,
     where=f'{path}',
-    do=f'get this file from {_WHERE[path.name]} (docs/data.md, "NYU-v2")',
+    do=f'get this file from {_SOURCES[path.name]} (docs/data.md, "NYU-v2")',
   )

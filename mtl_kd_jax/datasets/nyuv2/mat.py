@@ -1,15 +1,15 @@
 """NYU-v2 from the official archive, one frame at a time.
 
     <dir>/nyu_depth_v2_labeled.mat   HDF5: 1449 frames of 480x640
-    <dir>/splits.mat                 795 for training, 654 for the test
+    <dir>/splits.mat                 795 training and 654 test frames
     <dir>/classMapping40.mat         894 ids -> NYU40
     <dir>/class13Mapping.mat         NYU40 -> 13 classes; may be absent
 
-Fields of the archive, with MATLAB's axes in the order that HDF5 gives them:
+Fields of the archive, with MATLAB's axes reversed, as HDF5 returns them:
 
   images     uint8 [n 3 w h]
-  depths     float32 [n w h], meters, in-filled where the sensor saw nothing
-  rawDepths  float32 [n w h], meters, 0 where the sensor saw nothing
+  depths     float32 [n w h], meters, in-painted where not measured
+  rawDepths  float32 [n w h], meters, 0 where not measured
   labels     uint16 [n w h], 0 where unlabeled
   names      one for each of the 894 ids
 """
@@ -19,7 +19,7 @@ import pathlib
 
 import numpy as np
 
-from mtl_kd_jax.datasets import resample
+from mtl_kd_jax.datasets import files, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.datasets.nyuv2 import maps as nyuv2_maps
 from mtl_kd_jax.datasets.nyuv2 import npy as nyuv2
@@ -30,14 +30,14 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
 FRAME_SIZE = (480, 640)
-# Of the color camera, whose view the depth has been brought into: the
-# toolbox's camera_params.m.
+# The color camera, to which the depth is registered: camera_params.m of the
+# toolbox.
 CAMERA = Camera(fx=518.8579, fy=519.4696, cx=325.5824, cy=253.7362)
-# Side in pixels of the windows that planes are fitted to: the one whose normals
-# come nearest to those of the literature's dump (docs/data.md).
+# Side in pixels of the windows that planes are fitted to. It gives the normals
+# closest to those of the published dump (docs/data.md).
 _WINDOW = 21
-# The sensor's reach is 10 m. Millimeters and disparities are beyond.
-_MOST_DEPTH = 11
+# The sensor's range is 10 m. Millimeters and disparities exceed it.
+_MAX_DEPTH = 11
 _NAME = 'nyu_depth_v2_labeled.mat'
 _CLASSES = {13: nyuv2.CLASSES, 40: nyuv2_maps.CLASSES_40}
 _DEPTHS = {'filled': 'depths', 'raw': 'rawDepths'}
@@ -46,38 +46,38 @@ _LABEL_IDS = ('raw', 'nyu40')
 
 def make(
   *,
-  data_dir: str,
-  image_size: tuple[int, int],
-  crop: tuple[int, int, int, int],
-  classes: int,
-  label_ids: str,
-  depth: str,
-  normals_dir: str,
+  data_dir: str = '',
+  image_size: tuple[int, int] = (288, 384),
+  crop: tuple[int, int, int, int] = (45, 471, 41, 601),
+  classes: int = 13,
+  label_ids: str = 'raw',
+  depth: str = 'filled',
+  normals_dir: str = '',
 ) -> Dataset:
-  """Opens the archive; its frames are read when they are asked for.
+  """Opens the archive; frames are read on access.
 
   Args:
     data_dir: the folder of the files above.
-    image_size: (height, width) of the samples, pixels: images by area, labels
-      by the nearest pixel.
+    image_size: (height, width) of the samples in pixels: images are resized by
+      area, labels by nearest pixel.
     crop: first row, end row, first column, end column of the part of 480x640
-      that is kept.
+      that is kept. The default cuts off the white border.
     classes: 13 or 40.
-    label_ids: what `labels` holds: 'raw' ids of the official file, or 'nyu40',
-      those of copies in which they are 1 to 40 already.
-    depth: 'filled' or 'raw'.
-    normals_dir: the folder of the normals (nyuv2_normals.py); '' to compute
-      them from the raw depth (depth_normals.py).
+    label_ids: contents of `labels`: 'raw' ids of the official file, or 'nyu40'
+      for copies that contain 1 to 40.
+    depth: 'filled', in-painted where the sensor measured nothing, or 'raw'.
+    normals_dir: the folder of the normals (normals.py); '' to compute them from
+      the raw depth (depth_normals.py).
 
   Returns:
-    The dataset, with the splits 'train' and 'val'. There are only two in
-    NYU-v2: 'val' is the official test split.
+    The dataset, with the splits 'train' and 'val'. NYU-v2 has only two: 'val'
+    is the official test split.
 
   Raises:
-    InputError: an option is not one of those, or a file is missing, damaged or
-      not in this layout. Pixels are checked when they are read.
+    InputError: an option cannot be used, or a file is missing, damaged or not
+      in this layout. Pixels are checked when they are read.
   """
-  options = _checked(image_size, crop, classes, label_ids, depth)
+  options = _check_options(image_size, crop, classes, label_ids, depth)
   root = pathlib.Path(data_dir).expanduser()
   if not data_dir or not (root / _NAME).is_file():
     raise _no_archive(data_dir, root)
@@ -107,9 +107,11 @@ def make(
   )
 
 
-def preview(*, image_size: tuple[int, int], classes: int, **options) -> Dataset:
-  """The archive as it is known without its file."""
-  del options
+def preview(
+  *, image_size: tuple[int, int] = (288, 384), classes: int = 13
+) -> Dataset:
+  """The labels and the size that the options say."""
+  _check_one_of('classes', _CLASSES, classes)
   return Dataset('nyuv2_mat', tuple(image_size), _labels(classes), sources={})
 
 
@@ -123,7 +125,7 @@ class _Options:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Frames:
-  """One split; picklable, and safe to read from threads and processes."""
+  """One split; picklable, and safe to read from threads."""
 
   archive: Archive
   indices: tuple[int, ...]
@@ -140,38 +142,38 @@ class _Frames:
   def __getitem__(self, index: int) -> Sample:
     frame = self.indices[index]
     size = self.options.size
-    image = resample.by_area(self._cropped('images', frame), size)
+    image = resize.area(self._crop('images', frame), size)
     depth = self._depth(self.options.depth, frame)
     return {
-      'image': image / np.float32(255),
+      'image': files.as_colors(image),
       'semantic': self._classes(frame),
-      'depth': resample.nearest(depth, size)[..., None],
+      'depth': resize.nearest(depth, size)[..., None],
       'normals': self._normals(frame),
     }
 
-  def _cropped(self, field, frame):
-    """The part of [h w] or [h w 3] that is kept."""
+  def _crop(self, field, frame):
+    """The part of a field that is kept, [h w] or [h w 3]."""
     top, bottom, left, right = self.options.crop
     return self.archive.read(field, frame).T[top:bottom, left:right]
 
   def _classes(self, frame):
-    ids = resample.nearest(self._cropped('labels', frame), self.options.size)
-    most = len(self.table) - 1
-    if ids.max() > most:
+    ids = resize.nearest(self._crop('labels', frame), self.options.size)
+    highest = len(self.table) - 1
+    if ids.max() > highest:
       kind = self.options.label_ids
       raise self.archive.bad(
-        f'ids up to {most} in labels ({kind!r})',
+        f'ids up to {highest} in labels ({kind!r})',
         f'{ids.max()} in frame {frame + 1}',
-        "restore the file, or set config.data.nyuv2_mat.label_ids to 'raw' "
-        'if it is the official one',
+        "download the file again, or set label_ids to 'raw' if it is the "
+        'official one',
       )
     return self.table[ids]
 
   def _depth(self, field, frame):
-    depth = self._cropped(field, frame)
-    if not (depth.min() >= 0 and depth.max() <= _MOST_DEPTH):  # nor NaN
+    depth = self._crop(field, frame)
+    if not (depth.min() >= 0 and depth.max() <= _MAX_DEPTH):  # nor NaN
       raise self.archive.bad(
-        f'meters in {field}, from 0 to {_MOST_DEPTH}',
+        f'meters in {field}, from 0 to {_MAX_DEPTH}',
         f'{depth.min():g} to {depth.max():g} in frame {frame + 1}',
       )
     return depth
@@ -180,8 +182,8 @@ class _Frames:
     top, bottom, left, right = self.options.crop
     if self.normals is not None:
       normals = self.normals.read(frame)[top:bottom, left:right]
-      return resample.nearest(normals, self.options.size)
-    # What was in-filled is a guess, whose slope is none of the surface's.
+      return resize.nearest(normals, self.options.size)
+    # The slope of in-painted depth is not that of the surface.
     return normals_from_depth(
       self._depth('rawDepths', frame),
       CAMERA.cropped(top, left),
@@ -192,45 +194,46 @@ class _Frames:
 
 def _labels(classes):
   return {
-    'semantic': Label('class', classes=_CLASSES.get(classes, ())),
+    'semantic': Label('class', classes=_CLASSES[classes]),
     'depth': Label('depth', unit='m'),
     'normals': Label('normal'),
   }
 
 
-def _checked(size, crop, classes, label_ids, depth) -> _Options:
-  """The options, or InputError for the first that is none."""
-
-  def check(key, fits, expected, found):
-    if not fits:
-      raise InputError(
-        expected=expected,
-        found=repr(found),
-        where=f'config.data.nyuv2_mat.{key}',
-        do='choose one of those',
-      )
-
-  def one_of(key, choices, found):
-    expected = ' or '.join(repr(choice) for choice in choices)
-    check(key, found in choices, expected, found)
-
-  one_of('classes', _CLASSES, classes)
-  one_of('label_ids', _LABEL_IDS, label_ids)
-  one_of('depth', _DEPTHS, depth)
+def _check_options(size, crop, classes, label_ids, depth) -> _Options:
+  """Returns the options, or raises InputError for the first invalid one."""
+  _check_one_of('classes', _CLASSES, classes)
+  _check_one_of('label_ids', _LABEL_IDS, label_ids)
+  _check_one_of('depth', _DEPTHS, depth)
   size, crop = tuple(size), tuple(crop)
-  fits = len(size) == 2 and min(size) > 0
-  check('image_size', fits, 'a height and a width in pixels', size)
+  valid = len(size) == 2 and min(size) > 0
+  _check('image_size', valid, 'a height and a width in pixels', size)
   h, w = FRAME_SIZE
-  fits = len(crop) == 4 and (
+  valid = len(crop) == 4 and (
     0 <= crop[0] < crop[1] <= h and 0 <= crop[2] < crop[3] <= w
   )
   expected = f'first and end row of {h}, first and end column of {w}'
-  check('crop', fits, expected, crop)
+  _check('crop', valid, expected, crop)
   return _Options(size, crop, _DEPTHS[depth], label_ids)
 
 
+def _check_one_of(argument, choices, found):
+  expected = ' or '.join(repr(choice) for choice in choices)
+  _check(argument, found in choices, expected, found)
+
+
+def _check(argument, valid, expected, found):
+  if not valid:
+    raise InputError(
+      expected=expected,
+      found=repr(found),
+      argument=argument,
+      do=f'set {argument} to such a value',
+    )
+
+
 def _check_fields(archive, options, *, computed) -> int:
-  """Checks what is used of the archive; returns the number of frames."""
+  """Checks the fields that are used; returns the number of frames."""
   h, w = FRAME_SIZE
   fields = {
     'images': ((3, w, h), 'uint8'),
@@ -251,8 +254,8 @@ def _check_names(archive):
     raise archive.bad(
       f'the field names with the {nyuv2_maps.RAW_IDS} classes of raw labels',
       f'{count} names',
-      'take the official file; or, for a copy whose labels are NYU40 already '
-      '(1 to 40), --config.data.nyuv2_mat.label_ids=nyu40',
+      "download the official file; or set label_ids to 'nyu40' for a copy "
+      'whose labels are 1 to 40',
     )
 
 
@@ -262,13 +265,13 @@ def _no_archive(data_dir, root):
     found = f'no {_NAME} there' if root.is_dir() else 'no such folder'
   hint = ''
   if (root / 'train' / 'image').is_dir():
-    hint = 'for the .npy dump, which is there: --config.data.name=nyuv2; else '
+    hint = "open the .npy dump there as the dataset 'nyuv2'; or "
   return InputError(
     expected=f'the folder of {_NAME}, splits.mat and classMapping40.mat',
     found=found,
-    where=f'config.data.data_dir = {data_dir!r}',
+    argument='data_dir',
+    where=data_dir,
     do=hint + 'download the labeled set (2.8 GB) from '
-    'horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/'
-    f'{_NAME}, and beside it the small files that docs/data.md lists, and name '
-    'their folder with --config.data.data_dir=FOLDER',
+    f'horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{_NAME}, put the small '
+    'files that docs/data.md lists beside it, and name the folder in data_dir',
   )

@@ -1,4 +1,4 @@
-"""Frames out of a MATLAB v7.3 file, which is HDF5, without reading it all."""
+"""Reads single frames from a MATLAB v7.3 file, which is HDF5."""
 
 import os
 import pathlib
@@ -11,11 +11,10 @@ from mtl_kd_jax.errors import InputError
 
 
 class Archive:
-  """A file whose fields have the frame as their first axis.
+  """A file whose fields have frames along their first axis.
 
-  It is opened when it is first read from, once in every process: open HDF5
-  files do not survive a fork, nor can they be pickled. HDF5 reads one thing at
-  a time, whatever the number of threads.
+  It is opened on first use, once in every process: open HDF5 files cannot be
+  used after a fork, nor pickled. HDF5 serializes the reads of several threads.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -34,29 +33,29 @@ class Archive:
     self._clear()
 
   def read(self, field: str, frame: int) -> np.ndarray:
-    """One frame of a field; InputError where the file is damaged."""
+    """One frame of a field; raises InputError if the file is damaged."""
     try:
       return self._dataset(field)[frame]
     except OSError as error:
       found = f'frame {frame + 1} of {field}: {error}'
-      raise self.bad('a file without damage', found) from error
+      raise self.bad('an undamaged file', found) from error
 
   def shape(self, field: str) -> tuple[int, ...]:
-    """The shape of a field; InputError where there is none."""
+    """The shape of a field; raises InputError if it does not exist."""
     return self._dataset(field).shape
 
   def count(self, field: str) -> int:
-    """The number of entries of a field; 0 where there is none."""
+    """The number of entries of a field; 0 if it does not exist."""
     content = self._open()
     return content[field].size if field in content else 0
 
   def check(self, field: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Raises InputError unless the field has this shape and type of number.
+    """Raises InputError unless the field has this shape and dtype.
 
     Args:
       field: its name.
-      shape: what it should be.
-      dtype: how the name of its type begins: 'uint8', or 'uint' for any width.
+      shape: the expected shape.
+      dtype: prefix of the expected dtype: 'uint8', or 'uint' for any width.
     """
     dataset = self._dataset(field)
     if dataset.shape != shape or not dataset.dtype.name.startswith(dtype):
@@ -66,7 +65,7 @@ class Archive:
       )
 
   def bad(self, expected: str, found: str, do: str = '') -> InputError:
-    """The error for an archive that cannot be used."""
+    """Makes the error for an archive that cannot be used."""
     return InputError(
       expected=expected,
       found=found,
@@ -87,7 +86,7 @@ class Archive:
         try:
           self._file = h5py.File(self.path, 'r')
         except OSError as error:
-          # Truncated, for one: HDF5 knows how long its file should be.
-          raise self.bad('a whole HDF5 file', str(error)) from error
+          # Also if it is truncated: HDF5 stores the length of its file.
+          raise self.bad('a complete HDF5 file', str(error)) from error
         self._process = os.getpid()
       return self._file

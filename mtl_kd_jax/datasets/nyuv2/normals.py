@@ -1,10 +1,10 @@
-"""Normals of NYU-v2 that the user has, in a folder, numbered from 0.
+"""Normals of NYU-v2 from a folder of the user, numbered from 0.
 
-    <dir>/normals/0000.png  masks/0000.png   as in Eigen and Fergus's set
+    <dir>/normals/0000.png  masks/0000.png   as published by Eigen and Fergus
     <dir>/0000.npy                           float [480 640 3]
 
-PNGs hold v = 127.5 (n + 1); where a mask is 0, there is no normal. In .npy
-files they are unit vectors, and 0, 0, 0 where there is none.
+PNGs store v = 127.5 (n + 1), and pixels whose mask is 0 have no normal. The
+.npy files store unit vectors, and 0, 0, 0 where there is none.
 """
 
 import dataclasses
@@ -29,17 +29,18 @@ class Normals:
   size: tuple[int, int]
 
   def check(self, frames: np.ndarray) -> None:
-    """Raises InputError unless there are files for all frames, from 0."""
+    """Raises InputError unless there is a file for each of the frames."""
     missing = [i for i in frames.tolist() if not self._path(i).is_file()]
     if missing:
       first = self._path(min(missing))
       raise InputError(
-        expected='a file of normals for each of the frames',
+        expected='a file of normals for each frame',
         found=f'{len(missing)} of {len(frames)} missing, '
         f'the first {first.name}',
+        argument='normals_dir',
         where=f'{first.parent}',
-        do='complete the folder, or compute the normals from depth with '
-        "--config.data.nyuv2_mat.normals_dir=''",
+        do="add the files, or set normals_dir to '' to compute the normals "
+        'from depth',
       )
 
   def read(self, frame: int) -> np.ndarray:

@@ -1,14 +1,15 @@
-"""Rendered rooms with exact labels: the data set that needs no download.
+"""Rendered rooms with exact labels: the dataset that needs no download.
 
 Scene `index` of a split is a pure function of (seed, split, index, size). It is
-rendered once, kept by TFDS in ArrayRecord files (no TensorFlow), and then read
-by random access.
+rendered once, stored by TFDS in ArrayRecord files (without TensorFlow), and
+then read by random access.
 
   semantic  9 classes (rooms.CLASSES)
   depth     meters along z
   normals   unit, camera frame (x right, y down, z ahead), toward the camera
 
-A few percent of every label are missing, each in its own places (gaps.py).
+A few percent of every label are missing, at different pixels for each
+(missing_labels.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +21,7 @@ import tensorflow_datasets as tfds
 
 from mtl_kd_jax.datasets import prepared
 from mtl_kd_jax.datasets.base import Dataset, Sample
-from mtl_kd_jax.datasets.scenes import missing_labels as gaps
-from mtl_kd_jax.datasets.scenes import raycast, rooms, shading
+from mtl_kd_jax.datasets.scenes import missing_labels, raycast, rooms, shading
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.runtime.log_filters import without_warnings
@@ -31,10 +31,10 @@ _LABELS = {
   'depth': Label('depth', unit='m'),
   'normals': Label('normal'),
 }
-# The numbers enter the seed: no scene of one split is ever one of another.
+# The numbers are part of the seed, so that splits share no scenes.
 _SPLITS = {'train': 0, 'val': 1}
-# Unlabeled pixels of the class are stored as the last number of a byte, and
-# normals as whole numbers: off by 0.002 degrees at most.
+# Records store this class for unlabeled pixels, and normals as integers, which
+# changes their direction by at most 0.002 degrees.
 _NO_CLASS = 255
 _NORMAL_STEPS = 32767
 # TFDS sorts a split in memory, and falls back on TensorFlow beyond 1000 MiB.
@@ -44,27 +44,27 @@ _BYTES_PER_PIXEL = 3 + 1 + 4 + 6
 
 def make(
   *,
-  image_size: tuple[int, int],
-  num_train: int,
-  num_val: int,
-  seed: int,
-  data_dir: str | None = None,
+  image_size: tuple[int, int] = (96, 128),
+  num_train: int = 1024,
+  num_val: int = 128,
+  seed: int = 0,
+  data_dir: str = '',
   progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-  """Opens the rendered rooms, after rendering them if need be.
+  """Opens the rendered rooms, and renders them on first use.
 
   Args:
-    image_size: (height, width), pixels.
-    num_train: scenes in the split 'train'.
-    num_val: scenes in the split 'val'.
+    image_size: (height, width) in pixels.
+    num_train: number of scenes in the split 'train'.
+    num_val: number of scenes in the split 'val'.
     seed: of all scenes, >= 0.
-    data_dir: the folder that TFDS keeps its data sets in; None is its usual
-      one (~/tensorflow_datasets, or the environment's TFDS_DATA_DIR).
-    progress: called with (scenes rendered so far, scenes in all) while
-      rendering; never, if the scenes are there already.
+    data_dir: where TFDS stores its datasets; '' for its default directory
+      (~/tensorflow_datasets, or the environment variable TFDS_DATA_DIR).
+    progress: called with (number of scenes rendered, total number) while
+      rendering.
 
   Raises:
-    InputError: a number cannot be used, or the folder cannot be.
+    InputError: an option or the folder cannot be used.
   """
   config = _make_config(image_size, num_train, num_val, seed)
   with without_warnings():
@@ -82,9 +82,8 @@ def make(
   )
 
 
-def preview(*, image_size: tuple[int, int], **options) -> Dataset:
-  """The rooms as they are known before they are rendered."""
-  del options
+def preview(*, image_size: tuple[int, int] = (96, 128)) -> Dataset:
+  """The labels and the size that the options say."""
   return Dataset('scenes', tuple(image_size), _LABELS, sources={})
 
 
@@ -92,16 +91,16 @@ def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
   """Renders one scene.
 
   Args:
-    seed: of the data set.
+    seed: of the dataset.
     split: 'train' or 'val'.
     index: of the scene in its split, from 0.
-    size: (height, width), pixels; the room is the same at every size.
+    size: (height, width) in pixels; the room is the same at every size.
 
   Returns:
-    image float32 [h w 3], semantic int32 [h w], depth float32 [h w 1] meters
+    image float32 [h w 3], semantic int32 [h w], depth float32 [h w 1] in meters
     and normals float32 [h w 3], with missing pixels as in labels.py.
   """
-  # `spawn_key`, for in a plain list large numbers could run into each other.
+  # `spawn_key`, because large numbers in a list could give the same seed.
   seeds = np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], index))
   rng = np.random.default_rng(seeds)
   room = rooms.draw_room(rng)
@@ -110,7 +109,9 @@ def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
 
   classes = np.array([t.label for t in room.things], np.int32)[view.index]
   normals = room.camera.to_camera(view.normal)
-  missing = gaps.draw_gaps(room.camera, view, classes, normals, rng)
+  missing = missing_labels.draw_missing(
+    room.camera, view, classes, normals, rng
+  )
   depth = np.where(missing['depth'], 0, view.depth)
   return {
     'image': image.astype(np.float32) / np.float32(255),
@@ -125,7 +126,7 @@ def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ScenesConfig(tfds.core.BuilderConfig):
-  """What one prepared copy of the data set holds; see `make`."""
+  """The contents of one prepared copy of the dataset; see `make`."""
 
   image_size: tuple[int, int]
   num_train: int
@@ -134,7 +135,7 @@ class ScenesConfig(tfds.core.BuilderConfig):
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
-  """Writes the scenes to disk; a folder for every ScenesConfig.
+  """Writes the scenes to disk, to one folder for every ScenesConfig.
 
   `progress`, if set, is called as described in `make`.
   """
@@ -150,7 +151,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     def tensor(shape, dtype, encoding):
       return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=encoding)
 
-    # zlib is worth its time where planes give long runs of the same bytes.
+    # zlib pays off for planes, which give long runs of equal bytes.
     return self.dataset_info_from_configs(
       description='Rooms rendered by ray casting, with class, depth, normals.',
       features=tfds.features.FeaturesDict(
@@ -184,7 +185,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         total = config.num_train + config.num_val
         self.progress(done + index + 1, total)
 
-  # TFDS prints these two announcements whatever the level of logging.
+  # TFDS prints these two messages at any level of logging.
   def _log_download_bytes(self):
     pass
 
@@ -199,7 +200,7 @@ def _encode(sample: Sample) -> dict[str, np.ndarray]:
     'image': np.rint(sample['image'] * 255).astype(np.uint8),
     'semantic': np.where(classes < 0, _NO_CLASS, classes).astype(np.uint8),
     'depth': sample['depth'],
-    # One component after the other compresses far better.
+    # Separate components compress far better.
     'normals': np.ascontiguousarray(normals.transpose(2, 0, 1)),
   }
 
@@ -213,42 +214,42 @@ def _decode(record) -> Sample:
   return {
     'image': record['image'].astype(np.float32) / np.float32(255),
     'semantic': classes,
-    'depth': np.array(record['depth']),  # TFDS's own is read-only
+    'depth': np.array(record['depth']),  # TFDS's array is read-only
     'normals': np.ascontiguousarray(normals.transpose(1, 2, 0)),
   }
 
 
 def _make_config(image_size, num_train, num_val, seed) -> ScenesConfig:
-  """Checks what the user gave."""
-  where = 'config.data.scenes.'
+  """Checks the options, and names the folder that they describe."""
   sides = tuple(image_size)
   if len(sides) != 2 or min(sides) < 8:
     raise InputError(
       expected='(height, width) of at least 8 pixels each',
       found=repr(sides),
-      where=where + 'image_size',
-      do='give two such numbers, e.g. (96, 128)',
+      argument='image_size',
+      do='set image_size to two such numbers, e.g. (96, 128)',
     )
-  for key, value, least in (
+  for argument, value, minimum in (
     ('num_train', num_train, 1),
     ('num_val', num_val, 1),
     ('seed', seed, 0),
   ):
-    if value < least:
+    if value < minimum:
       raise InputError(
-        expected=f'a whole number from {least}',
+        expected=f'a whole number from {minimum}',
         found=repr(value),
-        where=where + key,
-        do='give a larger number',
+        argument=argument,
+        do=f'set {argument} to a larger number',
       )
   height, width = sides = tuple(int(side) for side in sides)
-  most = _MAX_SPLIT_BYTES // (_BYTES_PER_PIXEL * height * width)
-  if max(num_train, num_val) > most:
+  maximum = _MAX_SPLIT_BYTES // (_BYTES_PER_PIXEL * height * width)
+  if max(num_train, num_val) > maximum:
+    argument = 'num_train' if num_train > maximum else 'num_val'
     raise InputError(
-      expected=f'at most {most} scenes of {height}x{width} in a split',
+      expected=f'at most {maximum} scenes of {height}x{width} in a split',
       found=f'{max(num_train, num_val)}',
-      where=where + ('num_train' if num_train > most else 'num_val'),
-      do='ask for fewer or for smaller scenes',
+      argument=argument,
+      do=f'set {argument} or image_size to smaller numbers',
     )
   return ScenesConfig(
     name=f'{height}x{width}_{num_train}+{num_val}_seed{seed}',
@@ -269,8 +270,8 @@ def _prepare(config, data_dir, progress) -> Scenes:
   return prepared.prepare(
     lambda: Scenes(config=config, data_dir=data_dir),
     write,
-    what='the rendered scenes',
-    again='the next run renders the scenes again',
+    content='the rendered scenes',
+    remedy='the next run renders the scenes again',
     folder=f'scenes/{config.name}',
     data_dir=data_dir,
     megabytes=_size_in_mb(config),

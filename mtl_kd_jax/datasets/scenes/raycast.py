@@ -1,4 +1,4 @@
-"""Rays from a camera or a light through a scene of solids.
+"""Casts rays from a camera or a light through a scene of solids.
 
 The world is in meters with z up; the camera frame is x right, y down, z into
 the scene. Vectors have their three components in front, [3 ...].
@@ -13,16 +13,16 @@ import numpy as np
 
 from mtl_kd_jax.datasets.scenes.shapes import Shape
 
-# A shadow ray ends just before the surface it is meant for, as a share of its
-# length; otherwise rounding would let surfaces shadow themselves.
+# A shadow ray ends at this fraction of its length, just before the surface:
+# otherwise rounding would let surfaces shadow themselves.
 _SHADOW_END = 1 - 2e-3
-# The eight corners of a box: along which axes each lies at the upper end.
+# The eight corners of a box: whether each is at the upper end of each axis.
 _CORNERS = np.arange(8) >> np.arange(3)[:, None] & 1 > 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """A pinhole camera with square pixels and the center in the middle.
+  """A pinhole camera with square pixels and a central principal point.
 
   Attributes:
     position: [3] meters, world frame.
@@ -58,7 +58,7 @@ class Camera:
     return np.stack([a[0] * x + a[1] * y + a[2] * z for a in self.axes])
 
   def window(self, shape: Shape, size: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns outside of which the shape cannot be seen."""
+    """Rows and columns outside of which the shape is not visible."""
     everything = slice(0, size[0]), slice(0, size[1])
     if (bounds := shape.bounds()) is None:
       return everything
@@ -67,7 +67,7 @@ class Camera:
     x, y, z = self.to_camera(corners)
     if z.max() <= 0:
       return slice(0), slice(0)
-    if z.min() < 1e-3:  # reaches behind the camera: has no bounded picture
+    if z.min() < 1e-3:  # extends behind the camera: its projection is unbounded
       return everything
     return (
       self._span((y / z).tolist(), size[0], size[1]),
@@ -83,12 +83,12 @@ class Camera:
 
 
 class View(NamedTuple):
-  """What every pixel of a camera sees.
+  """The surface that every pixel of a camera sees.
 
   Attributes:
-    index: which shape, int [h w]; -1 where there is none.
-    depth: along the camera's z, float64 [h w] meters; inf where there is none.
-    point: where the surface is, world frame, float64 [3 h w] meters.
+    index: of the shape, int [h w]; -1 if there is none.
+    depth: along the camera's z, float64 [h w] meters; inf if there is none.
+    point: position of the surface, world frame, float64 [3 h w] meters.
     normal: of the surface, unit, outward, world frame, float64 [3 h w].
     uv: coordinates along the surface, float64 [2 h w] meters.
   """
@@ -103,15 +103,12 @@ class View(NamedTuple):
 def cast(
   camera: Camera, shapes: Sequence[Shape], size: tuple[int, int]
 ) -> View:
-  """Looks at a scene.
+  """Finds the nearest surface of every pixel.
 
   Args:
-    camera: stands outside of all shapes.
+    camera: must be outside of all shapes.
     shapes: the scene.
-    size: (height, width), pixels.
-
-  Returns:
-    The nearest surface of every pixel.
+    size: (height, width) in pixels.
   """
   rays = camera.rays(size)
   origin = camera.position[:, None, None]
@@ -140,7 +137,7 @@ def cast(
 def pixels_of_each(
   index: np.ndarray, count: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """Every i < count that occurs in `index` [h w], with its flat positions."""
+  """Yields every i < count in `index` [h w] with its flat positions."""
   for i in range(count):
     here = np.flatnonzero(index == i)
     if here.size:
@@ -150,7 +147,7 @@ def pixels_of_each(
 def is_shadowed(
   light: np.ndarray, point: np.ndarray, shapes: Sequence[Shape]
 ) -> np.ndarray:
-  """Whether a shape stands between light [3 ...] and point [3 ...]: [...]."""
+  """Whether a shape is between light [3 ...] and point [3 ...], bool [...]."""
   direction = point - light
   shadowed = np.zeros(direction.shape[1:], bool)
   with np.errstate(divide='ignore', invalid='ignore', over='ignore'):

@@ -1,8 +1,8 @@
-"""Draws a room at random: walls, furniture, colors, lamps and a camera.
+"""Draws random rooms: walls, furniture, colors, lamps and a camera.
 
-Color and texture are drawn without looking at what they are put on, and the
-camera's height, tilt and field of view vary: neither the look of a pixel nor
-its place in the picture gives the class away. Shape and surroundings do.
+Colors and textures are independent of the objects, and the camera's height,
+tilt and field of view vary: neither the color of a pixel nor its position in
+the image predicts the class. Shape and context do.
 """
 
 import colorsys
@@ -23,14 +23,14 @@ PATTERNS = ('plain', 'checker', 'stripes', 'bricks', 'dots', 'clouds', 'marble')
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-  """How a surface is painted.
+  """The texture of a surface.
 
   Attributes:
     pattern: one of PATTERNS.
-    colors: two linear RGB albedos in [0, 1]; the pattern mixes them.
-    scale: size of one repeat, meters.
-    turn: cosine and sine of the angle the pattern is turned by.
-    shift: where the pattern starts, in repeats (u, v).
+    colors: two linear RGB albedos in [0, 1], which the pattern mixes.
+    scale: period of the pattern in meters.
+    turn: cosine and sine of the angle the pattern is rotated by.
+    shift: offset of the pattern in periods (u, v).
   """
 
   pattern: str
@@ -42,7 +42,7 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-  """One painted solid; `label` is its class id."""
+  """One textured solid; `label` is its class id."""
 
   label: int
   shape: shapes.Shape
@@ -51,11 +51,11 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True)
 class Lamp:
-  """A square lamp that hangs level.
+  """A horizontal square lamp.
 
   Attributes:
     center: [3] meters.
-    side: of the square, meters; the larger, the softer the shadows.
+    side: of the square in meters; larger lamps cast softer shadows.
     color: linear RGB, relative to the other lamps.
   """
 
@@ -66,15 +66,15 @@ class Lamp:
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-  """Everything there is to see, and from where.
+  """A scene and its camera.
 
   Attributes:
     size: inner width (x), length (y) and height (z), meters.
-    things: the six sides of the room, what hangs on them, and the furniture.
+    things: the six sides of the room, doors and pictures, and furniture.
     lamps: one or two.
     sky: direction of the brighter half of the ambient light, unit [3].
     ambient: ambient light relative to the lamps.
-    exposure: mean brightness of the picture, linear.
+    exposure: mean brightness of the image, linear.
     camera: outside of all things.
   """
 
@@ -112,8 +112,8 @@ def draw_room(rng: np.random.Generator) -> Room:
 
 
 def _uniform(rng, low, high):
-  # Only `random` and `integers` are used: the simplest methods of a generator
-  # are the ones whose numbers have stayed the same over NumPy's versions.
+  # Only `random` and `integers` are used, the methods of a generator that have
+  # returned the same numbers in all versions of NumPy.
   if not isinstance(low, tuple):
     return low + (high - low) * rng.random()
   shares = rng.random(len(low)).tolist()
@@ -121,14 +121,14 @@ def _uniform(rng, low, high):
 
 
 class _Painter:
-  """Gives out materials that go together, without asking what they are for."""
+  """Draws materials of one color scheme, independent of their use."""
 
   def __init__(self, rng):
     self._rng = rng
     hue = rng.random()
-    # A main hue, its neighbors, and accents from across the color wheel, at
-    # five levels from dark to light. They are gone through in turn, so that
-    # what is painted one after the other stands out against each other.
+    # A main hue, its neighbors, and complementary accents, at five levels from
+    # dark to light. They are used in turn, so that consecutive materials
+    # contrast.
     shifts = (0, 0.07, -0.09, 0.42, 0.56)
     order = np.argsort(rng.random((2, 5)), axis=1)
     self._hues = [hue + shifts[i] for i in order[0]]
@@ -141,7 +141,7 @@ class _Painter:
     hue = self._hues[turn] + _uniform(rng, -0.03, 0.03)
     saturation = _uniform(rng, 0.05, 0.5)
     value = self._levels[turn] + _uniform(rng, -0.05, 0.05)
-    # The second color is a darker or paler tone of the first, or an accent.
+    # The second color is a darker or paler shade of the first, or an accent.
     other = self._hues[rng.integers(5)] if rng.random() < 0.15 else hue
     paler = saturation * _uniform(rng, 0.3, 1.2)
     darker = value * _uniform(rng, 0.6, 0.9)
@@ -160,13 +160,13 @@ class _Painter:
 
 
 def _draw_camera(rng, size):
-  """Stands near a wall or corner and looks over the middle of the room."""
+  """A camera near a wall or corner that looks across the room."""
   heading = _uniform(rng, 0, 2 * math.pi)
   pitch = math.radians(_uniform(rng, -16, 0))  # down, up
   roll = math.radians(_uniform(rng, -2.5, 2.5))
   forward = np.array([math.cos(heading), math.sin(heading)])
   middle = np.array(size[:2]) * _uniform(rng, (0.38, 0.38), (0.62, 0.62))
-  # As far back as the room allows, or up to a third less.
+  # As far back as the room allows, or up to a third closer.
   inner = np.array(size[:2]) / 2 - 0.35
   back = min(inner / np.maximum(np.abs(forward), 1e-9))
   position = middle - forward * back * _uniform(rng, 0.65, 1)
@@ -186,7 +186,7 @@ def _draw_camera(rng, size):
 
 
 def _draw_sides(painter, size):
-  """Floor, ceiling and four walls, of which at times one is painted apart."""
+  """Floor, ceiling and four walls, one of them in another material."""
   labels = [CLASSES.index(name) for name in ('wall', 'wall', 'floor')]
   wall = painter()
   accent = painter()
@@ -234,14 +234,14 @@ def _draw_hangings(rng, painter, size, side):
 
 
 def _draw_furniture(rng, painter, size, camera):
-  """Boxes, spheres, cylinders and cones, where the camera can see them."""
+  """Boxes, spheres, cylinders and cones in view of the camera."""
   things, taken = [], []
   for _ in range(int(rng.integers(4, 7))):
     reach = _uniform(rng, 0.34, 0.62)
     if (spot := _free_spot(rng, size, camera, reach, taken)) is None:
       continue
     taken.append((*spot, reach))
-    # A few hang in the air, most stand on the floor.
+    # A few float, most stand on the floor.
     bottom = _uniform(rng, 1.4, size[2] - 0.6) if rng.random() < 0.1 else 0.0
     low = bottom > 0 or rng.random() < 0.5
     height = _uniform(rng, 0.3, 0.75) if low else _uniform(rng, 0.6, 1.5)
@@ -249,7 +249,7 @@ def _draw_furniture(rng, painter, size, camera):
     things.append(Thing(label, shape, painter()))
     if not isinstance(shape, shapes.Box) or top > 1.1 or rng.random() < 0.4:
       continue
-    # On top of a box there may be something smaller.
+    # A box may carry something smaller.
     reach = min(shape.half[:2]) * _uniform(rng, 0.6, 0.95)
     height = reach * _uniform(rng, 1.2, 2.6)
     label, shape, _ = _draw_solid(rng, (*spot, top), reach, height)
@@ -258,7 +258,7 @@ def _draw_furniture(rng, painter, size, camera):
 
 
 def _free_spot(rng, size, camera, reach, taken):
-  """A place on the floor in view of the camera, clear of everything else."""
+  """A free position on the floor in view of the camera, or None."""
   right, _, ahead = camera.axes[:, :2]
   eye = camera.position[:2]
   for _ in range(20):
@@ -277,7 +277,7 @@ def _free_spot(rng, size, camera, reach, taken):
 
 
 def _draw_solid(rng, base, reach, height):
-  """One of four solids on `base` [3], within `reach` of it; and its top, m."""
+  """A solid on `base` [3] within `reach` of it: class, shape, top in meters."""
   x, y, z = base
   name = ('box', 'sphere', 'cylinder', 'cone')[rng.integers(4)]
   label = CLASSES.index(name)

@@ -1,8 +1,8 @@
-"""Turns what the rays met into a picture: textures, lamps, shadows, sensor.
+"""Shades what the rays hit: textures, lamps, shadows, sensor.
 
-As in `shapes`, vectors are [3 ...], and only arithmetic and square roots touch
-the pixels: a picture is the same on every machine. Tones are squared and
-rooted, where a camera would use a power of 2.2.
+As in `shapes`, vectors are [3 ...], and pixels are computed with arithmetic and
+square roots only: an image is the same on every machine. The gamma is 2, where
+a camera would use 2.2.
 """
 
 import numpy as np
@@ -10,24 +10,24 @@ import numpy as np
 from mtl_kd_jax.datasets.scenes import raycast
 from mtl_kd_jax.datasets.scenes.rooms import Lamp, Material, Room
 
-# Pixels in a tile of _TILE x _TILE each look at another spot of a lamp; the
-# mean over any such window is then a soft shadow at the price of a hard one.
+# The pixels of a tile of _TILE x _TILE each sample a different spot of a lamp.
+# The mean over such a window is a soft shadow at the cost of a hard one.
 _TILE = 4
-_LATTICE = 64  # random numbers of a texture repeat after as many cells
+_LATTICE = 64  # period of the random numbers of a texture, in cells
 
 
 def photograph(
   room: Room, view: raycast.View, rng: np.random.Generator
 ) -> np.ndarray:
-  """Takes the picture.
+  """Renders the image.
 
   Args:
-    room: what there is: paint, lamps, exposure.
-    view: what its camera sees of room.things.
-    rng: textures, spots of the lamps and sensor noise.
+    room: materials, lamps and exposure.
+    view: what its camera sees of `room.things`.
+    rng: of textures, spots of the lamps and sensor noise.
 
   Returns:
-    Picture [h w 3] uint8.
+    uint8 [h w 3].
   """
   lattice = rng.random((_LATTICE, _LATTICE), np.float32)
   point, normal, uv, depth = (
@@ -52,10 +52,10 @@ def paint(
   """The colors of a surface.
 
   Args:
-    material: its paint.
+    material: its material.
     uv: texture coordinates [2 n], meters.
-    blur: width of a pixel on the surface [n], meters; finer patterns fade
-      into their mean instead of flickering.
+    blur: width of a pixel on the surface [n], meters; finer patterns fade to
+      their mean, to avoid aliasing.
     lattice: random numbers in [0, 1] [64 64].
 
   Returns:
@@ -76,7 +76,7 @@ def _dot(a, b):
 
 
 def _noise(u, v, lattice):
-  """Smooth noise: random numbers on a grid of whole u, v, and in between."""
+  """Smooth noise: interpolates random numbers at integer u, v."""
   left, top = np.floor(u), np.floor(v)
   u, v = u - left, v - top
   u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
@@ -88,7 +88,7 @@ def _noise(u, v, lattice):
 
 
 def _bricks(u, v, lattice):
-  """Rows of bricks two by one, each of its own tone, with joints between."""
+  """Rows of bricks of 2x1, each with its own shade, and joints."""
   row = np.floor(v)
   u = u / 2 + row / 2
   brick = np.floor(u)
@@ -111,7 +111,7 @@ def _marble(u, v, lattice):
   return wave * wave, 1 / 3
 
 
-# name -> (u, v [n], lattice) -> share of the second color [n], and its mean
+# name -> (u, v [n], lattice) -> weight of the second color [n], and its mean
 _PATTERNS = {
   'plain': lambda u, v, lattice: (0 * u, 0.0),
   'checker': lambda u, v, lattice: ((np.floor(u) + np.floor(v)) % 2, 0.5),
@@ -133,14 +133,14 @@ def light(
   normal: np.ndarray,
   rng: np.random.Generator,
 ) -> np.ndarray:
-  """Light that falls on every pixel's surface, linear RGB [3 h w].
+  """The light that reaches the surface of every pixel, linear RGB [3 h w].
 
   Args:
     room: its lamps and things.
-    index: which thing a pixel shows [h w].
-    point: where in the world it lies [3 h w] meters.
+    index: the thing that a pixel shows [h w].
+    point: its position in the world [3 h w] meters.
     normal: unit, world frame [3 h w].
-    rng: places the spots of the lamps.
+    rng: of the spots of the lamps.
   """
   up = sum(n * s for n, s in zip(normal, room.sky, strict=True))
   ambient = (
@@ -155,7 +155,7 @@ def light(
     center = np.array(lamp.center, np.float32)[:, None, None]
     to_lamp = center - point
     square = _dot(to_lamp, to_lamp)
-    # Falls off with the square of the distance, but no lamp is a point.
+    # Falls off with the square of the distance, softened for a lamp with area.
     facing = np.maximum(_dot(to_lamp, normal), 0)
     fall = facing / (np.sqrt(square) * (0.6 + 0.25 * square))
     color = np.array(lamp.color, np.float32)[:, None, None]
@@ -164,7 +164,7 @@ def light(
 
 
 def _spots(lamp: Lamp, rng, size):
-  """A spot on the lamp for every pixel [3 h w], one per cell of a tile."""
+  """A spot on the lamp for every pixel [3 h w], one for each cell of a tile."""
   cells = np.stack(np.meshgrid(np.arange(_TILE), np.arange(_TILE)))
   flat = (cells + rng.random((2, _TILE, _TILE))) / _TILE - 0.5
   tile = np.zeros((3, _TILE, _TILE), np.float32)
@@ -175,7 +175,7 @@ def _spots(lamp: Lamp, rng, size):
 
 
 class _Smoother:
-  """Means over tiles, of pixels that lie on the same smooth surface."""
+  """Averages over tiles, among pixels of the same smooth surface."""
 
   def __init__(self, index, normal):
     self._same = []
@@ -192,7 +192,7 @@ class _Smoother:
       total, count = values * _TILE, np.full_like(values, _TILE)
       for step in range(1, _TILE):
         here, there = _shifted(axis, step)
-        # Falling weights: every cell of the tile counts the same.
+        # Decreasing weights: every cell of the tile has the same weight.
         mask = next(same) * np.float32(_TILE - step)
         total[here] += values[there] * mask
         total[there] += values[here] * mask
@@ -203,14 +203,14 @@ class _Smoother:
 
 
 def _shifted(axis, step):
-  """Slices that lay an array over itself, moved by `step` along `axis`."""
+  """Slices of an array and of its copy shifted by `step` along `axis`."""
   here, there = [slice(None)] * 2, [slice(None)] * 2
   here[axis], there[axis] = slice(None, -step), slice(step, None)
   return tuple(here), tuple(there)
 
 
 def _solids(room):
-  """Bounds of what throws shadows, by index: not walls, nor what is flat."""
+  """Bounds of things that cast shadows, by index: neither walls nor flat."""
   bounds = {i: thing.shape.bounds() for i, thing in enumerate(room.things)}
   return {
     i: (low, high)
@@ -220,12 +220,12 @@ def _solids(room):
 
 
 def _openness(room, index, point, normal):
-  """Share of ambient light left by corners and by furniture nearby [h w]."""
-  open_share = np.ones(index.shape, np.float32)
+  """Fraction of ambient light that corners and furniture let through [h w]."""
+  openness = np.ones(index.shape, np.float32)
   for p, n, size in zip(point, normal, room.size, strict=True):
     distance = np.minimum(p, np.float32(size) - p)
-    # A surface is not darkened by the side that it is part of (n = 1).
-    open_share *= 1 - (1 - n * n) * (0.09 / (0.18 + np.maximum(distance, 0)))
+    # A surface is not darkened by the wall that it is part of (n = 1).
+    openness *= 1 - (1 - n * n) * (0.09 / (0.18 + np.maximum(distance, 0)))
   for i, (low, high) in _solids(room).items():
     radius = np.float32(min(high - low) / 2)
     center = (low + high) / 2
@@ -233,21 +233,21 @@ def _openness(room, index, point, normal):
     to_ball = center.astype(np.float32)[:, None, None] - point
     square = _dot(to_ball, to_ball)
     facing = _dot(to_ball, normal)
-    # A ball of that radius hides this share of the half-sphere above.
+    # A ball of that radius occludes this fraction of the hemisphere.
     hidden = np.maximum(facing, 0) * radius**2 / (square * np.sqrt(square))
-    open_share *= 1 - 0.8 * np.minimum(hidden, 1) * (index != i)
-  return open_share
+    openness *= 1 - 0.8 * np.minimum(hidden, 1) * (index != i)
+  return openness
 
 
 def expose(radiance: np.ndarray, exposure: float, rng: np.random.Generator):
-  """What the sensor makes of linear RGB [3 h w]: uint8 [h w 3].
+  """Simulates the sensor: linear RGB [3 h w] -> uint8 [h w 3].
 
   Args:
-    radiance: what comes from the scene.
-    exposure: brightness that the mean is brought to.
-    rng: sensor noise.
+    radiance: light from the scene.
+    exposure: mean brightness of the result, linear.
+    rng: of the noise.
   """
-  for axis in (1, 2):  # a lens is never quite sharp
+  for axis in (1, 2):  # blur of the lens
     radiance = _soften(radiance, axis)
   gain = exposure / max(float(np.mean(radiance, dtype=np.float64)), 1e-6)
   level = radiance * np.float32(gain)

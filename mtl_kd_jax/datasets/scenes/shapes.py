@@ -1,14 +1,14 @@
-"""Solids: where a ray meets them, and which way their surface faces.
+"""Solids: intersection with rays, surface normals and texture coordinates.
 
-Pure geometry in NumPy. The world is in meters with z up. Vectors have their
-three components in front, [3 ...], so that each is one contiguous array.
+The world is in meters with z up. Vectors have their three components along the
+first axis, [3 ...], so that each component is a contiguous array.
 
-Only +, -, *, / and sqrt touch the pixels: IEEE 754 fixes their results, so the
-same scene has the same labels on every machine. Angles along a curved surface
-are therefore the 'diamond angle', which needs no arctangent.
+Pixels are computed with +, -, *, / and sqrt only, whose results IEEE 754
+specifies: a scene has the same labels on every machine. Angles along a curved
+surface are therefore the 'diamond angle', which needs no arctangent.
 """
 
-# ruff: noqa: D102  (the methods of all shapes are described once, in Shape)
+# ruff: noqa: D102  (the methods are documented once, in Shape)
 
 import dataclasses
 import math
@@ -18,11 +18,11 @@ import numpy as np
 
 
 class Skin(NamedTuple):
-  """What a surface is like at some of its points.
+  """Properties of a surface at some of its points.
 
   Attributes:
     normal: unit, outward, world frame [3 n].
-    uv: coordinates along the surface in meters, for textures [2 n].
+    uv: texture coordinates along the surface in meters [2 n].
   """
 
   normal: np.ndarray
@@ -30,17 +30,17 @@ class Skin(NamedTuple):
 
 
 class Shape(Protocol):
-  """A solid that rays can meet."""
+  """A solid that rays can hit."""
 
   def hit(self, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Where rays enter the solid.
 
     Args:
-      origin: [3 ...] meters; outside of the solid.
+      origin: [3 ...] meters, outside of the solid.
       direction: [3 ...], of any length.
 
     Returns:
-      Multiples of `direction` from `origin` [...]; inf where a ray misses.
+      Distance from `origin` in multiples of `direction` [...]; inf for misses.
     """
     ...
 
@@ -49,7 +49,7 @@ class Shape(Protocol):
     ...
 
   def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
-    """Lower and upper corner [3] of a box around it; None if unbounded."""
+    """Lower and upper corner [3] of a bounding box; None if unbounded."""
     ...
 
 
@@ -58,9 +58,9 @@ class Plane:
   """A floor, ceiling or wall: `point[axis] == offset`, seen from one side.
 
   Attributes:
-    axis: 0, 1 or 2; the axis the plane is at right angles to.
+    axis: 0, 1 or 2; the axis that is normal to the plane.
     offset: meters along that axis.
-    side: +1 or -1; which way the plane faces along the axis.
+    side: +1 or -1; the direction of the normal along the axis.
   """
 
   axis: int
@@ -84,12 +84,12 @@ class Plane:
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-  """An upright box, turned about the vertical.
+  """An upright box, rotated about the vertical.
 
   Attributes:
-    center: its middle [3], meters.
+    center: [3] meters.
     half: half of its three sides, meters.
-    turn: cosine and sine of the angle it is turned by.
+    turn: cosine and sine of the angle it is rotated by.
   """
 
   center: tuple[float, float, float]
@@ -149,8 +149,8 @@ class Sphere:
     dx, dy, dz = direction
     square = dx * dx + dy * dy + dz * dz
     closest = (x * dx + y * dy + z * dz) / square
-    # Through the point nearest to the center, not through b^2 - a c: the
-    # difference of two large squares would cost half of the digits.
+    # By the point closest to the center, not by b^2 - a c: the difference of
+    # two large squares would lose half of the digits.
     x, y, z = x - closest * dx, y - closest * dy, z - closest * dz
     inside = self.radius**2 - (x * x + y * y + z * z)
     t = closest - np.sqrt(np.maximum(inside, 0) / square)
@@ -177,7 +177,7 @@ class Cylinder:
   height: float
 
   def hit(self, origin, direction):
-    # A solid cylinder is what an endless one and a flat slab have in common.
+    # A cylinder is the intersection of an infinite cylinder and a slab.
     x, y, z = (c - o for c, o in zip(self.base, origin, strict=True))
     dx, dy, dz = direction
     square = dx * dx + dy * dy
@@ -237,7 +237,7 @@ class Cone:
     b = x * dx + y * dy - slope2 * depth * deeper
     c = x * x + y * y - slope2 * depth * depth
     root = b * b - a * c
-    # q never subtracts nearly equal numbers, so neither root loses digits.
+    # q has no cancellation, so both roots are accurate.
     q = -(b + np.copysign(np.sqrt(np.maximum(root, 0)), b))
     for t in (q / a, c / q):
       reached = depth + t * deeper
@@ -267,7 +267,7 @@ class Cone:
 
 
 def _diamond_angle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Grows from -pi to pi around the circle like atan2(y, x), in few steps."""
+  """Increases from -pi to pi around the circle, like atan2(y, x)."""
   ratio = x / np.maximum(np.abs(x) + np.abs(y), 1e-9)
   return np.copysign((1 - ratio) * (math.pi / 2), y)
 

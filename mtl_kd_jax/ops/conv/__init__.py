@@ -2,19 +2,27 @@
 
 `nn.Conv` and `nn.Dense` take `conv_general_dilated` and `dot_general` from here
 and keep their parameters. On GPU and TPU everything is XLA's own convolution;
-on the CPU `forms` chooses by size. All forms compute the same up to rounding.
+on the CPU `forms` chooses by size. All forms compute the same up to rounding,
+and all can be differentiated in forward and reverse mode, any number of times.
+With the symbolic dimensions of `jax.export` there are no sizes to choose by,
+and everything is XLA's own on all platforms.
 """
 
 from collections.abc import Sequence
-import functools
 import math
 
 import jax
 from jax import lax
-import jax.numpy as jnp
 
-from mtl_kd_jax.ops.conv import blocks
-from mtl_kd_jax.ops.conv.forms import DIRECT, TO_FEW, Forms, choose
+from mtl_kd_jax.ops.conv.forms import (
+  DIRECT,
+  POINTWISE,
+  POINTWISE_BLOCKS,
+  TO_FEW,
+  choose,
+  is_static,
+)
+from mtl_kd_jax.ops.conv.primitives import product
 
 # Arguments of `lax.conv_general_dilated` that leave a plain convolution of
 # [b h w c]; the long form of the dimensions is the one that `nn.Conv` passes.
@@ -29,16 +37,15 @@ _PLAIN = {
   'batch_group_count': (1,),
 }
 
-# Of both maps of a 1x1 convolution: below, they stay in cache by themselves.
+# Of both maps of a 1x1 convolution; smaller maps stay in the cache anyway.
 _MIN_NUMBERS = 2**20
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolves with a 3x3 kernel, stride 1, and padding to the same size.
 
-  The result and the gradients are those of `lax.conv_general_dilated` up to
-  rounding. Large maps get a hand-written reverse-mode rule, so `jax.jvp` is
-  refused for them.
+  The result and all derivatives are those of `lax.conv_general_dilated` up to
+  rounding.
 
   Args:
     x: Feature maps, floating point [b h w c].
@@ -57,13 +64,13 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
       '`conv_general_dilated`.'
     )
   forms = choose(x.shape, kernel.shape[-1], x.dtype)
-  return (
-    DIRECT.convolve(x, kernel) if forms == DIRECT else _conv(forms, x, kernel)
-  )
+  if forms == DIRECT:
+    return DIRECT.convolve(x, kernel)
+  return product(x, kernel, cpu=forms, elsewhere=DIRECT)
 
 
 def conv3x3_to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves as `conv3x3` does, to so few channels that a product is faster.
+  """Convolves as `conv3x3` does, to few channels.
 
   On the CPU all nine taps are one matrix product, whose columns are then summed
   with their shifts: for 1 to 13 outputs, forward and backward, three to ten
@@ -76,7 +83,9 @@ def conv3x3_to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     Feature maps, [b h w d].
   """
-  return _conv(TO_FEW, x, kernel)
+  if not is_static(x.shape):
+    return DIRECT.convolve(x, kernel)
+  return product(x, kernel, cpu=TO_FEW, elsewhere=DIRECT)
 
 
 def conv_general_dilated(
@@ -121,8 +130,8 @@ def dot_general(
 ) -> jax.Array:
   """Is `lax.dot_general`, with the gradient of a 1x1 convolution by blocks.
 
-  For `nn.Dense(..., dot_general=dot_general)` on maps. As in `conv3x3`, small
-  maps and other platforms keep the plain form.
+  For `nn.Dense(..., dot_general=dot_general)` on maps. Small maps and other
+  platforms keep the plain form.
 
   Args:
     lhs: Feature maps, floating point [b h w c] for the blocked gradient.
@@ -138,58 +147,8 @@ def dot_general(
     and dimension_numbers == (((3,), (0,)), ((), ()))
     and not any(kwargs.values())
     and lhs.dtype == rhs.dtype
+    and is_static(lhs.shape)
     and math.prod(lhs.shape[:3]) * sum(rhs.shape) >= _MIN_NUMBERS
   ):
-    return _linear(lhs, rhs)
+    return product(lhs, rhs, cpu=POINTWISE_BLOCKS, elsewhere=POINTWISE)
   return lax.dot_general(lhs, rhs, dimension_numbers, **kwargs)
-
-
-def _on_cpu(form, elsewhere, *arrays):
-  # Decided where the step is lowered, not by `jax.default_backend()`: a step
-  # compiled for the CPU beside a GPU, or exported, gets its own form, and the
-  # program holds only that one.
-  if form == elsewhere:
-    return form(*arrays)
-  return lax.platform_dependent(*arrays, cpu=form, default=elsewhere)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(forms: Forms, x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return _on_cpu(forms.convolve, DIRECT.convolve, x, kernel)
-
-
-def _conv_forward(forms, x, kernel):
-  return _conv(forms, x, kernel), (x, kernel)
-
-
-def _conv_backward(forms, residuals, g):
-  x, kernel = residuals
-  return (
-    _on_cpu(forms.input_gradient, DIRECT.input_gradient, g, kernel),
-    _on_cpu(forms.weight_gradient, DIRECT.weight_gradient, x, g),
-  )
-
-
-@jax.custom_vjp
-def _linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return jnp.einsum('bhwc,cd->bhwd', x, kernel)
-
-
-def _linear_forward(x, kernel):
-  return _linear(x, kernel), (x, kernel)
-
-
-def _linear_backward(residuals, g):
-  x, kernel = residuals
-  dkernel = _on_cpu(blocks.outer_product, _outer_product, x, g)
-  return jnp.einsum('bhwd,cd->bhwc', g, kernel), dkernel
-
-
-def _outer_product(x, g):
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
-  y = jnp.einsum('bhwc,bhwd->cd', x, g, preferred_element_type=dtype)
-  return y.astype(x.dtype)
-
-
-_conv.defvjp(_conv_forward, _conv_backward)
-_linear.defvjp(_linear_forward, _linear_backward)

@@ -13,6 +13,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from mtl_kd_jax.ops.bilinear import equally_varying
+
 # Numbers in the two shifted operands of a block: 5 MiB in float32. Larger
 # blocks leave the cache, smaller ones make thin products.
 _BLOCK_SIZE = 5 * 2**18
@@ -55,10 +57,7 @@ def weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     )
     return total + block, None
 
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
-  total, _ = lax.scan(
-    add_block, jnp.zeros((3 * c, 3 * d), dtype), rows * jnp.arange(blocks)
-  )
+  total = _accumulate(add_block, (3 * c, 3 * d), x, rows * jnp.arange(blocks))
   total = total.reshape(3, c, 3, d).transpose(2, 0, 1, 3)
   return total.astype(x.dtype)
 
@@ -68,17 +67,21 @@ def outer_product(x: jax.Array, g: jax.Array) -> jax.Array:
   b, h, w, c = x.shape
   limit = max(1, _BLOCK_SIZE // (b * w * (c + g.shape[-1])))
   rows = max(r for r in range(1, min(h, limit) + 1) if h % r == 0)
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
 
   def add_block(total, start):
     xs, gs = (lax.dynamic_slice_in_dim(y, start, rows, 1) for y in (x, g))
-    return total + jnp.einsum(
-      'bhwc,bhwd->cd', xs, gs, preferred_element_type=dtype
-    ), None
+    block = jnp.einsum(
+      'bhwc,bhwd->cd', xs, gs, preferred_element_type=total.dtype
+    )
+    return total + block, None
 
-  total, _ = lax.scan(
-    add_block,
-    jnp.zeros((c, g.shape[-1]), dtype),
-    rows * jnp.arange(h // rows),
-  )
+  shape = (c, g.shape[-1])
+  total = _accumulate(add_block, shape, x, rows * jnp.arange(h // rows))
   return total.astype(x.dtype)
+
+
+def _accumulate(add_block, shape, x, starts):
+  """Sums all blocks, in float32 at least."""
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  total, _ = equally_varying(jnp.zeros(shape, dtype), x)
+  return lax.scan(add_block, total, starts)[0]

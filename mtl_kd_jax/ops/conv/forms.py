@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.ops.conv import blocks, direct, taps, winograd
+from mtl_kd_jax.ops.conv import blocks, direct, pointwise, taps, winograd
 
 
 class Forms(NamedTuple):
-  """Three functions that compute one convolution.
+  """Three functions that compute one convolution and its gradients.
 
   Attributes:
     convolve: (x [b h w c], kernel [3 3 c d]) -> [b h w d].
@@ -28,31 +28,44 @@ DIRECT = Forms(direct.convolve, direct.input_gradient, direct.weight_gradient)
 TO_FEW = Forms(
   taps.convolve_to_few, taps.input_gradient_of_few, blocks.weight_gradient
 )
+# Of a 1x1 convolution, with a kernel [c d].
+POINTWISE = Forms(
+  pointwise.convolve, pointwise.input_gradient, pointwise.weight_gradient
+)
+POINTWISE_BLOCKS = POINTWISE._replace(weight_gradient=blocks.outer_product)
 
-# Measured on two cores with AVX-512. Fewer channels do not pay for Winograd's
-# transforms, fewer tiles not for sixteen kernels in place of nine.
+# Measured on two cores with AVX-512. With fewer channels Winograd's transforms
+# take longer than they save; with fewer tiles its sixteen kernels do, in place
+# of nine.
 _WINOGRAD_CHANNELS = (64, 128)  # of the side with fewer, and with more
 _WINOGRAD_TILES = 64
-# Its weight gradient also needs maps that stay in cache, and kernels that do
-# not.
+# Its weight gradient is the faster one for maps that fit into the cache and
+# kernels that do not.
 _WINOGRAD_WEIGHTS = 2**16
 _WINOGRAD_PIXELS = 2**12
-# Up to so many pixels the kernel is what takes the time.
+# With so few pixels and so many weights, reading the kernel takes the time.
 _SMALL_PIXELS = 128
 _SMALL_WEIGHTS = 2**18
 
 # Below these sizes XLA's weight gradient is as fast, and each blocked shape
-# adds about 0.2 s of compile time. With fewer channels the product has too
-# few columns to pay for its shifted copies.
+# adds about 0.2 s of compile time. With fewer channels the product has too few
+# columns to make up for its shifted copies.
 _BLOCKS_CHANNELS = (32, 64)  # of the input, and of the output
 _BLOCKS_MULTIPLICATIONS = 2e8
 
 
+def is_static(shape: tuple[int, ...]) -> bool:
+  """Whether a shape holds no symbolic dimension of `jax.export`."""
+  return all(isinstance(side, int) for side in shape)
+
+
 def choose(shape: tuple[int, ...], features: int, dtype) -> Forms:
   """The fastest forms for x [b h w c] of a dtype and `features` outputs."""
+  if not is_static(shape):
+    return DIRECT  # nothing to choose by
   pixels, weights = math.prod(shape[:3]), shape[3] * features
   fewer, more = sorted((shape[3], features))
-  # In half precision the transforms would lose what the format has.
+  # The transforms lose too much in half precision.
   transformable = (
     shape[1] % 2 == shape[2] % 2 == 0 and jnp.finfo(dtype).bits >= 32
   )

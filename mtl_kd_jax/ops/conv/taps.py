@@ -1,8 +1,8 @@
 """A 3x3 convolution as one matrix product of all its nine taps.
 
-No tile of a convolution is full where the outputs, or the pixels, are few; a
-matrix product with nine times as many columns is. Shifting is left to the side
-that is small: copies of it before the product, or sums after it.
+With few outputs, or few pixels, a convolution does not fill the tiles of a
+matrix product; with the nine taps as columns it does. The smaller operand is
+the one that is shifted: by copies before the product, or by sums after it.
 """
 
 import jax
@@ -31,8 +31,8 @@ def input_gradient_of_few(g: jax.Array, kernel: jax.Array) -> jax.Array:
 def input_gradient_of_small(g: jax.Array, kernel: jax.Array) -> jax.Array:
   """Takes the output's gradient [b h w d], h w small, to [b h w c].
 
-  The kernel, then larger than the maps, is read once and as it lies: XLA's
-  form first writes a transposed copy of it.
+  The kernel is larger than the maps. It is read once and in place, while XLA's
+  own convolution first writes a transposed copy of it.
   """
   c, d = kernel.shape[2:]
   y = _padded(jnp.einsum('bhwd,cd->bhwc', g, kernel.reshape(9 * c, d)))

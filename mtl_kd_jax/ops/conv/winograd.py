@@ -3,12 +3,12 @@
 Four neighboring outputs take 36 multiplications for each pair of channels; of
 transformed inputs and kernels they take 16 (Lavin & Gray, CVPR 2016, section
 4.1): Y = A^T [(G g G^T) * (B^T d B)] A. Each of the 16 is a matrix product over
-all tiles of the map. They are written out, and not batched: XLA's CPU backend
-is several times slower with one product of 16 batches.
+all tiles of the map. The products are not batched, because XLA's CPU backend is
+several times slower with one product of 16 batches.
 
-All transforms are sums of two to four numbers, so that the error stays that of
-a sum in the dtype; they double the range, which half precision does not have
-to spare.
+All transforms are sums of two to four numbers, which round as a sum in the
+dtype does. They double the range of the numbers, which is too much for half
+precision.
 """
 
 import jax
@@ -23,14 +23,14 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def input_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
   """Takes the output's gradient [b h w d] to the input's [b h w c].
 
-  It is the convolution with the turned kernel, whose transform is the kernel's
-  with the first and the last of both axes exchanged: the compiler takes that of
-  the forward pass. Channels change places in the product, for a transposed copy
-  would take longer than all else.
+  It is the convolution with the rotated kernel. Its transform is that of the
+  kernel with the first and the last of both axes exchanged, so the compiler
+  shares it with the forward pass. The product contracts the other channel axis;
+  a transposed copy of the kernel would take longer than the rest.
   """
   kernels = _both(_G, kernel)
-  turned = [[kernels[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
-  return _convolve(g, turned, 'bhwd,cd->bhwc')
+  rotated = [[kernels[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
+  return _convolve(g, rotated, 'bhwd,cd->bhwc')
 
 
 def weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
@@ -47,7 +47,8 @@ def weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def _convolve(x, kernels, product):
-  # Else what computes x would be fused into, and repeated for, every transform.
+  # Otherwise XLA would fuse the computation of x into each of the transforms,
+  # and repeat it.
   x = jax.lax.optimization_barrier(x)
   products = [
     [jnp.einsum(product, d, g) for d, g in zip(ds, gs, strict=True)]

@@ -1,0 +1,33 @@
+"""Knowledge distillation for multi-task learning (Li & Bilen 2020).
+
+One network per task is trained first, and frozen. Then the multi-task network
+descends on the losses of its tasks and on its distance, through small adaptors,
+from the features of the frozen ones.
+"""
+
+from mtl_kd_jax.config.build import STUDENT, TEACHER, Experiment
+from mtl_kd_jax.methods import single_task
+from mtl_kd_jax.methods.multi_task import baseline
+from mtl_kd_jax.training.loss_terms import task_terms
+from mtl_kd_jax.training.stage import Stage
+
+DISTILLED = 'distilled'
+
+
+def stages(experiment: Experiment) -> list[Stage]:
+  """Single-task networks, the baseline, and the distilled network."""
+  network, tasks = experiment.network(STUDENT), experiment.tasks
+  teachers = {task: experiment.network(TEACHER, task) for task in tasks}
+  alignments, attributes = experiment.distill(network, teachers)
+  terms = task_terms(tasks) + alignments
+  distilled = experiment.stage(
+    DISTILLED,
+    network,
+    terms=terms,
+    balancer=experiment.balancer(network, terms),
+    grad_wrt=experiment.config.balancing.grad_wrt,
+    section=STUDENT,
+    inputs={task: single_task.stage_name(task) for task in tasks},
+    **attributes,
+  )
+  return [*single_task.stages(experiment), *baseline(experiment), distilled]

@@ -1,0 +1,310 @@
+"""A run, opened again: its config, its networks and what they scored.
+
+  run = mtl_kd_jax.load('runs/quickstart')
+  run['distilled'].predict(picture).depth
+
+Opening a run and reading it change nothing in its folder.
+"""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+import numpy as np
+
+from mtl_kd_jax import models
+from mtl_kd_jax.config.build import (
+  STUDENT,
+  TEACHER,
+  open_dataset,
+)
+from mtl_kd_jax.config.renames import upgrade
+from mtl_kd_jax.config.validate import value
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
+from mtl_kd_jax.methods.distill import DISTILLED
+from mtl_kd_jax.methods.multi_task import UNIFORM
+from mtl_kd_jax.methods.single_task import stage_name
+from mtl_kd_jax.models.network import Network, abstract_init
+from mtl_kd_jax.runtime import checkpointing
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.tasks import Task, make_tasks
+from mtl_kd_jax.trained import TrainedNetwork
+from mtl_kd_jax.training.evaluation import Metrics
+from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
+
+
+class Run(Mapping[str, TrainedNetwork]):
+  """A workdir: stage -> the network that it trained.
+
+  Of a run that is still going on it holds the stages that are finished.
+  Networks are read when they are asked for.
+
+  Attributes:
+    workdir: the folder.
+  """
+
+  def __init__(self, workdir: pathlib.Path | str):
+    """Opens a run.
+
+    Args:
+      workdir: of a run or an import, also of an earlier version.
+
+    Raises:
+      InputError: it is none.
+    """
+    self.workdir = pathlib.Path(workdir)
+    self._config = upgrade(workdirs.read_config(self.workdir))
+
+  @functools.cached_property
+  def config(self) -> ConfigDict:
+    """The config that it was begun with, under the keys of this version."""
+    return ConfigDict(self._config)
+
+  @functools.cached_property
+  def plan(self) -> dict[str, dict[str, Any]]:
+    """Stage -> its 'row' in the table, and the run it was 'trained_in'.
+
+    Of all stages that were planned, finished or not, in their order.
+    """
+    return workdirs.read_plan(self.workdir) or _plan_of(self.config)
+
+  @property
+  def log(self) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl: losses, metrics and gradients."""
+    return read_log(self.workdir)
+
+  @property
+  def metrics(self) -> dict[str, Metrics]:
+    """Stage -> task -> metric -> value, on the split that is reported."""
+    found = {n: workdirs.read_metrics(self.workdir, n) for n in self}
+    return {name: metrics for name, metrics in found.items() if metrics}
+
+  def __iter__(self) -> Iterator[str]:
+    for name in workdirs.stage_names(self.workdir):
+      if checkpointing.is_finished(self._folder(name)):
+        yield name
+
+  def __len__(self) -> int:
+    return len(list(iter(self)))
+
+  def __contains__(self, name: object) -> bool:
+    return name in list(iter(self))
+
+  def __getitem__(self, name: str) -> TrainedNetwork:
+    return self.network(name)
+
+  def network(
+    self, name: str, *, best: bool | None = None, module: Network | None = None
+  ) -> TrainedNetwork:
+    """The network of a stage, as it was chosen.
+
+    Args:
+      name: of the stage.
+      best: whether to take the checkpoint with the highest score instead of the
+        last; None for what the run's config says.
+      module: the network, for one that was not made by `models.make`.
+
+    Raises:
+      InputError: there is no such stage, it is not finished or damaged, or its
+        network cannot be made.
+    """
+    if name not in self:
+      raise self._not_finished(name)
+    described = self._described(name)
+    tasks = described.tasks()
+    network = module or described.network()
+    _, like = abstract_init(network, described.image_size)
+    variables = checkpointing.read_variables(
+      self._folder(name),
+      like,
+      best=self.config.select == 'best' if best is None else best,
+    )
+    return TrainedNetwork(
+      name=name,
+      network=network,
+      variables=variables,
+      tasks=tasks,
+      image_size=described.image_size,
+      metrics=workdirs.read_metrics(self.workdir, name),
+      workdir=self.workdir,
+    )
+
+  def __repr__(self) -> str:
+    return (
+      f'Run({str(self.workdir)!r}): {", ".join(self) or "nothing finished"}'
+    )
+
+  def _folder(self, name) -> pathlib.Path:
+    return workdirs.checkpoint_dir(self.workdir, name)
+
+  def _described(self, name) -> 'NetworkDescription':
+    written = workdirs.read_stage(self.workdir, name)
+    if written is not None:
+      return NetworkDescription(**written['network'])
+    return _from_config(self.config, name)
+
+  def _not_finished(self, name) -> InputError:
+    there = ', '.join(self) or 'nothing yet'
+    step = checkpointing.latest_step(self._folder(name))
+    return InputError(
+      expected=f'a finished run, or what is finished of it: {there}',
+      found=f'{name!r} at step {step}' if step is not None else f'no {name!r}',
+      where=f'{self.workdir}',
+      do='name what there is, or run the training to its end first',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkDescription:
+  """What has to be known of a network to make it again, in plain values.
+
+  Attributes:
+    spec: of `models.NetworkSpec`; None for a network made by hand.
+    image_size: (height, width) in pixels, of the images it was trained on.
+    labels: task -> attributes of its `Label`.
+  """
+
+  spec: Mapping[str, Any] | None
+  image_size: tuple[int, int]
+  labels: Mapping[str, Mapping[str, Any]]
+
+  def tasks(self) -> dict[str, Task]:
+    """The tasks, made of their labels."""
+    labels = {t: _label(**label) for t, label in self.labels.items()}
+    return make_tasks(labels, labels, dataset='the run')
+
+  def network(self) -> Network:
+    """The network, without variables."""
+    if self.spec is None:
+      raise InputError(
+        expected='a network that was made by models.make',
+        found='one that was put together by hand',
+        argument='module',
+        do='give the network: run.network(name, module=...)',
+      )
+    spec = dict(self.spec)
+    return models.make(spec.pop('backbone'), self.tasks(), **spec)
+
+
+def describe_network(
+  network: Network, tasks: Mapping[str, Task], image_size: tuple[int, int]
+) -> dict[str, Any]:
+  """What `NetworkDescription` is made of, to be written down."""
+  spec = network.spec
+  return {
+    'spec': None if spec is None else spec._asdict(),
+    'image_size': tuple(image_size),
+    'labels': {t: dataclasses.asdict(task.label) for t, task in tasks.items()},
+  }
+
+
+def describe_stage(stage: Stage) -> dict[str, Any]:
+  """What is written down of a stage."""
+  network = describe_network(stage.network, stage.tasks, stage.data.image_size)
+  return {'network': network, **stage.description}
+
+
+def write_run(
+  workdir: pathlib.Path | str,
+  config: Mapping[str, Any],
+  networks: Mapping[str, TrainedNetwork],
+  *,
+  rows: Mapping[str, str] | None = None,
+) -> 'Run':
+  """Makes a run of networks that come from elsewhere: imported, averaged.
+
+  It can be opened, evaluated and taught with as if it had been trained.
+
+  Args:
+    workdir: a folder without these networks.
+    config: of the run, a nested dictionary.
+    networks: name -> network.
+    rows: name -> row of the result table, where it is not the name.
+
+  Raises:
+    InputError: the folder belongs to another config, holds one of the networks
+      already, or cannot be written to.
+  """
+  workdir = pathlib.Path(workdir)
+  for name in networks:
+    folder = workdirs.checkpoint_dir(workdir, name)
+    if folder.exists():
+      raise InputError(
+        expected=f'a workdir without a stage {name}',
+        found='a checkpoint of it, which is left as it is',
+        where=f'{folder}',
+        do='choose another folder: --workdir=FOLDER',
+      )
+  workdirs.claim(workdir, config)
+  plan = workdirs.read_plan(workdir) or {}
+  for name in networks:
+    plan.setdefault(name, {'row': (rows or {}).get(name, name)})
+  workdirs.write_plan(workdir, plan)
+  for name, trained in networks.items():
+    described = describe_network(
+      trained.network, trained.tasks, trained.image_size
+    )
+    workdirs.claim_stage(workdir, name, {'network': described})
+    checkpoints = checkpointing.Checkpoints(
+      workdirs.checkpoint_dir(workdir, name)
+    )
+    collections = dict(trained.variables)
+    params = collections.pop('params')
+    state = {'step': np.int32(0), 'params': params, 'collections': collections}
+    checkpoints.save(0, state, finished=True)
+    checkpoints.close()
+  return Run(workdir)
+
+
+def load(workdir: pathlib.Path | str) -> Run:
+  """Opens a run, an import, or what is finished of either.
+
+  Args:
+    workdir: the folder.
+
+  Raises:
+    InputError: it is no run.
+  """
+  return Run(workdir)
+
+
+def _label(*, classes, colors, **label) -> Label:
+  """A label of plain values; JSON has no tuples."""
+  return Label(
+    classes=tuple(classes), colors=tuple(map(tuple, colors)), **label
+  )
+
+
+def _plan_of(config: ConfigDict) -> dict[str, dict[str, Any]]:
+  """Of a run of an earlier version, which had one method."""
+  elsewhere = config.teacher.workdir or None
+  plan = {
+    stage_name(task): {'row': SINGLE_TASK, 'trained_in': elsewhere}
+    for task in config.tasks
+  }
+  multi_task = [UNIFORM] * bool(config.baseline) + [DISTILLED]
+  return plan | {name: {'row': name} for name in multi_task}
+
+
+def _from_config(config: ConfigDict, name: str) -> NetworkDescription:
+  """Of a stage that an earlier version trained, which wrote only the config."""
+  of_task = {stage_name(task): task for task in config.tasks}
+  section = TEACHER if name in of_task else STUDENT
+  dataset = open_dataset(config, data=False)
+  model = value(config, section)
+  tasks = (of_task[name],) if name in of_task else config.tasks
+  return NetworkDescription(
+    spec={
+      'backbone': model.backbone,
+      'head': model.head,
+      'width': model.width,
+      'output_stride': model.output_stride,
+    },
+    image_size=dataset.image_size,
+    labels={t: dataclasses.asdict(dataset.labels[t]) for t in tasks},
+  )

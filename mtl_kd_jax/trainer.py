@@ -1,0 +1,312 @@
+"""The front door in Python: trains networks one after another in one workdir.
+
+  data = mtl.datasets.make('scenes', image_size=(64, 96))
+  tasks = data.tasks('semantic', 'depth', 'normals')
+  net = mtl.models.make('resnet18', tasks, width=0.5)
+  fit = mtl.Trainer(data, workdir='runs/a', epochs=6)
+  teachers = {t: fit(net.only(t)) for t in tasks}
+  kd = fit(net, name='distilled', distill=mtl.distill(teachers))
+
+The same stages, loop and files as those of launch.py: `mtl.load('runs/a')` opens
+them any later day, and the same lines continue what was interrupted.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mtl_kd_jax.balancing import Balancer, GradientBalancer, make_balancer
+from mtl_kd_jax.config import get_config
+from mtl_kd_jax.config.build import Experiment, build
+from mtl_kd_jax.config.validate import may_change
+from mtl_kd_jax.datasets import Dataset
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.jobs.train import make_score, score_stage, train_stage
+from mtl_kd_jax.methods.single_task import stage_name
+from mtl_kd_jax.models import Network, check_image_size
+from mtl_kd_jax.run import Run
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.metric_writer import MetricWriter
+from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.tasks import TASKS
+from mtl_kd_jax.trained import TrainedNetwork
+from mtl_kd_jax.training.evaluation import Metrics
+from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, task_terms
+from mtl_kd_jax.training.stage import SINGLE_TASK
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill:
+  """What `distill` was given; an argument of `Trainer`."""
+
+  teachers: Mapping[str, TrainedNetwork]
+  settings: Mapping[str, Any]
+
+
+def distill(
+  teachers: Mapping[str, TrainedNetwork],
+  *,
+  taps: Sequence[str] = ('decoder',),
+  weights: Mapping[str, float] | None = None,
+  loss: str = 'feature_l2',
+  placement: str = 'outside',
+  batch_norm: str = 'running',
+  learning_rate: float = 1e-2,
+  schedule: str = 'constant',
+  weight_decay: float = 5e-4,
+  **loss_options: Any,
+) -> Distill:
+  """Says how a network is distilled from the networks of single tasks.
+
+  Args:
+    teachers: task -> its teacher.
+    taps: the features that are aligned: 'tap', of that name in student and
+      teacher, or 'student tap:teacher tap'.
+    weights: task -> lambda, the factor on its alignment loss; None for 1.
+    loss: of `distillation.LOSSES`.
+    placement: whether alignment losses are added 'outside' of the balancing
+      (the paper), inside the loss of their 'task', or each as an 'objective'.
+    batch_norm: statistics that teachers normalize with: their own 'running'
+      ones, or those of the student's 'batch', as the paper's code does.
+    learning_rate: of the adaptors' own Adam.
+    schedule: of that rate: 'constant', 'cosine' or 'step'.
+    weight_decay: of the adaptors, added to the gradient.
+    **loss_options: options of the loss.
+  """
+  weights = dict(weights or dict.fromkeys(teachers, 1.0))
+  return Distill(
+    dict(teachers),
+    {
+      'distill.taps': tuple(taps),
+      'distill.weights': weights,
+      'distill.loss': loss,
+      'distill.learning_rate': learning_rate,
+      'distill.schedule': schedule,
+      'distill.weight_decay': weight_decay,
+      'balancing.distillation': placement,
+      'teacher.batch_norm': batch_norm,
+      **{f'distill.{loss}.{k}': v for k, v in loss_options.items()},
+    },
+  )
+
+
+class Trainer:
+  """Trains networks on one dataset, into one workdir; called with a network."""
+
+  def __init__(
+    self,
+    data: Dataset,
+    workdir: pathlib.Path | str,
+    *,
+    epochs: int,
+    batch_size: int = 8,
+    learning_rate: float = 1e-3,
+    schedule: str = 'cosine',
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+  ):
+    """Opens the workdir, making it when needed.
+
+    Args:
+      data: any object of the `Dataset` contract with splits 'train' and 'val'.
+      workdir: where checkpoints, logs and results go.
+      epochs: length of every training, in passes over the training split.
+      batch_size: samples in a step, over all devices.
+      learning_rate: of Adam.
+      schedule: of that rate: 'cosine', 'constant' or 'step'.
+      seed: of parameters, order of the samples and augmentation.
+      config: further keys of the config (config/defaults.py), with dots:
+        {'data.flip': True, 'select': 'best'}.
+
+    Raises:
+      InputError: a value that cannot be used, or a workdir that was begun with
+        others.
+    """
+    self.workdir = pathlib.Path(workdir)
+    self.config = _make_config(
+      data,
+      {
+        'name': self.workdir.name,
+        'epochs': epochs,
+        'batch_size': batch_size,
+        'optim.learning_rate': learning_rate,
+        'optim.schedule': schedule,
+        'seed': seed,
+        'report.average_epochs': 0,
+        **(config or {}),
+      },
+    )
+    self._experiment = build(self.config, dataset=data)
+    workdirs.claim(
+      self.workdir, self.config.to_dict(), may_change=may_change
+    )
+    self._writer = MetricWriter(self.workdir, enabled=is_main_process())
+
+  def __call__(
+    self,
+    network: Network,
+    name: str = '',
+    *,
+    distill: Distill | None = None,
+    balancer: Balancer | GradientBalancer | None = None,
+    grad_wrt: str = 'parameters',
+    terms: Sequence[LossTerm] = (),
+    extras: Mapping[str, ExtraNetwork] | None = None,
+  ) -> TrainedNetwork:
+    """Trains a network, or continues or reads what was trained already.
+
+    Args:
+      network: from `models.make`.
+      name: of its folder and its row; by default 'teacher_<task>' for a network
+        of one task, 'distilled' with teachers, else 'multi_task'.
+      distill: what teaches it, from `distill`.
+      balancer: of its objectives, from `balancing.make`; None for the sum.
+      grad_wrt: what a gradient balancer combines: gradients with respect to the
+        backbone's 'parameters', or its 'features'.
+      terms: further terms of the loss.
+      extras: networks that these train along.
+
+    Returns:
+      The trained network, with its metrics on the split 'val'.
+
+    Raises:
+      InputError: it cannot be trained so, or was begun otherwise.
+      NotFiniteError: training diverged.
+      Stopped: a signal asked for it; the state is saved.
+    """
+    experiment, frozen = self._experiment, {}
+    network = network.with_axis(experiment.parallel.axis_name)
+    check_image_size(network, experiment.dataset.image_size)
+    tasks = self._tasks(network)
+    name = name or _default_name(network, distill)
+    all_terms, options = task_terms(tasks), {'extras': dict(extras or {})}
+    if distill is not None:
+      experiment = self._with_settings(distill.settings)
+      alignments, attributes = experiment.distill(
+        network, {t: trained.network for t, trained in distill.teachers.items()}
+      )
+      all_terms += alignments
+      options['teachers'] = attributes['teachers']
+      options['extras'] |= attributes['extras']
+      options['inputs'] = {t: x.name for t, x in distill.teachers.items()}
+      frozen = {
+        t: experiment.parallel.replicate(x.variables)
+        for t, x in distill.teachers.items()
+      }
+    balancer = balancer or make_balancer('uniform')
+    stage = experiment.stage(
+      name,
+      network,
+      terms=all_terms + tuple(terms),
+      balancer=balancer,
+      grad_wrt=grad_wrt,
+      row=SINGLE_TASK if len(tasks) == 1 else name,
+      description={
+        'balancer': balancer.made_by,
+        'grad_wrt': grad_wrt,
+        'terms': [term.name for term in (*all_terms, *terms)],
+        'distill': None if distill is None else distill.settings,
+      },
+      **options,
+    )
+    # --- The same as in the main job --------------------------------------------
+    self._plan(stage)
+    variables = train_stage(
+      stage,
+      frozen,
+      workdir=self.workdir,
+      writer=self._writer,
+      intervals=experiment.intervals,
+      best=self.config.select == 'best',
+      score=make_score(stage, self._single_task()),
+    )
+    evaluation = score_stage(stage, variables, self.workdir, keep=0)
+    return TrainedNetwork(
+      name=name,
+      network=network,
+      variables=variables,
+      tasks=tasks,
+      image_size=experiment.dataset.image_size,
+      metrics=evaluation.metrics,
+      workdir=self.workdir,
+    )
+
+  def _tasks(self, network):
+    known = self._experiment.tasks
+    for task, channels in network.channels.items():
+      if task not in known or known[task].channels != channels:
+        found = f'{known[task].channels}' if task in known else 'none'
+        raise InputError(
+          expected=f'data with labels of {task}, {channels} channels',
+          found=found,
+          argument='network',
+          do='make the network for the tasks of the data: data.tasks(...)',
+        )
+    return {task: known[task] for task in network.channels}
+
+  def _with_settings(self, settings) -> Experiment:
+    config = self.config.copy_and_resolve_references()
+    _update(config, settings)
+    return dataclasses.replace(self._experiment, config=config)
+
+  def _plan(self, stage) -> None:
+    """Adds a stage to what the workdir says of its stages."""
+    plan = workdirs.read_plan(self.workdir) or {}
+    if is_main_process():
+      plan[stage.name] = {'row': stage.row, 'trained_in': None}
+      workdirs.write_plan(self.workdir, plan)
+
+  def _single_task(self) -> Metrics:
+    """Metrics of the networks of single tasks that are finished here."""
+    run = Run(self.workdir)
+    metrics: Metrics = {}
+    for name, scores in run.metrics.items():
+      if run.plan.get(name, {}).get('row') == SINGLE_TASK:
+        metrics |= scores
+    return metrics
+
+
+def _make_config(data: Dataset, settings: Mapping[str, Any]) -> ConfigDict:
+  config = get_config()
+  with config.unlocked():
+    config.data.name = data.name
+    options = dict(data.options)
+    config.data.data_dir = options.pop('data_dir', '') or ''
+    if data.name not in config.data:
+      config.data[data.name] = ConfigDict()
+    config.data[data.name].update(options)
+  config.tasks = tuple(t for t in data.labels if t in TASKS)
+  _update(config, settings)
+  return config
+
+
+def _update(config: ConfigDict, settings: Mapping[str, Any]) -> None:
+  for key, value in settings.items():
+    *path, last = key.split('.')
+    section = config
+    for part in path:
+      section = section[part] if part in section else None
+      if not isinstance(section, ConfigDict):
+        break
+    if not isinstance(section, ConfigDict) or last not in section:
+      raise InputError(
+        expected='a key of the config (config/defaults.py)',
+        found=repr(key),
+        argument='config',
+        do='correct the name',
+      )
+    if isinstance(section[last], ConfigDict):
+      with section.unlocked():
+        section[last] = ConfigDict(dict(value))
+    else:
+      section[last] = value
+
+
+def _default_name(network: Network, distill: Distill | None) -> str:
+  if distill is not None:
+    return 'distilled'
+  tasks = tuple(network.channels)
+  return stage_name(tasks[0]) if len(tasks) == 1 else 'multi_task'

@@ -1,0 +1,267 @@
+"""The forward pass of training, kept so that any part of it can be pulled back.
+
+The only place that runs the network in training: encoder, heads, live teachers
+and loss terms run forward once, each with its `vjp`. What comes of it are the
+losses, and `Forward.pull`: the gradient of any weighted sum of terms. A plain
+step pulls the sum of all at once; a step that combines gradients pulls every
+objective by itself, which runs a head backward only for the terms that read it;
+and measuring conflicts pulls without taking a step.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtl_kd_jax.models.network import BACKBONE, Network, Output, head_name
+from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm
+from mtl_kd_jax.training.state import TrainState
+
+
+class Cotangent(NamedTuple):
+  """The gradient of a sum of terms; this device's share, where mapped.
+
+  Attributes:
+    features: with respect to the backbone's features, tap -> [b h w c].
+    heads: with respect to the parameters that are not the backbone's, by their
+      key in the network's variables.
+    extras: with respect to the parameters of the extra networks.
+  """
+
+  features: dict[str, jax.Array]
+  heads: dict[str, Any]
+  extras: dict[str, Any]
+
+
+class Forward(NamedTuple):
+  """What a batch gave, and the ways back.
+
+  Attributes:
+    terms: the terms.
+    losses: term -> float32 scalar, without weight; shares, where mapped.
+    features: tap -> float [b h w c], of the backbone.
+    collections: the network's next collections, e.g. 'batch_stats'.
+    extra_collections: extra network -> its next collections, of live teachers.
+    pull: term -> factor, to the `Cotangent` of the sum of factor * loss.
+    to_backbone: gradient with respect to the features -> with respect to the
+      backbone's parameters, of the global batch.
+  """
+
+  terms: tuple[LossTerm, ...]
+  losses: dict[str, jax.Array]
+  features: dict[str, jax.Array]
+  collections: dict[str, Any]
+  extra_collections: dict[str, Any]
+  pull: Callable[[Mapping[str, Any]], Cotangent]
+  to_backbone: Callable[[Any], Any]
+
+  def objectives(self, total: Callable[[Any], Any]) -> dict[str, jax.Array]:
+    """Objective -> the weighted sum of its terms, over the global batch."""
+    sums: dict[str, Any] = {}
+    for term in self.terms:
+      if term.objective is not None:
+        value = term.weight * self.losses[term.name]
+        sums[term.objective] = sums.get(term.objective, 0) + value
+    return total(sums)
+
+  def pull_objective(self, name: str | None) -> Cotangent:
+    """Of one objective; None: of all terms that belong to none."""
+    return self.pull(
+      {t.name: t.weight for t in self.terms if t.objective == name}
+    )
+
+
+class _Inputs(NamedTuple):
+  """What a term reads and a gradient can flow into; or such a gradient."""
+
+  predictions: dict[str, jax.Array]
+  features: dict[str, jax.Array]
+  extras: dict[str, Any]
+  live: dict[str, Output]
+
+
+def run_forward(
+  state: TrainState,
+  teachers: Mapping[str, Output],
+  batch: Mapping[str, jax.Array],
+  *,
+  network: Network,
+  terms: Sequence[LossTerm],
+  extras: Mapping[str, ExtraNetwork],
+  key: jax.Array,
+  axis_name: str | None,
+) -> Forward:
+  """Runs everything forward.
+
+  Args:
+    state: parameters and collections.
+    teachers: outputs of the frozen teachers.
+    batch: 'image' float32 [b h w 3], and a label per task.
+    network: the network.
+    terms: what it descends on.
+    extras: the extra networks.
+    key: PRNG key, the source of dropout and the like.
+    axis_name: the mapped device axis, if any.
+  """
+  image = batch['image']
+  if axis_name is not None:  # every device drops its own
+    key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+  run = _Runner(network, state.params, dict(state.collections), image, key)
+  features, pull_features = run.encode()
+  predictions, head_features, pull_heads = {}, {}, {}
+  for task in network.channels:
+    (predictions[task], head_features[task]), pull_heads[task] = run.decode(
+      features, task
+    )
+  live, pull_live, extra_collections = _run_live(extras, state, image, key)
+
+  losses, pull_terms = {}, {}
+  for term in terms:
+    inputs = _Inputs(
+      predictions={t: predictions[t] for t in term.tasks},
+      features=features | _merged(head_features[t] for t in term.tasks),
+      extras={n: variables['params'] for n, variables in state.extras.items()},
+      live=live,
+    )
+
+    def loss_of(inputs, term=term):
+      return term.fn(
+        Output(inputs.predictions, inputs.features),
+        {**teachers, **inputs.live},
+        batch,
+        {n: {**state.extras[n], 'params': p} for n, p in inputs.extras.items()},
+        axis_name=axis_name,
+      )
+
+    losses[term.name], pull_terms[term.name] = jax.vjp(loss_of, inputs)
+
+  def pull(factors):
+    given = _add_inputs(
+      pull_terms[name](jnp.asarray(factor, losses[name].dtype))[0]
+      for name, factor in factors.items()
+    )
+    of_features = [{tap: given.features.get(tap) for tap in features}]
+    of_heads = []
+    for task, prediction in given.predictions.items():
+      own = {tap: given.features[tap] for tap in head_features[task]}
+      params, taps = pull_heads[task]((prediction, own))
+      of_heads.append(params)
+      of_features.append(taps)
+    of_extras = [given.extras]
+    for name, pull_network in pull_live.items():
+      of_extras.append({name: pull_network(given.live[name])[0]})
+    return Cotangent(
+      add(of_features), add(of_heads) or {}, add(of_extras) or {}
+    )
+
+  def to_backbone(cotangent):
+    (gradient,) = pull_features(cotangent)
+    return gradient if axis_name is None else jax.lax.psum(gradient, axis_name)
+
+  return Forward(
+    tuple(terms),
+    losses,
+    features,
+    run.collections,
+    extra_collections,
+    pull,
+    to_backbone,
+  )
+
+
+class _Runner:
+  """Runs the parts of a network one after another, handing collections on."""
+
+  def __init__(self, network, params, collections, image, key):
+    self.network, self.params, self.image = network, params, image
+    self.collections, self.key = collections, key
+    self._calls = 0
+
+  def encode(self):
+    """The features, and their `vjp` to the backbone's parameters."""
+
+    def encode_with(backbone):
+      return self._apply({BACKBONE: backbone}, self.image, method='encode')
+
+    features, pull, self.collections = jax.vjp(
+      encode_with, self.params[BACKBONE], has_aux=True
+    )
+    return features, pull
+
+  def decode(self, features, task):
+    """(Prediction, features of the head), and their `vjp`."""
+    others = {head_name(t) for t in self.network.channels if t != task}
+    params = {
+      k: p for k, p in self.params.items() if k != BACKBONE and k not in others
+    }
+
+    def decode_with(params, features):
+      size = self.image.shape[1:3]
+      return self._apply(params, features, task, size=size, method='decode')
+
+    output, pull, self.collections = jax.vjp(
+      decode_with, params, features, has_aux=True
+    )
+    return output, pull
+
+  def _apply(self, params, *args, **kwargs):
+    self._calls += 1
+    output, updated = self.network.apply(
+      {'params': params, **self.collections},
+      *args,
+      train=True,
+      mutable=list(self.collections),
+      # A stream that a module asks for by another name is made of this one.
+      rngs={'params': jax.random.fold_in(self.key, self._calls)},
+      **kwargs,
+    )
+    return output, {**self.collections, **updated}
+
+
+def _run_live(extras, state, image, key):
+  """Outputs of the extra networks that teach, their `vjp`s and collections."""
+  live, pulls, collections = {}, {}, {}
+  for i, (name, extra) in enumerate(sorted(extras.items())):
+    if extra.apply is None:
+      continue
+    variables = state.extras[name]
+
+    def run(params, extra=extra, variables=variables, i=i):
+      own_key = jax.random.fold_in(key, 2**16 + i)
+      return extra.apply({**variables, 'params': params}, image, key=own_key)
+
+    live[name], pulls[name], collections[name] = jax.vjp(
+      run, variables['params'], has_aux=True
+    )
+  return live, pulls, collections
+
+
+def _add_inputs(gradients: Iterable[_Inputs]) -> _Inputs:
+  parts = zip(*gradients, strict=True)
+  sums = [add(part) or {} for part in parts]
+  return _Inputs(*sums) if sums else _Inputs({}, {}, {}, {})
+
+
+def add(trees: Iterable[Any]) -> Any:
+  """Adds pytrees that may lack keys of each other; None for none."""
+  result = None
+  for tree in trees:
+    if tree is None:
+      continue
+    if result is None:
+      result = tree
+    elif isinstance(tree, Mapping):
+      result = {
+        k: add([result.get(k), tree.get(k)]) for k in {**result, **tree}
+      }
+    else:
+      result = jax.tree.map(jnp.add, result, tree)
+  return result
+
+
+def _merged(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+  merged: dict[str, Any] = {}
+  for mapping in mappings:
+    merged |= mapping
+  return merged

@@ -1,0 +1,207 @@
+"""The one training loop: a stage, from its last checkpoint to its last step."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import signal
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtl_kd_jax.errors import NotFiniteError
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
+from mtl_kd_jax.runtime.metric_writer import (
+  REPORTED,
+  SELECTION,
+  StageWriter,
+)
+from mtl_kd_jax.runtime.parallel import any_process
+from mtl_kd_jax.runtime.preemption import Preemption, Stopped
+from mtl_kd_jax.training.evaluation import Metrics
+from mtl_kd_jax.training.stage import Stage
+from mtl_kd_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+  """What happens how often, in steps of the stage; 0 for never.
+
+  Attributes:
+    report: log losses.
+    checkpoint: save (two periods, in steps).
+    evaluate: score the split that checkpoints are chosen on.
+    average: the steps after which the split that is reported is scored, for
+      the mean over the last epochs.
+    measure: measure the gradients of the tasks, where there are several.
+  """
+
+  report: int
+  checkpoint: tuple[int, int]
+  evaluate: int
+  average: range = range(0)
+  measure: int = 0
+
+
+def run_stage(
+  stage: Stage,
+  frozen: Mapping[str, Any],
+  *,
+  checkpoints: Checkpoints,
+  open_writer: Callable[[int], StageWriter],
+  intervals: Intervals,
+  score: Callable[[Metrics], float],
+) -> TrainState:
+  """Trains until the last step, or continues where an earlier run ended.
+
+  Args:
+    stage: what to train.
+    frozen: teacher -> its variables; {} without teachers.
+    checkpoints: the stage's folder. A finished stage is only read.
+    open_writer: (first step) -> where progress is shown and logged.
+    intervals: what happens how often.
+    score: metrics -> number whose highest value marks the best checkpoint.
+
+  Returns:
+    The state after the last step.
+
+  Raises:
+    NotFiniteError: a loss or the gradient became NaN or infinite. Nothing
+      computed since the last checkpoint is saved.
+    Stopped: a signal asked for it; the state is saved.
+  """
+  # --- Where an earlier run ended ---------------------------------------------
+  state = checkpoints.restore_last(stage.abstract_state()) or stage.init()
+  start = step = int(state.step)
+  writer = open_writer(start)
+  finished = checkpoints.finished
+  # What an earlier run, killed after saving, has not scored.
+  missed = [
+    kind
+    for kind in (_scores_due(stage, intervals, start) if start else ())
+    if any_process(kind not in writer.scored(start))
+  ]
+  if finished and not missed:
+    return state
+  batches = stage.data.train(start) if not finished else iter(())
+  scores = _Scores(stage, writer, checkpoints, score)
+
+  # --- Step by step -----------------------------------------------------------
+  with Preemption() as preemption, writer:
+    state = scores.take(state, missed)
+    unchecked, measured = [], []
+    for step in range(start + 1, stage.total_steps + 1):
+      batch = stage.parallel.shard(next(batches))
+      if len(stage.tasks) > 1 and _due(step, intervals.measure):
+        seen = stage.measure_conflict(state, frozen, batch)
+        measured.append((step, seen))
+      state, losses = stage.train_step(state, frozen, batch)
+      unchecked.append((step, losses))
+
+      last = step == stage.total_steps
+      saves = last or any(_due(step, n) for n in intervals.checkpoint)
+      reports = saves or _due(step, intervals.report) or step == start + 1
+      stops = preemption.requested(step, sync=reports)
+      if reports or stops:
+        writer.train(_checked(stage.name, unchecked))
+        writer.measured(_checked(stage.name, measured))
+        unchecked, measured = [], []
+      due = _scores_due(stage, intervals, step)
+      if scores.feed_balancer:  # its state is part of what is saved
+        state, due = scores.take(state, due), []
+      if saves or stops:
+        checkpoints.save(step, state, finished=last)
+      # After saving: who is killed while it evaluates has lost nothing.
+      state = scores.take(state, due)
+      if stops:
+        break
+    # Asked again: the signal may have come during the last evaluation.
+    stops = preemption.requested(step, sync=True)
+  checkpoints.wait()
+  if stops:
+    raise Stopped(
+      f'stopped in stage {stage.name} after step {step} of '
+      f'{stage.total_steps}; the state is saved',
+      preemption.signum or signal.SIGTERM,
+    )
+  return state
+
+
+class _Scores:
+  """Scores states on the splits that are due, and keeps the best."""
+
+  def __init__(
+    self,
+    stage: Stage,
+    writer: StageWriter,
+    checkpoints: Checkpoints,
+    score: Callable[[Metrics], float],
+  ):
+    self._stage, self._writer = stage, writer
+    self._checkpoints, self._score = checkpoints, score
+    self.feed_balancer = stage.balancer.on_metrics is not None
+
+  def take(self, state: TrainState, kinds: Sequence[str]) -> TrainState:
+    """Scores a state; returns it with what the balancer made of the metrics."""
+    if not kinds:
+      return state
+    stage = self._stage
+    self._writer.pause('evaluating')
+    step, metrics = int(state.step), {}
+    for kind in kinds:
+      if metrics and stage.data.select is None:  # one split for both
+        metrics[kind] = metrics[SELECTION]
+        continue
+      select = kind == SELECTION
+      metrics[kind] = stage.evaluate(state.variables, select=select).metrics
+    if SELECTION in kinds:
+      if self.feed_balancer:
+        balancer_state = stage.balancer.on_metrics(
+          metrics[SELECTION], state.balancer_state
+        )
+        state = state.replace(
+          balancer_state=stage.parallel.replicate(balancer_state)
+        )
+      self._checkpoints.save_if_best(
+        step, state, self._score(metrics[SELECTION])
+      )
+      # What is in the log is not done again by a run that continues.
+      self._checkpoints.wait()
+    for kind in kinds:
+      self._writer.evaluation(step, metrics[kind], kind=kind)
+    return state
+
+
+def _scores_due(stage: Stage, intervals: Intervals, step: int) -> list[str]:
+  """What is scored after a step: SELECTION, REPORTED, both or nothing."""
+  last = step == stage.total_steps
+  due = {
+    SELECTION: last or _due(step, intervals.evaluate),
+    REPORTED: step in intervals.average,
+  }
+  return [kind for kind, is_due in due.items() if is_due]
+
+
+def _due(step: int, period: int) -> bool:
+  return period > 0 and step % period == 0
+
+
+def _checked(stage: str, steps) -> list[tuple[int, dict[str, float]]]:
+  """Fetches the losses of some steps and stops at the first bad one."""
+  fetched = [
+    (step, {name: float(x) for name, x in values.items()})
+    for step, values in jax.device_get(steps)
+  ]
+  for step, losses in fetched:
+    bad = [name for name, x in losses.items() if not np.isfinite(x)]
+    # The sum and the gradient only follow: name the term that broke.
+    totals = (metric_keys.TOTAL, metric_keys.GRADIENT_NORM)
+    if culprits := [n for n in bad if n not in totals] or bad:
+      raise NotFiniteError(
+        f'{", ".join(f"{n} = {losses[n]}" for n in culprits)} in stage '
+        f'{stage}, step {step}: training has stopped\n'
+        '  The last checkpoint before it is intact. A lower learning rate (of '
+        'the network or, for an alignment, of the adaptors) usually helps; '
+        'with the same settings it will happen again.'
+      )
+  return fetched

@@ -1,0 +1,234 @@
+"""What a job writes and prints of its networks, and of which samples."""
+
+import io
+import json
+import math
+import types
+
+from fixtures.samples import LABELS, random_batch
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mtl_kd_jax.reports import results as results_module
+from mtl_kd_jax.reports.results import (
+  Rows,
+  average_metrics,
+  average_rows,
+  report_results,
+)
+from mtl_kd_jax.reports.tables import SINGLE_TASK
+from mtl_kd_jax.tasks import make_tasks
+
+SIZE = (16, 24)
+TASKS = make_tasks(LABELS, LABELS, dataset='toy')
+STAGES = {f'alone_{t}': SINGLE_TASK for t in TASKS} | {'y': 'distilled'}
+
+
+def evaluation(tasks, *, value=1.0, seed=0, keep=1):
+  """As `evaluate` returns it, of samples that only this process has seen."""
+  batch = random_batch(keep, SIZE, seed=seed) if keep else {}
+  rng = np.random.default_rng(seed)
+  return types.SimpleNamespace(
+    metrics={t: dict.fromkeys(TASKS[t].columns, value) for t in tasks},
+    predictions={
+      t: rng.random((keep, *SIZE, TASKS[t].channels)) for t in tasks if keep
+    },
+    samples={k: batch[k] for k in ('image', *tasks) if keep},
+  )
+
+
+def make_log(epochs=3, stages=STAGES):
+  """Losses, metrics of two splits, and gradients of all tasks."""
+  log = []
+  for stage in stages:
+    tasks = [t for t in TASKS if stage in (f'alone_{t}', 'y')]
+    for step in range(1, epochs + 1):
+      line = {'stage': stage, 'step': step, 'epoch': float(step)}
+      values = {f'loss/{t}': 1 / step for t in tasks}
+      values |= {f'weight/{t}': 1.0 for t in tasks}
+      log.append(line | {'kind': 'train', 'loss': 1.0} | values)
+      names = [f'{t}/{m}' for t in tasks for m in TASKS[t].columns]
+      log.append(line | {'kind': 'eval'} | dict.fromkeys(names, 100.0))
+      log.append(line | {'kind': 'test'} | dict.fromkeys(names, float(step)))
+      if len(tasks) > 1:
+        norms = {f'norm/{t}': 1.0 + i for i, t in enumerate(tasks)}
+        log.append(line | {'kind': 'balance'} | norms)
+  return log
+
+
+def make_rows(keep=1):
+  rows = Rows(TASKS)
+  for task in TASKS:
+    rows.add(SINGLE_TASK, evaluation([task], keep=keep))
+  rows.add('distilled', evaluation(TASKS, value=2.0, keep=keep))
+  return rows
+
+
+def report(rows, workdir, **options):
+  """The results, and what was printed in 250 columns."""
+  console = Console(file=io.StringIO(), width=250)
+
+  def print_wide(x):
+    console.print(x, markup=False, soft_wrap=True)
+
+  options = {
+    'name': 'toy run',
+    'split': 'val',
+    'checkpoint': 'last',
+    'chosen_on': 'held_out',
+  } | options
+  results = report_results(rows, workdir, print_wide, **options)
+  return results, console.file.getvalue()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """Writes empty pictures; returns what each was drawn of."""
+  calls = {}
+
+  def fake(name):
+    def draw(*args, **kwargs):
+      *args, path = args
+      calls[path.name] = (args, kwargs)
+      path.touch()
+      return True
+
+    monkeypatch.setattr(results_module, name, draw)
+
+  for name in ('draw_curves', 'draw_balance', 'draw_predictions'):
+    fake(name)
+  return calls
+
+
+# ---- Rows -------------------------------------------------------------------
+
+
+def test_networks_that_share_a_row_are_merged():
+  rows = make_rows()
+  assert list(rows.metrics) == list(rows.predictions)
+  assert list(rows.metrics) == [SINGLE_TASK, 'distilled']
+  for row, value in ((SINGLE_TASK, 1.0), ('distilled', 2.0)):
+    assert rows.metrics[row].keys() == rows.predictions[row].keys()
+    assert rows.metrics[row] == evaluation(TASKS, value=value).metrics
+
+
+def test_samples_are_those_of_the_first_evaluation():
+  rows = Rows(TASKS)
+  first = evaluation(['depth'], seed=3)
+  rows.add('a', first)
+  rows.add('b', evaluation(TASKS, seed=4))
+  for name in ('image', 'depth'):
+    np.testing.assert_array_equal(rows.samples[name], first.samples[name])
+  # It had no labels of the other tasks.
+  assert rows.samples.keys() == {'image', *TASKS}
+
+
+def test_adding_leaves_evaluations_as_they_are():
+  one = evaluation(['depth'])
+  rows = Rows(TASKS)
+  rows.add(SINGLE_TASK, one)
+  rows.add(SINGLE_TASK, evaluation(['semantic']))
+  assert list(one.metrics) == ['depth'] and list(one.predictions) == ['depth']
+  assert list(one.samples) == ['image', 'depth']
+
+
+def test_a_missing_network_keeps_its_place(tmp_path, drawn):
+  rows = Rows(TASKS)
+  rows.add_missing(SINGLE_TASK)
+  rows.add('distilled', evaluation(TASKS))
+  rows.add_missing('distilled')
+  results, _ = report(rows, tmp_path)
+  document = json.loads(results.json())
+  assert list(document['rows']) == [SINGLE_TASK, 'distilled']
+  entry = document['rows'][SINGLE_TASK]
+  assert entry['metrics'] == {
+    t: dict.fromkeys(task.columns) for t, task in TASKS.items()
+  }
+  assert set(document['rows']['distilled']['gains'].values()) == {None}
+  assert document['rows']['distilled']['metrics'] == rows.metrics['distilled']
+  (_, predictions, _), _ = drawn['predictions.png']
+  assert predictions[SINGLE_TASK] == {}
+
+
+# ---- The report -------------------------------------------------------------
+
+
+def test_all_files_are_written_and_the_table_is_printed(tmp_path):
+  """With real figures, the only ones here; what they show: test_plots.py."""
+  results, text = report(
+    make_rows(), tmp_path, log=make_log(), stages=STAGES, average_epochs=2
+  )
+  files = {
+    'results.json',
+    'results.md',
+    'curves.png',
+    'balancing.png',
+    'predictions.png',
+  }
+  assert {p.name for p in tmp_path.iterdir()} == files
+  assert (tmp_path / 'results.json').read_text() == results.json()
+  assert all(name in text.splitlines()[-1] for name in files)
+  assert results.title in text and results.average_title in text
+  # The mean of the epochs 2 and 3.
+  assert results.averages['distilled']['depth']['rmse'] == 2.5
+  assert results.averages[SINGLE_TASK].keys() == TASKS.keys()
+  assert "Balance of 'y'" in results.balance and results.balance in text
+  document = json.loads(results.json())
+  gains = document['rows']['distilled']['gains']
+  assert all(math.isfinite(gain) for gain in gains.values())
+
+
+def test_figures_are_drawn_of_what_was_evaluated_and_logged(tmp_path, drawn):
+  rows, log = make_rows(), make_log()
+  report(rows, tmp_path, log=log, stages=STAGES, suffix='_x')
+  assert drawn == {
+    'curves_x.png': ([log, TASKS], {'split': 'held_out', 'rows': STAGES}),
+    'balancing_x.png': ([log, TASKS], {}),
+    'predictions_x.png': ([rows.samples, rows.predictions, TASKS], {}),
+  }
+
+
+def test_without_log_and_samples_there_are_only_tables(tmp_path, drawn):
+  results, text = report(
+    make_rows(keep=0), tmp_path, suffix='_train', average_epochs=2
+  )
+  names = {p.name for p in tmp_path.iterdir()}
+  assert names == {'results_train.json', 'results_train.md'} and not drawn
+  assert not results.averages and not results.balance
+  assert 'mean of the last' not in text and results.title in text
+
+
+def test_the_split_of_the_choice_is_named_for_the_best_only(tmp_path, drawn):
+  last, _ = report(make_rows(), tmp_path)
+  best, _ = report(make_rows(), tmp_path, checkpoint='best')
+  assert (last.chosen_on, best.chosen_on) == ('', 'held_out')
+
+
+# ---- Means over the last epochs ---------------------------------------------
+
+
+def test_metrics_of_the_last_epochs_are_averaged():
+  log = make_log(epochs=4, stages=['y'])
+  mean = average_metrics(log, 'y', TASKS, 3)
+  assert mean == {t: dict.fromkeys(TASKS[t].columns, 3.0) for t in TASKS}
+
+
+def test_an_epoch_without_score_or_label_has_no_mean():
+  log = make_log(epochs=3, stages=['y'])
+  log[-2]['depth/rmse'] = None  # the last evaluation of the reported split
+  assert log[-2]['kind'] == 'test'
+  depth = average_metrics(log, 'y', TASKS, 2)['depth']
+  assert math.isnan(depth.pop('rmse')) and set(depth.values()) == {2.5}
+  for stage, count in (('y', 4), ('unknown', 1)):
+    mean = average_metrics(log, stage, TASKS, count)
+    assert all(math.isnan(x) for t in mean.values() for x in t.values())
+
+
+def test_stages_of_one_row_are_averaged_for_their_own_tasks():
+  stages = STAGES | {'unscored': 'other'}
+  rows = average_rows(make_log(), stages, TASKS, 2)
+  assert list(rows) == [SINGLE_TASK, 'distilled', 'other']
+  expected = {t: dict.fromkeys(TASKS[t].columns, 2.5) for t in TASKS}
+  assert rows[SINGLE_TASK] == rows['distilled'] == expected
+  assert rows['other'] == {}
