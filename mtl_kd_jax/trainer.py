@@ -7,8 +7,8 @@
   teachers = {t: fit(net.only(t)) for t in tasks}
   kd = fit(net, name='distilled', distill=mtl.distill(teachers))
 
-The same stages, loop and files as those of launch.py: `mtl.load('runs/a')` opens
-them any later day, and the same lines continue what was interrupted.
+The same stages, loop and files as those of launch.py: `mtl.load('runs/a')`
+opens them any later day, and the same lines continue what was interrupted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -140,9 +140,7 @@ class Trainer:
       },
     )
     self._experiment = build(self.config, dataset=data)
-    workdirs.claim(
-      self.workdir, self.config.to_dict(), may_change=may_change
-    )
+    workdirs.claim(self.workdir, self.config.to_dict(), may_change=may_change)
     self._writer = MetricWriter(self.workdir, enabled=is_main_process())
 
   def __call__(
@@ -212,7 +210,7 @@ class Trainer:
       },
       **options,
     )
-    # --- The same as in the main job --------------------------------------------
+    # --- The same as in the main job ------------------------------------------
     self._plan(stage)
     variables = train_stage(
       stage,

@@ -167,7 +167,8 @@ def make(
   facts = {'steps_per_epoch': steps_per_epoch, 'task_kinds': task_kinds}
   accepted = inspect.signature(rule).parameters
   facts = {k: v for k, v in facts.items() if v is not None and k in accepted}
-  return checked(rule(**values, **facts))
+  given = ', '.join(f'{k}={v!r}' for k, v in sorted(values.items()))
+  return checked(rule(**values, **facts))._replace(made_by=f'{name}({given})')
 
 
 # The former name of `make`, for code that uses it.

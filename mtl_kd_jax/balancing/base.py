@@ -36,12 +36,14 @@ class Balancer(NamedTuple):
       {task: {metric: float}} of the split on which checkpoints are selected.
       The training loop calls it on the host, outside of jit, after each
       evaluation. The state keeps its structure, shapes and dtypes.
+    made_by: the call of `balancing.make` that made it, for the record.
   """
 
   init: Callable[..., Any]
   update: Callable[..., tuple[Any, Any]]
   observe: Callable[..., Any] | None = None
   on_metrics: Callable[[Any, Any], Any] | None = None
+  made_by: str = ''
 
 
 class Combined(NamedTuple):
@@ -104,6 +106,7 @@ class GradientBalancer(NamedTuple):
     reuse: (state, task names) -> Reused; None for a rule that does a full
       update in every step.
     on_metrics: as in `Balancer`.
+    made_by: as in `Balancer`.
   """
 
   init: Callable[..., Any]
@@ -114,3 +117,4 @@ class GradientBalancer(NamedTuple):
   on_features: bool = True
   reuse: Callable[..., Reused] | None = None
   on_metrics: Callable[[Any, Any], Any] | None = None
+  made_by: str = ''

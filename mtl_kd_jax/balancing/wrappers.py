@@ -81,7 +81,11 @@ def weight_ema(
     )
     return combined, kept | {'inner': inner}
 
-  functions = {'init': init, 'on_metrics': _inner_on_metrics(balancer)}
+  functions = {
+    'init': init,
+    'on_metrics': _inner_on_metrics(balancer),
+    'made_by': f'weight_ema({balancer.made_by}, {decay})',
+  }
   if isinstance(balancer, GradientBalancer):
     _check_linear(balancer)
     return balancer._replace(update=update_gradients, reuse=None, **functions)
@@ -163,6 +167,7 @@ def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
     update=update,
     reuse=reuse,
     on_metrics=_inner_on_metrics(balancer),
+    made_by=f'update_every({balancer.made_by}, {every})',
   )
 
 
@@ -219,7 +224,8 @@ def normalize_gradients(
     return combined._replace(weights=weights), state
 
   # State and on_metrics are those of the balancer itself.
-  return balancer._replace(update=update)
+  made_by = f'normalize_gradients({balancer.made_by}, {kind!r})'
+  return balancer._replace(update=update, made_by=made_by)
 
 
 def _inner_on_metrics(balancer):

@@ -10,6 +10,9 @@ from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import FeatureShapes
 
+# Of the wrappers: whatever is at fault, it is the key that asks for one.
+_WRAPPER_ARGUMENTS = ('balancer', 'kind', 'decay', 'every')
+
 
 def make_balancer(
   values: ConfigDict,
@@ -47,13 +50,15 @@ def make_balancer(
   if isinstance(balancer, GradientBalancer):
     _check_parts(balancer, values, device_batch)
     _check_features(balancer, values, features)
-  with named_by_keys('balancing'):
-    if values.normalize != 'none':
-      balancer = balancing.normalize_gradients(balancer, values.normalize)
-    if values.weight_ema != 0:
-      balancer = balancing.weight_ema(balancer, values.weight_ema)
-    if values.update_every != 1:
-      balancer = balancing.update_every(balancer, values.update_every)
+  for key, wrap, neutral in (
+    ('normalize', balancing.normalize_gradients, 'none'),
+    ('weight_ema', balancing.weight_ema, 0),
+    ('update_every', balancing.update_every, 1),
+  ):
+    if values[key] != neutral:
+      keys = dict.fromkeys(_WRAPPER_ARGUMENTS, f'balancing.{key}')
+      with named_by_keys(keys=keys):
+        balancer = wrap(balancer, values[key])
   with named_by_keys(f'balancing.{name}'):
     # Finds what objectives lack.
     balancer.init(objectives, {n: {} for n in objectives})

@@ -82,7 +82,7 @@ class Experiment:
 
   def features(self, network: Network) -> FeatureShapes:
     """The shapes of a network's features, traced once for each network."""
-    # By identity, since modules cannot be hashed; kept, so that it stays unique.
+    # By identity, since modules cannot be hashed; kept to stay the only one.
     known = self._features
     if id(network) not in known:
       shapes = feature_shapes(network, self.dataset.image_size)
@@ -156,19 +156,20 @@ class Experiment:
     tasks = {task: self.tasks[task] for task in network.channels}
     if balancer is not None:
       options['balancer'] = balancer
-    return Stage(
-      name=name,
-      network=network,
-      tasks=tasks,
-      terms=tuple(terms) or task_terms(tasks),
-      tx=self.adam('optim'),
-      data=self.data,
-      epochs=config.epochs,
-      parallel=self.parallel,
-      pretrained=self.pretrained(section) if section else None,
-      seed=config.seed,
-      **options,
-    )
+    with named_by_keys('balancing'):
+      return Stage(
+        name=name,
+        network=network,
+        tasks=tasks,
+        terms=tuple(terms) or task_terms(tasks),
+        tx=self.adam('optim'),
+        data=self.data,
+        epochs=config.epochs,
+        parallel=self.parallel,
+        pretrained=self.pretrained(section) if section else None,
+        seed=config.seed,
+        **options,
+      )
 
   def adam(self, section: str) -> Any:
     """The Adam of a section, 'optim' or 'distill', with its schedule."""

@@ -60,6 +60,7 @@ def _add_data(config):
   # The folder with archives that you downloaded yourself; '' for TFDS's,
   # downloads/manual in its directory.
   data.manual_dir = ''
+  # The split that is trained on.
   data.train_split = 'train'
   # The split that is reported.
   data.eval_split = 'val'
@@ -93,8 +94,9 @@ def _add_scenes(data):
   data.scenes = scenes = ConfigDict()
   # Height and width in pixels.
   scenes.image_size = (96, 128)
-  # Rooms in each split.
+  # Rooms in the split 'train'.
   scenes.num_train = 1024
+  # Rooms in the split 'val'.
   scenes.num_val = 128
   # Another seed draws other rooms.
   scenes.seed = 0
@@ -111,8 +113,9 @@ def _add_cityscapes(data, *, tasks):
   # files / 65535 as in the literature; 'disparity' in pixels of the full size;
   # or 'depth' in meters.
   cityscapes.depth = 'inverse_depth'
-  # Labels that are needed, and archives read: as above until they are set.
+  # Tasks whose labels are needed: config.tasks until it is set.
   cityscapes.tasks = tasks
+  # The folder with the archives: data.manual_dir until it is set.
   cityscapes.manual_dir = data.get_oneway_ref('manual_dir')
   # Options of data.name = 'cityscapes_npy'.
   data.cityscapes_npy = ConfigDict()
@@ -149,10 +152,12 @@ def _add_folder(data):
   # Height and width in pixels that all files are brought to; () if they all
   # have the same, which is kept.
   folder.image_size = ()
-  # What stands for {split}; or a file .txt that lists frames, one in a line.
+  # What stands for {split} in the split 'train'; or a file .txt that lists
+  # frames, one in a line.
   folder.train = 'train'
+  # The same for the split 'val'.
   folder.val = 'val'
-  # '' for none.
+  # The same for the split 'test'; '' for none.
   folder.test = ''
   # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
   folder.image = '{split}/image/{frame}.png'
@@ -212,7 +217,9 @@ def _add_optim(config):
   # 'step': times decay_rate after every decay_every_epochs; 'cosine': to 0 over
   # the run; 'constant'.
   optim.schedule = 'step'
+  # Of 'step': after how many epochs, each time.
   optim.decay_every_epochs = 100
+  # Of 'step': the factor.
   optim.decay_rate = 0.5
 
 
@@ -262,11 +269,15 @@ def _section(options):
 def _add_teacher(config):
   config.teacher = teacher = ConfigDict()
   teacher.model = ConfigDict()
-  # The single-task networks. Each key is the student's until it is set.
+  # Of the single-task networks, each the student's until it is set: backbone,
   teacher.model.backbone = config.model.get_oneway_ref('backbone')
+  # head,
   teacher.model.head = config.model.get_oneway_ref('head')
+  # factor on the channels,
   teacher.model.width = config.model.get_oneway_ref('width')
+  # image side over side of the coarsest map,
   teacher.model.output_stride = config.model.get_oneway_ref('output_stride')
+  # and file of weights to begin with.
   teacher.model.pretrained = config.model.get_oneway_ref('pretrained')
   # The workdir of another run or import whose single-task networks teach, and
   # are not trained here; '' to train them.
@@ -290,10 +301,11 @@ def _add_distill(config):
   # Options of each loss, config.distill.<loss>: those of its function.
   for name in distillation.LOSSES:
     distill[name] = _section(distillation.loss_options(name))
-  # The adaptors' own Adam: learning rate, its schedule (as optim.schedule; the
-  # steps of 'step' are optim's) and L2 weight decay.
+  # Learning rate of the adaptors' own Adam.
   distill.learning_rate = 1e-1
+  # Its schedule, as optim.schedule; the steps of 'step' are optim's.
   distill.schedule = 'constant'
+  # L2 weight decay of the adaptors.
   distill.weight_decay = 5e-4
 
 

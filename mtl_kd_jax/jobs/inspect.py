@@ -19,9 +19,9 @@ from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.inspect.doctor import Finding, diagnose
 from mtl_kd_jax.datasets.inspect.profile import (
   SplitProfile,
-  read_unchecked,
   evenly_spaced,
   profile_split,
+  read_unchecked,
 )
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.plots import draw_samples

@@ -23,7 +23,6 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 from rich.table import Table
-from tensorboardX import SummaryWriter
 
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.runtime.files import write_atomically
@@ -82,6 +81,9 @@ class StageWriter:
   def __enter__(self) -> 'StageWriter':
     if not self._parent.enabled:
       return self
+    # Imports PyTorch where that is installed, which takes seconds.
+    from tensorboardX import SummaryWriter
+
     workdir = self._parent.workdir
     _forget_after(workdir / _LOG, self._name, self._start)
     self._log = open(workdir / _LOG, 'a', encoding='utf-8')

@@ -14,9 +14,9 @@ _WITHIN = (11.25, 22.5, 30.0)  # degrees, the thresholds of the literature
 def make(label: Label) -> base.Task:
   """Makes the task; predictions are scaled to unit length over channels.
 
-  Loss: 1 - <prediction / |prediction|, label>, averaged over pixels with a label.
-  (The KD4MTL code averages over pixels with a *depth* label instead; we follow
-  the normals' own mask, as its successor does.)
+  Loss: 1 - <prediction / |prediction|, label>, averaged over pixels with a
+  label. (The KD4MTL code averages over pixels with a *depth* label instead; we
+  follow the normals' own mask, as its successor does.)
   Metrics over all valid pixels of the split: mean and median angle in degrees,
   and the share of pixels whose angle is below 11.25, 22.5 and 30 degrees.
   """

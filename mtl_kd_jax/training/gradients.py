@@ -20,8 +20,8 @@ import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import (
   Balancer,
-  Gram,
   GradientBalancer,
+  Gram,
   inner_products,
 )
 from mtl_kd_jax.models.network import BACKBONE

@@ -1,52 +1,127 @@
 """Every config builds its networks and one step, without computing anything."""
 
+import ast
 import inspect
-import itertools
-import pathlib
+import json
 
-from fixtures.configs import CONFIGS, module, preview, tiny
+from fixtures.configs import CONFIGS, module, plan_of, preview, tiny
 from fixtures.nyu_layout import make_frames, write_archive
-from fixtures.paths import REPOSITORY
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from mtl_kd_jax import config as configs
+from mtl_kd_jax import datasets
 from mtl_kd_jax.balancing import BALANCERS, GRADIENT_BALANCERS
-from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config import defaults
+from mtl_kd_jax.config.balancing import make_balancer
+from mtl_kd_jax.config.build import STUDENT, TEACHER
+from mtl_kd_jax.config.renames import RENAMED, renamed_key, upgrade
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.interop.import_torch import torch_shapes
+from mtl_kd_jax.models.network import FeatureShapes, abstract_init
 from mtl_kd_jax.models.resnet import ResNet
 from mtl_kd_jax.models.segnet import SegNet
-from mtl_kd_jax.training.state import network_shapes
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_a_config_builds_its_networks_and_one_step(name, tmp_path):
-  experiment = build(tiny(name, tmp_path))
-  student = experiment.student()
-  stages = [experiment.teacher(task) for task in experiment.tasks]
-  variables = {
-    task: jax.eval_shape(stage.init).variables
-    for task, stage in zip(experiment.tasks, stages, strict=True)
-  }
-  batch = student.parallel.shard(next(student.train_batches(0)))
-  for stage, teachers in [(stages[0], {}), (student, variables)]:
+def test_a_config_builds_its_stages_and_one_step(name, tmp_path):
+  _, plan = plan_of(tiny(name, tmp_path))
+  variables = {s.name: jax.eval_shape(s.init).variables for s in plan.stages}
+  student = plan.stages[-1]
+  batch = student.parallel.shard(next(student.data.train(0)))
+  for stage in (plan.stages[0], student):
+    frozen = {t: variables[name] for t, name in stage.inputs.items()}
     state = jax.eval_shape(stage.init)
-    after, losses = jax.eval_shape(stage.train_step, state, teachers, batch)
+    after, losses = jax.eval_shape(stage.train_step, state, frozen, batch)
     same = jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
     assert all(jax.tree.leaves(same))
     assert losses['loss'].shape == ()
 
 
-def test_common_comments_every_key():
-  lines = pathlib.Path(REPOSITORY / 'configs' / 'common.py').read_text()
-  body = lines.split('config = ConfigDict()\n')[1].splitlines()
-  for before, line in itertools.pairwise(['', *body]):
-    key = line.split(' = ')[0]
-    if ' = ' in line and '#' not in key and 'ConfigDict()' not in line:
-      # A comment may stand above two keys that it is about.
-      assert '# ' in before or (' = ' in before and 'Dict' not in before), line
+def test_every_key_has_a_comment_of_its_own():
+  source = inspect.getsource(defaults)
+  lines = source.splitlines()
+  keys = 0
+  for node in ast.walk(ast.parse(source)):
+    if not isinstance(node, ast.Assign):
+      continue
+    section = ast.unparse(node.value) == 'ConfigDict()'
+    if isinstance(node.targets[-1], ast.Attribute) and not section:
+      keys += 1
+      assert lines[node.lineno - 2].lstrip().startswith('# '), lines[
+        node.lineno - 1
+      ]
+  assert keys > 60
+
+
+def test_the_shipped_experiments_are_those_of_the_folder_configs():
+  """The wheel has them, launch.py reads them there; they are the same."""
+  for name in CONFIGS:
+    shipped = configs.get_config('' if name == 'common' else name)
+    file, _, variant = name.partition(':')
+    there = module(file).get_config(*filter(None, [variant]))
+    assert shipped.to_json_best_effort() == there.to_json_best_effort()
+  assert set(configs.names()) == {n.partition(':')[0] for n in CONFIGS} - {
+    'common'
+  }
+
+
+@pytest.mark.parametrize('name', ('quickstrat', 'nyuv2:large', 'quickstart:x'))
+def test_an_unknown_experiment_is_refused(name):
+  with pytest.raises(InputError) as error:
+    configs.get_config(name)
+  assert error.value.argument == 'name'
+
+
+@pytest.mark.parametrize('name', datasets.DATASETS)
+def test_the_options_of_a_dataset_are_those_of_its_function(name):
+  """With the same defaults, but for those that have keys elsewhere."""
+  section = json.loads(json.dumps(defaults.get_config().data[name].to_dict()))
+  options = json.loads(json.dumps(datasets.options(name)))
+  for elsewhere in ('data_dir', 'progress'):
+    options.pop(elsewhere, None)
+  assert section == options
+
+
+# ---- Keys of earlier versions -----------------------------------------------
+
+
+def test_old_keys_are_gone_and_lead_to_new_ones():
+  flat = defaults.get_config().to_dict()
+
+  def there(key):
+    node = flat
+    for part in key.split('.'):
+      if part not in node:
+        return False
+      node = node[part]
+    return True
+
+  for old, new in RENAMED.items():
+    assert there(new) and not there(old)
+    assert renamed_key(old) == new
+
+
+def test_a_config_of_an_earlier_version_is_upgraded():
+  old = {
+    'balancing': {'level': 'features', 'name': 'mgda'},
+    'distill': {'epsilon': 1e-12, 'taps': ('decoder',)},
+    'data': {'workers': 2, 'folder': {'partial': True}},
+  }
+  before = json.dumps(old)
+  assert upgrade(old) == {
+    'balancing': {'grad_wrt': 'features', 'name': 'mgda'},
+    'distill': {'feature_l2': {'epsilon': 1e-12}, 'taps': ('decoder',)},
+    'data': {'num_workers': 2, 'folder': {'allow_missing': True}},
+  }
+  assert json.dumps(old) == before
+  assert upgrade(upgrade(old)) == upgrade(old)
+
+
+# ---- Bad values -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -64,7 +139,7 @@ def test_common_comments_every_key():
     ('data.val_fraction', 1.0, 'from 0 to below 1'),
     ('data.val_fraction', 0.9, 'leaves samples to train on'),
     ('data.select_split', 'test', 'a split of scenes'),
-    ('data.keep_labels', 'two', "or 'one'"),
+    ('data.label_fraction', 'two', "or 'one'"),
     ('report.average_epochs', -1, '0 or more'),
     ('data.scenes.image_size', (48, 64), 'multiples of 32'),
     ('model.backbone', 'resnet1', 'a known backbone'),
@@ -73,16 +148,19 @@ def test_common_comments_every_key():
     ('optim.schedule', 'linear', 'a known schedule'),
     ('balancing.name', 'magic', 'a known balancer'),
     ('balancing.name', 'sdmgrad', '3 independent parts'),
-    ('balancing.name', 'level', 'a known balancer'),
-    ('balancing.level', 'weights', 'parameters, features'),
+    ('balancing.name', 'grad_wrt', 'a known balancer'),
+    ('method', 'magic', 'a known method'),
+    ('distill.loss', 'magic', 'a known distillation loss'),
+    ('balancing.grad_wrt', 'weights', 'parameters, features'),
     ('balancing.distillation', 'inside', 'outside, task, objective'),
     ('balancing.normalize', 'l2', 'uniform uses losses alone'),
-    ('balancing.smoothing', 1.0, 'below 1'),
+    ('balancing.weight_ema', 1.0, 'below 1'),
+    ('balancing.update_every', 2, 'uniform uses losses alone'),
     ('teacher.batch_norm', 'eval', 'running, batch'),
     ('distill.taps', ('neck',), 'a feature of the backbone'),
     ('distill.taps', ('decoder:neck',), 'a feature of the backbone'),
     ('distill.schedule', 'linear', 'a known schedule'),
-    ('distill.epsilon', 0.0, 'above 0'),
+    ('distill.feature_l2.epsilon', 0.0, 'above 0'),
     ('model.head', 'aspp', 'a head for the features of segnet'),
     ('model.pretrained', '/nowhere.pth', 'a file of PyTorch weights'),
     ('model.output_stride', 4, '8, 16, 32'),
@@ -102,23 +180,25 @@ def test_a_bad_value_is_named_with_its_key(key, value, message, tmp_path):
   with group.ignore_type():
     group[last] = value
   with pytest.raises(InputError, match=message) as error:
-    build(config)
-  assert last in str(error.value) or groups[-1] in error.value.where
+    plan_of(config)
+  where = error.value.where
+  assert 'config.' in where
+  assert key in where
 
 
 def test_nyuv2_reads_the_official_archive_by_its_name(tmp_path):
   config = module('nyuv2').get_config()
   config.batch_size = 4
   config.model.width = 0.0625
-  config.data.workers = 0  # processes would take longer than all the rest
+  config.data.num_workers = 0  # processes would take longer than all the rest
   config.data.name = 'nyuv2_mat'
   config.data.data_dir = str(tmp_path)
   config.data.nyuv2_mat.image_size = (32, 64)
   write_archive(tmp_path, make_frames(5), train=(1, 2, 3, 4), test=(5,))
-  experiment = build(config)
+  experiment, plan = plan_of(config)
   assert experiment.steps_per_epoch == 1
   assert experiment.tasks['semantic'].channels == 13
-  batch = next(experiment.student().train_batches(0))
+  batch = next(plan.stages[-1].data.train(0))
   assert {k: x.shape for k, x in batch.items()} == {
     'image': (4, 32, 64, 3),
     'semantic': (4, 32, 64),
@@ -131,7 +211,7 @@ def test_a_folder_is_read_as_a_config_describes_it(tmp_path):
   config = tiny('nyuv2', tmp_path)
   config.model.width = 0.0625
   config.tasks = ('semantic', 'depth')
-  config.data.workers = 0
+  config.data.num_workers = 0
   config.data.name = 'folder'
   folder = config.data.folder
   folder.image_size = (32, 32)
@@ -141,10 +221,10 @@ def test_a_folder_is_read_as_a_config_describes_it(tmp_path):
   folder.depth.files = '{split}/depth/{frame}.npy'
   folder.depth.quantity = 'disparity'
   folder.depth.unit = 'px'
-  experiment = build(config)
+  experiment, plan = plan_of(config)
   assert experiment.tasks['semantic'].channels == 13
   assert experiment.tasks['depth'].columns['abs_error'].unit == 'px'
-  batch = next(experiment.student().train_batches(0))
+  batch = next(plan.stages[-1].data.train(0))
   assert batch['semantic'].shape == (4, 32, 32)
   assert batch['depth'].shape == (4, 32, 32, 1)
   assert 'normals' not in batch
@@ -155,7 +235,7 @@ def test_a_task_without_labels_is_refused(tmp_path):
   for split in ('train', 'val'):
     (tmp_path / split / 'normal').rename(tmp_path / split / 'elsewhere')
   with pytest.raises(InputError, match='a task that nyuv2 has labels for'):
-    build(config)
+    plan_of(config)
 
 
 def test_a_task_without_a_distillation_weight_is_refused(tmp_path):
@@ -163,41 +243,47 @@ def test_a_task_without_a_distillation_weight_is_refused(tmp_path):
   with config.unlocked():
     del config.distill.weights['depth']
   with pytest.raises(InputError, match='none for depth'):
-    build(config)
+    plan_of(config)
 
 
 @pytest.mark.parametrize('name', BALANCERS | GRADIENT_BALANCERS)
-def test_every_balancer_has_its_options_in_the_config(name):
-  """All of them, with the library's defaults."""
-  make = (BALANCERS | GRADIENT_BALANCERS)[name]
-  values = module('common').get_config().balancing
-  options = values[name].to_dict() if name in values else {}
-  parameters = inspect.signature(make).parameters
-  assert options.keys() == parameters.keys()
-  for option, value in options.items():
-    if not isinstance(value, dict) and (name, option) != ('dwa', 'window'):
-      assert value == parameters[option].default, option
-  options = {k: v for k, v in options.items() if (name, k) != ('dwa', 'window')}
-  make(**options)
+def test_every_balancer_is_made_of_the_options_of_the_config(name):
+  values = defaults.get_config().balancing
+  values.name = name
+  if name == 'fixed':
+    values.fixed.weights = ConfigDict({'depth': 2.0, 'normals': 0.5})
+  balancer = make_balancer(
+    values,
+    objectives=('depth', 'normals'),
+    features=FeatureShapes({'decoder': (1, 4, 4, 3)}, {}),
+    task_kinds={'depth': 'regression', 'normals': 'regression'},
+    steps_per_epoch=10,
+    device_batch=6,
+  )
+  assert balancer.made_by.startswith(f'{name}(')
+  state = balancer.init(
+    ('depth', 'normals'), {n: {} for n in ('depth', 'normals')}
+  )
+  assert set(state['names']) == {'depth', 'normals'}
 
 
 def test_balancing_is_wired_with_all_that_goes_around_it():
-  experiment = preview(
+  _, plan = preview(
     'quickstart',
     **{
       'balancing.name': 'upgrad',
-      'balancing.level': 'features',
+      'balancing.grad_wrt': 'features',
       'balancing.distillation': 'objective',
       'balancing.normalize': 'l2',
-      'balancing.smoothing': 0.5,
-      'balancing.refresh_every': 3,
+      'balancing.weight_ema': 0.5,
+      'balancing.update_every': 3,
     },
   )
-  stage = experiment.student()
-  assert (stage.level, stage.mode) == ('features', 'objective')
+  stage = plan['distilled']
+  assert stage.grad_wrt == 'features'
   state = jax.eval_shape(stage.init).balancer_state
   assert state['weights'].shape == state['inner']['mean'].shape == (6,)
-  assert experiment.baseline().balancer.init(('depth',)) == ()
+  assert plan['uniform'].balancer.made_by == 'uniform()'
 
 
 @pytest.mark.parametrize(
@@ -212,7 +298,7 @@ def test_balancing_is_wired_with_all_that_goes_around_it():
 )
 def test_what_cannot_work_on_features_is_refused(changes, message):
   with pytest.raises(InputError, match=message):
-    preview('quickstart', **changes, **{'balancing.level': 'features'})
+    preview('quickstart', **changes, **{'balancing.grad_wrt': 'features'})
 
 
 # ---- Networks of teachers and students --------------------------------------
@@ -227,19 +313,17 @@ def test_what_cannot_work_on_features_is_refused(changes, message):
   ],
 )
 def test_the_adaptors_are_those_of_the_papers(name, pairs, parameters):
-  experiment = preview(name)
-  stage = experiment.student()
-  channels = stage.distillation.adaptors.channels
-  assert channels.keys() == {'semantic', 'depth', 'normals'}
-  assert all({str(p) for p in c} == pairs for c in channels.values())
-  adaptors = jax.eval_shape(stage.init).params['adaptors']
+  _, plan = preview(name)
+  adaptors = jax.eval_shape(plan['distilled'].init).extras['adaptors']['params']
+  tasks = ('semantic', 'depth', 'normals')
+  assert adaptors.keys() == {f'{t}_{p}' for t in tasks for p in pairs}
   assert sum(x.size for x in jax.tree.leaves(adaptors)) == parameters
 
 
 def test_teachers_are_as_the_student_until_they_are_not():
-  same = preview('quickstart', **{'model.width': 0.125})
-  assert same.teacher('depth').network.backbone.width == 0.125
-  other = preview(
+  _, same = preview('quickstart', **{'model.width': 0.125})
+  assert same['teacher_depth'].network.backbone.width == 0.125
+  experiment, other = preview(
     'quickstart',
     **{
       'teacher.model.backbone': 'resnet18',
@@ -248,10 +332,14 @@ def test_teachers_are_as_the_student_until_they_are_not():
       'distill.taps': ('decoder', 'bottleneck:layer4'),
     },
   )
-  assert isinstance(other.student().network.backbone, SegNet)
-  assert isinstance(other.teacher('depth').network.backbone, ResNet)
-  assert other.config.model.width == 0.25
-  channels = other.student().distillation.adaptors.channels['depth']
+  assert isinstance(other['distilled'].network.backbone, SegNet)
+  assert isinstance(other['teacher_depth'].network.backbone, ResNet)
+  assert experiment.config.model.width == 0.25
+  adaptors = experiment.adaptors(
+    experiment.network(STUDENT),
+    {'depth': experiment.network(TEACHER, 'depth')},
+  )
+  channels = adaptors.alignments['depth'].channels
   assert {str(p): c for p, c in channels.items()} == {
     'decoder_to_decoder': 16,
     'bottleneck_to_layer4': 32,
@@ -265,8 +353,9 @@ def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path):
     'model.width': 0.0625,
     'distill.taps': ('layer4',),
   }
-  stage = preview('quickstart', **changes).student()
-  _, like = network_shapes(stage.network, stage.image_size)
+  _, plan = preview('quickstart', **changes)
+  stage = plan['distilled']
+  _, like = abstract_init(stage.network, stage.data.image_size)
   backbone = {kind: {'backbone': like[kind]['backbone']} for kind in like}
   rng = np.random.default_rng(0)
   weights = {
@@ -275,15 +364,13 @@ def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path):
   }
   path = tmp_path / 'resnet18.safetensors'
   save_file(weights | {'fc.bias': np.zeros(1000, np.float32)}, path)
-  experiment = preview(
-    'quickstart', **changes, **{'model.pretrained': str(path)}
-  )
-  for stage in (experiment.student(), experiment.teacher('depth')):
+  _, plan = preview('quickstart', **changes, **{'model.pretrained': str(path)})
+  for stage in (plan['distilled'], plan['teacher_depth']):
     state = stage.init()
     conv = state.params['backbone']['layer2_0']['conv1']['kernel']
     expected = weights['layer2.0.conv1.weight'].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(conv, expected)
-    norm = state.batch_stats['backbone']['bn1']
+    norm = state.collections['batch_stats']['backbone']['bn1']
     np.testing.assert_array_equal(norm['var'], weights['bn1.running_var'])
     assert 'head_depth' in state.params
   del weights['layer1.0.conv2.weight']

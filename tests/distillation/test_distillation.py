@@ -8,15 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_kd_jax.distillation.adaptors import Adaptors, Pair
-from mtl_kd_jax.distillation.alignment import (
-  Distillation,
-  alignment_loss,
+from mtl_kd_jax.distillation import (
+  LOSSES,
+  Adaptors,
+  Alignment,
+  Pair,
+  Teacher,
+  loss_options,
   make_adaptors,
+  make_loss,
 )
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models.network import Network
+from mtl_kd_jax.models.heads import DenseHead
+from mtl_kd_jax.models.network import Network, Output
 from mtl_kd_jax.ops.resize import resize_bilinear
+from mtl_kd_jax.training.loss_terms import ADAPTORS, alignment_terms
+from mtl_kd_jax.training.step import teacher_outputs
 
 SHAPE = (2, 3, 4, 5)
 EPS = 1e-6  # as the reference has it
@@ -29,6 +36,9 @@ PAIRS = (Pair('bottleneck', 'deep'), Pair('decoder', 'decoder'))
 def draw(*shape, seed=0, scale=1.0):
   rng = np.random.default_rng(seed)
   return (scale * rng.normal(size=shape)).astype(np.float32)
+
+
+alignment_loss = make_loss('feature_l2')
 
 
 def alignment_by_numpy(a, b):
@@ -95,10 +105,46 @@ def test_a_student_of_another_size_is_resized_to_the_teacher():
 
 def test_epsilon_stands_under_the_root():
   a, b = draw(*SHAPE), draw(*SHAPE, seed=1)
-  halved = alignment_loss(a / 2, b / 2, epsilon=1.0)
+  halved = make_loss('feature_l2', epsilon=1.0)(a / 2, b / 2)
   np.testing.assert_allclose(
-    halved, alignment_loss(a, b, epsilon=4.0), rtol=1e-5
+    halved, make_loss('feature_l2', epsilon=4.0)(a, b), rtol=1e-5
   )
+
+
+def test_only_pixels_of_the_mask_count():
+  a, b = draw(*SHAPE), draw(*SHAPE, seed=1)
+  mask = np.zeros(SHAPE[:3], bool)
+  mask[0, :2] = True
+  expected = alignment_by_numpy(a[0, :2], b[0, :2])
+  np.testing.assert_allclose(alignment_loss(a, b, mask), expected, rtol=1e-5)
+  assert alignment_loss(a, b, np.zeros_like(mask)) == 0
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_a_loss_is_a_scalar_that_pulls_the_student_toward_the_teacher(name):
+  """Of every loss of the registry, made with its defaults."""
+  loss = make_loss(name, **loss_options(name))
+  a, b = draw(*SHAPE), draw(*SHAPE, seed=1)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(a, b)
+  assert value.shape == () and value.dtype == jnp.float32
+  assert jnp.isfinite(gradient).all() and gradient.any()
+  step = 0.1 / jnp.abs(gradient).max()
+  assert loss(a - step * gradient, b) < value
+  assert loss(b, b) < value
+
+
+@pytest.mark.parametrize(
+  'name, options, argument',
+  [
+    ('magic', {}, 'loss'),
+    ('feature_l2', {'margin': 1.0}, 'margin'),
+    ('feature_l2', {'epsilon': 0.0}, 'epsilon'),
+  ],
+)
+def test_a_loss_that_cannot_be_is_refused(name, options, argument):
+  with pytest.raises(InputError) as error:
+    make_loss(name, **options)
+  assert error.value.argument == argument
 
 
 # ---- Asking teachers --------------------------------------------------------
@@ -118,21 +164,26 @@ class Backbone(nn.Module):
     }
 
 
-def make_distillation(**options):
-  teachers = {t: Network(Backbone(), {t: c}) for t, c in TEACHERS.items()}
+def make_teacher(task, **options):
+  return Teacher(
+    Network(Backbone(), {task: TEACHERS[task]}, DenseHead), **options
+  )
+
+
+def make_terms():
   channels = dict(zip(PAIRS, (4, 6), strict=True))
-  adaptors = Adaptors(dict.fromkeys(TEACHERS, channels))
+  adaptors = Adaptors({t: Alignment(t, t, channels) for t in TEACHERS})
   weights = {'depth': 1.0, 'normals': 2.0}
-  return Distillation(teachers, adaptors, weights, **options)
+  return adaptors, alignment_terms(adaptors, weights, alignment_loss)
 
 
-def make_variables(distillation):
+def make_variables():
   """Teachers whose every number is its own, also the running statistics."""
   image = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.float32)
   rng = np.random.default_rng(0)
   variables = {}
-  for task, network in distillation.teachers.items():
-    init = functools.partial(network.init, train=False)
+  for task in TEACHERS:
+    init = functools.partial(make_teacher(task).network.init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), image)
     # Above 0, as variances have to be.
     variables[task] = jax.tree.map(
@@ -163,30 +214,44 @@ def make_image():
 
 
 @pytest.mark.parametrize('mode', ['running', 'batch'])
-def test_teachers_are_asked_with_the_statistics_of_the_mode(mode):
-  distillation = make_distillation(batch_norm=mode)
-  variables, image = make_variables(distillation), make_image()
+def test_teachers_normalize_with_the_statistics_of_the_mode(mode):
+  variables, image = make_variables(), make_image()
   before = jax.tree.map(np.copy, variables)
-  # Not compiled: a compiled function could not change its arguments anyway.
-  features = distillation.ask(variables, image)
-  assert features.keys() == TEACHERS.keys()
-  for task, taps in features.items():
+  for task in TEACHERS:
+    teacher = make_teacher(task, batch_norm=mode)
+    # Not compiled: a compiled function could not change its arguments anyway.
+    output = teacher.outputs(variables[task], image)
     expected = features_by_numpy(variables[task], image, mode)
-    assert taps.keys() == expected.keys()
-    for tap, x in taps.items():
+    assert output.features.keys() == expected.keys()
+    for tap, x in output.features.items():
       np.testing.assert_allclose(x, expected[tap], rtol=1e-3, atol=1e-3)
+    assert output.predictions[task].shape == (2, 4, 4, TEACHERS[task])
   jax.tree.map(np.testing.assert_array_equal, variables, before)
 
 
-def test_the_modes_differ_and_running_is_the_default():
-  modes = [{'batch_norm': 'running'}, {'batch_norm': 'batch'}, {}]
-  image = make_image()
-  running, batch, default = (
-    jax.jit(d.ask)(make_variables(d), image)['depth']['decoder']
-    for d in (make_distillation(**options) for options in modes)
+def test_running_statistics_are_the_default():
+  assert make_teacher('depth').batch_norm == 'running'
+
+
+def test_a_teacher_of_no_task_and_several_of_one():
+  """Teachers are named for themselves; alignments say whom they are about."""
+  variables, image = make_variables(), make_image()
+  teachers = {'one': make_teacher('depth'), 'two': make_teacher('depth')}
+  frozen = {'one': variables['depth'], 'two': variables['depth']}
+  outputs = teacher_outputs(teachers, frozen, image)
+  pair = {Pair('decoder', 'decoder'): 6}
+  adaptors = Adaptors(
+    {'a': Alignment('one', 'depth', pair), 'b': Alignment('two', '', pair)}
   )
-  assert abs(running - batch).min() > 1e-3
-  np.testing.assert_array_equal(running, default)
+  terms = alignment_terms(
+    adaptors, {'a': 1.0, 'b': 1.0}, alignment_loss, placement='task'
+  )
+  assert [t.name for t in terms] == ['alignment/a', 'alignment/b']
+  assert [t.objective for t in terms] == ['depth', None]
+  extras = {ADAPTORS: adaptors.init(jax.random.key(0), make_student())}
+  student = Output({}, make_student())
+  one, two = (t.fn(student, outputs, {}, extras) for t in terms)
+  assert 0 < one <= 4 and 0 < two <= 4 and one != two  # adaptors differ
 
 
 def make_student():
@@ -196,54 +261,62 @@ def make_student():
   }
 
 
-def make_adaptor_params(distillation):
-  init = distillation.adaptors.init
-  return init(jax.random.key(0), make_student())['params']
-
-
 @pytest.mark.parametrize('mode', ['running', 'batch'])
 def test_no_gradient_reaches_a_teacher_but_it_does_reach_the_student(mode):
-  distillation = make_distillation(batch_norm=mode)
+  adaptors, terms = make_terms()
   image = make_image()
+  teachers = {t: make_teacher(t, batch_norm=mode) for t in TEACHERS}
 
   def total(variables, adaptor_params, student):
-    asked = distillation.ask(variables, image)
-    return sum(distillation.losses(adaptor_params, student, asked).values())
+    outputs = teacher_outputs(teachers, variables, image)
+    extras = {ADAPTORS: adaptor_params}
+    return sum(t.fn(Output({}, student), outputs, {}, extras) for t in terms)
 
   gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
   of_teachers, of_adaptors, of_student = gradients(
-    make_variables(distillation),
-    make_adaptor_params(distillation),
+    make_variables(),
+    adaptors.init(jax.random.key(0), make_student()),
     make_student(),
   )
   assert not any(x.any() for x in jax.tree.leaves(of_teachers))
   assert all(x.any() for x in jax.tree.leaves((of_adaptors, of_student)))
 
 
-def test_losses_sum_over_taps_and_carry_no_weight():
-  distillation = make_distillation()
+def test_a_term_sums_over_taps_and_carries_no_weight():
+  adaptors, terms = make_terms()
   student = make_student()
-  params = make_adaptor_params(distillation)
-  ask, measure = jax.jit(distillation.ask), jax.jit(distillation.losses)
-  asked = ask(make_variables(distillation), make_image())
-  losses = measure(params, student, asked)
-  assert losses.keys() == TEACHERS.keys()
-  for task, loss in losses.items():
+  params = adaptors.init(jax.random.key(0), student)
+  teachers = {t: make_teacher(t) for t in TEACHERS}
+  outputs = teacher_outputs(teachers, make_variables(), make_image())
+  assert [t.weight for t in terms] == [1.0, 2.0]
+  values = []
+  for task, term in zip(TEACHERS, terms, strict=True):
     expected = 0
     for pair in PAIRS:
-      kernel = np.asarray(params[f'{task}_{pair}']['kernel'], np.float64)
-      adapted = student[pair.student] @ kernel
-      expected += alignment_by_numpy(adapted, asked[task][pair.teacher])
-    np.testing.assert_allclose(loss, expected, rtol=1e-4)
-  assert abs(losses['depth'] - losses['normals']) > 1e-3
+      kernel = params['params'][f'{task}_{pair}']['kernel']
+      adapted = student[pair.student] @ np.asarray(kernel, np.float64)
+      expected += alignment_by_numpy(
+        adapted, outputs[task].features[pair.teacher]
+      )
+    values.append(term.fn(Output({}, student), outputs, {}, {ADAPTORS: params}))
+    np.testing.assert_allclose(values[-1], expected, rtol=1e-4)
+  assert abs(values[0] - values[1]) > 1e-3
 
 
 def test_an_unknown_batch_norm_mode_is_refused_with_advice():
   with pytest.raises(InputError) as error:
-    make_distillation(batch_norm='train')
+    make_teacher('depth', batch_norm='train')
   assert 'train' in error.value.found
   assert 'running' in error.value.expected
-  assert error.value.where == 'config.teacher.batch_norm'
+  assert error.value.argument == 'batch_norm'
+
+
+def test_an_unknown_placement_is_refused():
+  adaptors, _ = make_terms()
+  with pytest.raises(InputError, match='outside, task, objective'):
+    alignment_terms(
+      adaptors, {'depth': 1, 'normals': 1}, alignment_loss, placement='inside'
+    )
 
 
 # ---- Which tap meets which ---------------------------------------------------
@@ -272,7 +345,7 @@ def test_adaptors_take_their_channels_from_the_teachers_taps():
     Pair('decoder', 'layer4'),
     Pair('decoder', 'odd'),
   ]
-  assert adaptors.channels == {
+  assert {t: a.channels for t, a in adaptors.alignments.items()} == {
     'depth': dict(zip(pairs, (32, 32, 7), strict=True)),
     'normals': dict(zip(pairs, (5, 5, 7), strict=True)),
   }
@@ -280,7 +353,10 @@ def test_adaptors_take_their_channels_from_the_teachers_taps():
 
 def test_a_name_alone_is_a_tap_of_both():
   adaptors = make_adaptors(('decoder',), STUDENT, {'depth': STUDENT})
-  assert adaptors.channels == {'depth': {Pair('decoder', 'decoder'): 8}}
+  (alignment,) = adaptors.alignments.values()
+  assert alignment == Alignment(
+    'depth', 'depth', {Pair('decoder', 'decoder'): 8}
+  )
 
 
 @pytest.mark.parametrize(
@@ -295,7 +371,8 @@ def test_a_name_alone_is_a_tap_of_both():
       'the same image',
     ),
     (('decoder:pooled',), 'pooled [b 7]', 'the same image'),
-    (('decoder:odd', 'decoder: odd'), 'decoder', 'different pairs'),
+    (('decoder:odd', 'decoder: odd'), 'decoder', 'each named once'),
+    ((), '()', 'at least one'),
   ],
   ids=str,
 )
@@ -304,7 +381,7 @@ def test_an_impossible_pair_is_refused_with_the_shapes(taps, found, expected):
     make_adaptors(taps, STUDENT, {'depth': TEACHER})
   assert found in error.value.found
   assert expected in error.value.expected
-  assert error.value.where == 'config.distill.taps'
+  assert error.value.argument == 'taps'
 
 
 def test_a_tap_that_only_one_task_has_cannot_meet_the_others_teachers():

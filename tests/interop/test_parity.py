@@ -12,13 +12,13 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from fixtures import torch_twin as twin
-
-from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.distillation.alignment import (
   Distillation,
   alignment_loss,
   make_adaptors,
 )
+
+from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.interop.import_torch import import_variables, torch_shapes
 from mtl_kd_jax.models.features import taps_of, task_tap
 from mtl_kd_jax.models.network import make_network

@@ -1,11 +1,14 @@
 """launch.py as a user starts it: in a process of its own."""
 
 import json
+import pathlib
+import re
 import shutil
 import signal
 import time
 
 from fixtures.launching import TINY, launch, start, start_interpreter
+from fixtures.once import made_once
 from fixtures.tensorboard import scalars
 import numpy as np
 from PIL import Image
@@ -13,24 +16,38 @@ import pytest
 
 
 @pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  return f'--config.data.data_dir={tmp_path_factory.mktemp("tfds")}'
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory, data_dir):
-  """The workdir of a run, and what the run printed.
+def run_once(tmp_path_factory):
+  """The folder and the output of a run that all tests share.
 
   No fork: the other tests compare their runs with one that has imported
   everything itself, and has its own random seed for hashes.
   """
-  workdir = tmp_path_factory.mktemp('launch') / 'run'
-  process = start_interpreter(
-    'launch.py', *TINY, data_dir, f'--workdir={workdir}'
-  )
-  stdout, stderr = process.communicate(timeout=900)
-  assert process.returncode == 0, stderr
-  return workdir, stdout
+
+  def run(folder):
+    process = start_interpreter(
+      'launch.py',
+      *TINY,
+      f'--config.data.data_dir={folder / "tfds"}',
+      f'--workdir={folder / "run"}',
+    )
+    stdout, stderr = process.communicate(timeout=900)
+    assert process.returncode == 0, stderr
+    return str(folder), stdout
+
+  folder, stdout = made_once(tmp_path_factory, 'launch', run)
+  return pathlib.Path(folder), stdout
+
+
+@pytest.fixture(scope='module')
+def data_dir(run_once):
+  return f'--config.data.data_dir={run_once[0] / "tfds"}'
+
+
+@pytest.fixture
+def finished(run_once):
+  """The workdir of a run, and what the run printed."""
+  folder, stdout = run_once
+  return folder / 'run', stdout
 
 
 def parameters(workdir, stage):
@@ -88,13 +105,13 @@ def test_a_run_ends_with_its_table_and_files(finished):
   # The conflict between tasks: in the log, in TensorBoard, in the report.
   seen = [json.loads(line) for line in log if '"kind": "balance"' in line]
   assert [(e['stage'], e['step']) for e in seen] == [
-    (stage, step) for stage in ('uniform', 'distilled') for step in (1, 2)
+    (stage, step) for stage in ('uniform', 'distilled') for step in (1, 2, 3, 4)
   ]
   shown = scalars(workdir / 'tensorboard' / 'distilled')
   for key in ('norm/depth', 'norm/alignment/depth', 'cosine/depth/normals'):
     values = [(e['step'], e[key]) for e in seen if e['stage'] == 'distilled']
     there = [(step, x) for step, tag, x in shown if tag.endswith(key)]
-    assert [step for step, _ in there] == [1, 2]
+    assert [step for step, _ in there] == [1, 2, 3, 4]
     np.testing.assert_allclose(there, values, rtol=1e-5)
   assert 'cosine/depth/alignment/depth' in seen[-1]
   assert markdown.count("Balance of '") == 2
@@ -173,7 +190,7 @@ def test_a_stopped_or_killed_run_resumes_to_identical_parameters(
   process = start(*arguments)
   log = workdir / 'metrics.jsonl'
   deadline = time.time() + 600
-  # In the middle of the stage: after the first of its two steps.
+  # In the middle of the stage: after the first of its four steps.
   while process.poll() is None and time.time() < deadline:
     if f'"{stage}"' in log.read_text():
       process.send_signal(signum)
@@ -186,6 +203,7 @@ def test_a_stopped_or_killed_run_resumes_to_identical_parameters(
   if signum == signal.SIGTERM:
     assert process.returncode == 128 + signum
     assert 'run the same command again' in stderr
+    assert re.search(rf'in stage {stage} after step [123] of 4', stderr)
   else:
     assert process.returncode == -signum
   code, stdout, stderr = launch(*arguments)

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import pathlib
 import signal
+import threading
 from typing import Any, NamedTuple
 import warnings
 
@@ -448,7 +449,8 @@ def make_train_state(tx=None):
   return TrainState(
     step=jnp.int32(3),
     params=params,
-    batch_stats={'mean': jnp.full(3, 0.5)},
+    collections={'batch_stats': {'mean': jnp.full(3, 0.5)}},
+    extras={'adaptors': {'params': {'kernel': jnp.ones((2, 2))}}},
     opt_state=tx.init(params),
     balancer_state=(),
   )
@@ -517,3 +519,54 @@ def test_variables_of_another_network_are_refused_by_name(folder):
 def test_the_checksum_is_the_same_for_every_memory_layout():
   array = np.random.default_rng(0).random((4, 6))
   assert checksum({'x': np.asfortranarray(array)}) == checksum({'x': array})
+
+
+def test_a_state_of_the_first_layout_still_gives_its_variables(folder):
+  """Adaptors stood among the parameters, and statistics had a name."""
+  network = {'backbone': {'kernel': jnp.arange(6.0).reshape(2, 3)}}
+  state = {
+    'step': jnp.int32(3),
+    'params': {**network, 'adaptors': {'kernel': jnp.ones(4)}},
+    'batch_stats': {'backbone': {'mean': jnp.full(3, 0.5)}},
+    'opt_state': (jnp.zeros(2),),
+    'balancer_state': (),
+  }
+  checkpoints = Checkpoints(folder)
+  checkpoints.save(3, state, finished=True)
+  checkpoints.close()
+  like = {'params': network, 'batch_stats': state['batch_stats']}
+  assert_identical(read_variables(folder, like, best=False), like)
+
+
+def test_a_sound_checkpoint_of_another_state_is_refused_and_stays(folder):
+  write(folder, (1, 2))
+  before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+  other = make_state(0) | {'new': jnp.zeros(3)}
+  other['params']['conv']['bias'] = jnp.zeros(17)
+  checkpoints = Checkpoints(folder)
+  with pytest.raises(InputError) as error:
+    checkpoints.restore_last(other)
+  checkpoints.close()
+  assert 'missing: new [3]' in error.value.found
+  assert 'params/conv/bias [16] in place of [17]' in error.value.found
+  after = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+  assert after == before
+
+
+def test_the_checksum_is_not_computed_in_the_training_thread(
+  folder, opened, monkeypatch
+):
+  from mtl_kd_jax.runtime import checkpointing
+
+  threads = []
+
+  def noting(state):
+    threads.append(threading.current_thread())
+    return checksum(state)
+
+  monkeypatch.setattr(checkpointing, 'checksum', noting)
+  checkpoints = opened()
+  checkpoints.save(1, make_state(1))
+  checkpoints.wait()
+  assert threads and threading.main_thread() not in threads
+  assert_identical(checkpoints.restore_last(make_state(0)), make_state(1))

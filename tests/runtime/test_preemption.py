@@ -5,9 +5,11 @@ import signal
 import threading
 
 from fixtures.launching import run_python
+import jax
 import pytest
 
-from mtl_kd_jax.runtime.preemption import Stopped, StopSignals
+from mtl_kd_jax.runtime import preemption as preemption_module
+from mtl_kd_jax.runtime.preemption import Preemption, Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 both = pytest.mark.parametrize('signum', SIGNALS)
@@ -15,7 +17,7 @@ both = pytest.mark.parametrize('signum', SIGNALS)
 
 @pytest.fixture(autouse=True)
 def handlers():
-  """Signals arrive here when no StopSignals takes them."""
+  """Signals arrive here when no Preemption takes them."""
   seen = []
 
   def note(signum, frame):
@@ -40,11 +42,11 @@ def send(signum):
 @both
 def test_the_first_signal_is_noted(handlers, capsys, signum):
   seen, _ = handlers
-  with StopSignals() as stop:
-    assert stop.received is None
+  with Preemption() as stop:
+    assert stop.signum is None
     send(signum)
-    assert stop.received == signum
-  assert stop.received == signum
+    assert stop.signum == signum
+  assert stop.signum == signum
   assert seen == []
   assert signal.Signals(signum).name in capsys.readouterr().err
 
@@ -53,27 +55,27 @@ def test_the_first_signal_is_noted(handlers, capsys, signum):
 @pytest.mark.parametrize('second', SIGNALS)
 def test_the_second_signal_acts_as_usual(handlers, capsys, signum, second):
   seen, note = handlers
-  with StopSignals() as stop:
+  with Preemption() as stop:
     send(signum)
     assert current() == [note, note]
     send(second)
     assert seen == [second]
-    assert stop.received == signum
+    assert stop.signum == signum
 
 
 def test_without_a_signal_the_handlers_are_restored(handlers, capsys):
   _, note = handlers
-  with StopSignals() as stop:
+  with Preemption() as stop:
     assert note not in current()
   assert current() == [note, note]
-  assert stop.received is None
+  assert stop.signum is None
   assert capsys.readouterr().err == ''
 
 
 def test_an_exception_restores_the_handlers_and_goes_on(handlers):
   seen, note = handlers
   with pytest.raises(ZeroDivisionError):
-    with StopSignals():
+    with Preemption():
       raise ZeroDivisionError
   assert current() == [note, note]
   send(signal.SIGTERM)
@@ -82,13 +84,45 @@ def test_an_exception_restores_the_handlers_and_goes_on(handlers):
 
 def test_stages_one_after_the_other_each_have_their_own(handlers, capsys):
   _, note = handlers
-  with StopSignals() as first:
+  with Preemption() as first:
     send(signal.SIGINT)
-  with StopSignals() as second:
-    assert second.received is None
+  with Preemption() as second:
+    assert second.signum is None
     send(signal.SIGTERM)
-  assert (first.received, second.received) == (signal.SIGINT, signal.SIGTERM)
+  assert (first.signum, second.signum) == (signal.SIGINT, signal.SIGTERM)
   assert current() == [note, note]
+
+
+def test_a_signal_is_a_request_after_every_step_and_in_none_before():
+  with Preemption() as preemption:
+    assert not preemption.requested(1, sync=True)
+    send(signal.SIGTERM)
+    assert preemption.requested(2, sync=False)
+
+
+@pytest.mark.parametrize('announced', [False, True])
+def test_on_several_hosts_jax_says_when_to_stop(
+  announced, handlers, monkeypatch
+):
+  """SIGTERM is left to JAX's service; Ctrl-C is shared where hosts may wait."""
+  _, note = handlers
+  asked = []
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(
+    preemption_module.multihost_utils,
+    'reached_preemption_sync_point',
+    lambda step: asked.append(step) or (announced and step == 3),
+  )
+  monkeypatch.setattr(preemption_module, 'any_process', lambda flag: flag)
+  with Preemption() as preemption:
+    assert signal.getsignal(signal.SIGTERM) == note
+    for step in (1, 2):
+      assert not preemption.requested(step, sync=True)
+    assert preemption.requested(3, sync=True) == announced
+    send(signal.SIGINT)
+    assert not preemption.requested(4, sync=False)
+    assert preemption.requested(5, sync=True)
+  assert asked == [1, 2, 3, 4, 5]
 
 
 def test_stopped_carries_its_signal():
@@ -99,11 +133,11 @@ def test_stopped_carries_its_signal():
 
 PROGRAM = """
 import os, signal
-from mtl_kd_jax.runtime.preemption import StopSignals
+from mtl_kd_jax.runtime.preemption import Preemption
 
-with StopSignals() as stop:
+with Preemption() as stop:
   os.kill(os.getpid(), signal.{0})
-  print('saved after', stop.received, flush=True)
+  print('saved after', stop.signum, flush=True)
   os.kill(os.getpid(), signal.{0})
   print('never reached', flush=True)
 """

@@ -6,6 +6,7 @@ import json
 from ml_collections import ConfigDict
 import pytest
 
+from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import workdir as workdirs
 
@@ -18,7 +19,7 @@ CONFIG = {
   'data': {
     'name': 'scenes',
     'data_dir': '',
-    'workers': 0,
+    'num_workers': 0,
     'check': True,
     'scales': (1.0, 1.2),
     'scenes': {'seed': 0, 'image_size': (96, 128)},
@@ -115,7 +116,6 @@ def test_all_differing_keys_are_named(tmp_path):
   workdirs.claim(tmp_path, CONFIG)
   other = changed('optim.learning_rate', 1e-4)
   other['epochs'] = 8
-  other['report'] = {'images': 0}
   with pytest.raises(InputError) as error:
     workdirs.claim(tmp_path, other)
   assert error.value.found.split('; ') == [
@@ -149,7 +149,7 @@ def test_a_value_is_not_confused_with_its_absence(tmp_path):
   [
     ('name', 'another'),
     ('data.data_dir', 'moved'),
-    ('data.workers', 2),
+    ('data.num_workers', 2),
     ('data.check', False),
     ('parallel.mode', 'pmap'),
     ('checkpoint.every_epochs', 0),
@@ -157,20 +157,22 @@ def test_a_value_is_not_confused_with_its_absence(tmp_path):
   ],
 )
 def test_what_has_no_influence_on_the_result_may_change(tmp_path, key, value):
-  workdirs.claim(tmp_path, CONFIG)
-  workdirs.claim(tmp_path, changed(key, value))
+  workdirs.claim(tmp_path, CONFIG, may_change=may_change)
+  workdirs.claim(tmp_path, changed(key, value), may_change=may_change)
   # Of what is free, the latest stands there.
   written = workdirs.read_config(tmp_path)
   for part in key.split('.'):
     written = written[part]
   assert written == value
-  workdirs.claim(tmp_path, CONFIG)
+  workdirs.claim(tmp_path, CONFIG, may_change=may_change)
 
 
 def test_keys_that_only_begin_like_free_ones_are_not_free(tmp_path):
   workdirs.claim(tmp_path, {**CONFIG, 'name_of_teacher': 'a'})
   with pytest.raises(InputError, match='name_of_teacher'):
-    workdirs.claim(tmp_path, {**CONFIG, 'name_of_teacher': 'b'})
+    workdirs.claim(
+      tmp_path, {**CONFIG, 'name_of_teacher': 'b'}, may_change=may_change
+    )
 
 
 def test_a_folder_without_config_is_no_workdir(tmp_path):
@@ -206,15 +208,50 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_correct(tmp_path):
   assert file.read_text() == 'no folder'
 
 
-def test_the_config_of_an_older_version_is_refused_by_its_missing_keys(
+def test_only_what_may_change_is_left_out_of_the_comparison(tmp_path):
+  """The folder does not know which keys these are; config/ says so."""
+  workdirs.claim(tmp_path, CONFIG)
+  with pytest.raises(InputError, match='report'):
+    workdirs.claim(tmp_path, changed('report.images', 0))
+
+
+# ---- Stages -----------------------------------------------------------------
+
+STAGE = {'network': {'spec': {'backbone': 'segnet', 'width': 0.25}}}
+
+
+def test_a_stage_is_written_down_and_read_back(tmp_path):
+  assert workdirs.read_stage(tmp_path, 'a') is None
+  workdirs.claim_stage(tmp_path, 'a', STAGE)
+  workdirs.claim_stage(tmp_path, 'a', copy.deepcopy(STAGE))
+  assert workdirs.read_stage(tmp_path, 'a') == STAGE
+  assert workdirs.stage_names(tmp_path) == ['a']
+  workdirs.write_metrics(tmp_path, 'a', {'depth': {'rmse': 1.0}})
+  assert workdirs.read_metrics(tmp_path, 'a') == {'depth': {'rmse': 1.0}}
+  assert workdirs.read_metrics(tmp_path, 'b') is None
+
+
+def test_another_stage_of_the_same_name_is_refused_with_the_difference(
   tmp_path,
 ):
-  every_key = {**CONFIG, 'distill': {'weights': {'depth': 1.0, 'normals': 2.0}}}
-  config = copy.deepcopy(every_key)
-  del config['distill']['weights']['normals']  # not a task of that run
-  workdirs.check_complete(config, every_key, tmp_path)
-  del config['data']['check']
-  del config['optim']
+  workdirs.claim_stage(tmp_path, 'a', STAGE)
+  other = copy.deepcopy(STAGE)
+  other['network']['spec']['width'] = 1.0
   with pytest.raises(InputError) as error:
-    workdirs.check_complete(config, every_key, tmp_path)
-  assert 'none of optim, data.check' in str(error.value)
+    workdirs.claim_stage(tmp_path, 'a', other)
+  assert error.value.found == 'network.spec.width was 0.25 and is 1.0'
+  assert workdirs.read_stage(tmp_path, 'a') == STAGE
+
+
+def test_a_stage_of_an_earlier_version_is_not_continued(tmp_path):
+  (workdirs.checkpoint_dir(tmp_path, 'a') / 'last').mkdir(parents=True)
+  with pytest.raises(InputError, match='older version'):
+    workdirs.claim_stage(tmp_path, 'a', STAGE)
+
+
+def test_the_plan_keeps_the_order_of_its_stages(tmp_path):
+  assert workdirs.read_plan(tmp_path) is None
+  plan = {'z': {'row': 'single-task'}, 'a': {'row': 'a', 'trained_in': 'x'}}
+  workdirs.write_plan(tmp_path, plan)
+  assert workdirs.read_plan(tmp_path) == plan
+  assert list(workdirs.read_plan(tmp_path)) == ['z', 'a']

@@ -7,15 +7,8 @@ import signal
 import warnings
 
 from fixtures.samples import RandomSource
-from fixtures.toy import (
-  SIZE,
-  TASKS,
-  make_extras,
-  make_network,
-  make_teacher_networks,
-  make_terms,
-)
-from fixtures.toy import make_teachers as teacher_variables
+from fixtures.stages import INTERVALS, make_stage, run, with_data
+from fixtures.toy import SIZE
 import jax
 import numpy as np
 import pytest
@@ -25,78 +18,9 @@ from mtl_kd_jax.datasets import loader
 from mtl_kd_jax.errors import InputError, NotFiniteError
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_keys import OBSERVED
-from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
-from mtl_kd_jax.runtime.parallel import make_parallel
+from mtl_kd_jax.runtime.metric_writer import read_log
 from mtl_kd_jax.runtime.preemption import Stopped
-from mtl_kd_jax.training.loop import Intervals, run_stage
-from mtl_kd_jax.training.optim import make_adam
-from mtl_kd_jax.training.stage import Stage, StageData
-
-INTERVALS = Intervals(report=2, checkpoint=(2, 3), evaluate=3)
-
-
-def make_stage(dataset, *, source=None, epochs=3, **options):
-  """A distilled stage of three steps an epoch on the toy dataset."""
-  batches = functools.partial(
-    loader.train_batches,
-    dataset,
-    source or dataset.source('train'),
-    batch_size=4,
-    epochs=epochs,
-    seed=0,
-    scales=(1.0, 1.5),
-    flip=True,
-    num_workers=0,
-  )
-  data = StageData(
-    image_size=SIZE,
-    steps_per_epoch=3,
-    train=lambda start: batches(start_step=start),
-    eval=lambda: loader.eval_batches(
-      dataset, dataset.source('val'), batch_size=4, num_workers=0
-    ),
-  )
-  return Stage(
-    name='distilled',
-    network=make_network(TASKS),
-    tasks=TASKS,
-    terms=make_terms(distill=True),
-    tx=make_adam(1e-3, weight_decay=0),
-    data=data,
-    epochs=epochs,
-    parallel=make_parallel('jit', batch_size=4),
-    teachers=make_teacher_networks(),
-    inputs={task: f'teacher_{task}' for task in TASKS},
-    extras=make_extras(make_adam(1e-2, weight_decay=5e-4)),
-    **options,
-  )
-
-
-def with_data(stage, **changes):
-  return dataclasses.replace(
-    stage, data=dataclasses.replace(stage.data, **changes)
-  )
-
-
-def run(stage, workdir, *, intervals=INTERVALS):
-  """Runs a stage as the job does; returns its final state on the host."""
-  writer = MetricWriter(workdir)
-  checkpoints = Checkpoints(workdir / 'checkpoints')
-  frozen = stage.parallel.replicate(teacher_variables())
-  try:
-    state = run_stage(
-      stage,
-      frozen,
-      checkpoints=checkpoints,
-      open_writer=lambda start: writer.stage(
-        stage.name, start=start, steps=stage.total_steps, steps_per_epoch=3
-      ),
-      intervals=intervals,
-      score=lambda metrics: -metrics['depth']['abs_error'],
-    )
-  finally:
-    checkpoints.close()
-  return jax.device_get(state)
+from mtl_kd_jax.training.stage import Stage
 
 
 @dataclasses.dataclass
