@@ -5,22 +5,21 @@
     python benchmarks/balancing.py --tasks=10 --levels=  # gradients: solvers
 
 The step is `train_step` with a small SegNet and K synthetic tasks: semantic
-segmentation, depth and normals by turns. Gradient balancers run on
-'parameters' (exact) and on 'features'; those that split the batch step on one
-part of it, and look at the others. The steps of a method take turns with
-`uniform`, in an order drawn anew in every round, so that a machine whose speed
-drifts is fair to both; what is printed are medians over the rounds of the ratio
-to `uniform` of the same round. Most of the time goes into compiling.
+segmentation, depth and normals by turns (balancing_problem.py). Gradient
+balancers run on gradients with respect to 'parameters' (exact) and to
+'features'; those that split the batch step on one part of it, and also compute
+the gradients of the others. The steps of a method take turns with `uniform`, in
+an order drawn anew in every round, so that a machine whose speed drifts treats
+both alike. Printed are medians over the rounds of the ratio to `uniform` in the
+same round. Most of the time goes into compiling.
 
 Times are given twice: CPU time of the process (user and system, all threads),
-which hardly sees what else runs on the machine, and wall time, which does.
-Memory is the compiled program's temporary memory. 'solver' is `update` alone,
-compiled, on K gradients of K entries each, where nothing but the rule costs:
-the mean over problems drawn at random.
+which hardly depends on what else runs on the machine, and wall time, which
+does. Memory is the compiled program's temporary memory. 'solver' is `update`
+alone, compiled, on K gradients of K entries each, so that only the rule itself
+takes time: the mean over problems drawn at random.
 """
 
-import dataclasses
-import functools
 import pathlib
 import random
 import resource
@@ -30,11 +29,18 @@ import time
 
 from absl import app, flags
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from balancing_problem import (
+  PROBLEMS,
+  make_passes,
+  make_problem,
+  make_solver,
+  make_step,
+)
 
 from mtl_kd_jax.balancing import (
   BALANCERS,
@@ -42,21 +48,9 @@ from mtl_kd_jax.balancing import (
   GradientBalancer,
   make_balancer,
 )
-from mtl_kd_jax.labels import Label
-from mtl_kd_jax.models.network import make_network
-from mtl_kd_jax.runtime.parallel import make_parallel
 from mtl_kd_jax.runtime.platform import keep_freed_memory
-from mtl_kd_jax.tasks import make_tasks
-from mtl_kd_jax.training.loss_terms import LEVELS
-from mtl_kd_jax.training.optim import make_adam
-from mtl_kd_jax.training.state import BACKBONE, combined_params, init_state
-from mtl_kd_jax.training.step import train_step
+from mtl_kd_jax.training.gradients import GRAD_WRT
 
-LABELS = {
-  'semantic': Label('class', classes=tuple(map(str, range(13)))),
-  'depth': Label('depth', unit='m'),
-  'normals': Label('normal'),
-}
 _ALL = [*BALANCERS, *GRADIENT_BALANCERS]
 _COLUMNS = (
   'method',
@@ -71,15 +65,14 @@ _COLUMNS = (
   '% of uniform',
 )
 _LINE = '{:15} {:10} {:>8} {:>10} {:>6} {:>6} {:>6} {:>9} {:>9} {:>12}'
-_PROBLEMS = 32  # a call of a solver takes so many
 _WARM_UP = 2
 
 _METHODS = flags.DEFINE_list('methods', _ALL, 'Names of balancers.')
 _TASKS = flags.DEFINE_list('tasks', ['3'], 'Numbers of tasks.')
 _LEVELS = flags.DEFINE_list(
   'levels',
-  list(LEVELS),
-  'Of gradient balancers; none times only their solvers.',
+  list(GRAD_WRT),
+  'What gradients are with respect to; none times only the solvers.',
 )
 _SIZE = flags.DEFINE_string('size', '96x128', 'Height x width of the images.')
 _WIDTH = flags.DEFINE_float('width', 0.25, 'Of the network.')
@@ -89,7 +82,8 @@ _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Timed steps of each kind.')
 
 def main(argv):
   del argv
-  keep_freed_memory()
+  if jax.default_backend() == 'cpu':
+    keep_freed_memory()
   jax.config.update('jax_enable_compilation_cache', False)
   console = Console(highlight=False, soft_wrap=True)
   device = jax.devices()[0]
@@ -106,18 +100,23 @@ def main(argv):
 
 
 def measure(k, console):
-  """Times all methods with K tasks, and prints a line for each."""
-  problem = make_problem(k)
-  base = make_step(problem, make_balancer('uniform'), 'parameters')
-  passes = make_passes(problem)
+  """Times all methods with K tasks, and prints the lines of each."""
+  problem = make_problem(
+    k,
+    size=tuple(map(int, _SIZE.value.split('x'))),
+    width=_WIDTH.value,
+    batch_size=_BATCH.value,
+  )
+  base = Run(*make_step(problem, make_balancer('uniform'), 'parameters'))
+  passes = [Run(*work) for work in make_passes(problem)]
   take_turns([base, *passes])
   report_problem(k, base, *passes, console)
   for name in _METHODS.value:
     options = {'weights': dict.fromkeys(problem.tasks, 1.0)}
     balancer = make_balancer(name, **(options if name == 'fixed' else {}))
-    solver = make_solver(balancer, problem.tasks)
+    solver = Run(*make_solver(balancer, list(problem.tasks)))
     steps = {
-      level: make_step(problem, balancer, level)
+      level: Run(*make_step(problem, balancer, level))
       for level in levels_of(balancer)
     }
     take_turns([base, solver, *steps.values()])
@@ -125,7 +124,7 @@ def measure(k, console):
 
 
 def levels_of(balancer):
-  """The levels at which a method is timed; losses alone have but one."""
+  """What the gradients of a method are with respect to, one after another."""
   if not isinstance(balancer, GradientBalancer):
     return ('parameters',)
   if not balancer.on_features:
@@ -134,7 +133,7 @@ def levels_of(balancer):
 
 
 def take_turns(runs):
-  """Runs all in every round, in an order drawn anew; forgets older rounds."""
+  """Forgets earlier timings; then runs all in every round, in random order."""
   for run in runs:
     run.forget()
   order = random.Random(0)
@@ -146,7 +145,7 @@ def take_turns(runs):
 class Run:
   """Something compiled ahead of time, with its state and timings."""
 
-  def __init__(self, compiled, state, *inputs):
+  def __init__(self, compiled, state, inputs):
     self._compiled, self._state, self._inputs = compiled, state, inputs
     self.forget()
     memory = compiled.memory_analysis()
@@ -158,7 +157,7 @@ class Run:
     )
 
   def step(self) -> None:
-    """Runs it to its end, and remembers the seconds."""
+    """Runs once, and records the seconds."""
     cpu, begun = _cpu_seconds(), time.perf_counter()
     self._state, rest = self._compiled(self._state, *self._inputs)
     jax.block_until_ready((self._state, rest))
@@ -185,167 +184,7 @@ def _cpu_seconds():
   return used.ru_utime + used.ru_stime
 
 
-# ---- What is timed -----------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-  """What all kinds of step of K tasks share.
-
-  Attributes:
-    tasks: name -> task.
-    network: the network.
-    tx: the optimizer.
-    parallel: compiles the step as a run does.
-    state: to begin with, of `uniform`.
-    batch: on the devices.
-  """
-
-  tasks: dict
-  network: object
-  tx: object
-  parallel: object
-  state: object
-  batch: dict
-
-
-def make_problem(k) -> Problem:
-  size = tuple(map(int, _SIZE.value.split('x')))
-  kinds = list(make_tasks(LABELS, LABELS, dataset='synthetic').values())
-  tasks = {}
-  for i in range(k):
-    kind = kinds[i % len(kinds)]
-    name = f'{kind.name}_{i}'
-    tasks[name] = dataclasses.replace(kind, name=name)
-  network = make_network(
-    backbone='segnet',
-    head='dense',
-    width=_WIDTH.value,
-    output_stride=8,
-    channels={name: task.channels for name, task in tasks.items()},
-    image_size=size,
-  )
-  tx = make_adam(1e-4, weight_decay=0)
-  state = init_state(
-    jax.random.key(0),
-    network=network,
-    image_size=size,
-    balancer=make_balancer('uniform'),
-    tx=tx,
-  )
-  parallel = make_parallel('jit', batch_size=_BATCH.value)
-  batch = parallel.shard(make_batch(tasks, size))
-  return Problem(tasks, network, tx, parallel, state, batch)
-
-
-def make_batch(tasks, size):
-  """Random images and labels, [b h w c], of every task its own."""
-  rng = np.random.default_rng(0)
-  shape = (_BATCH.value, *size)
-  batch = {'image': rng.random((*shape, 3), np.float32)}
-  for name in tasks:
-    kind = name.split('_')[0]
-    if kind == 'semantic':
-      batch[name] = rng.integers(0, 13, shape).astype(np.int32)
-    elif kind == 'depth':
-      batch[name] = 5 * rng.random((*shape, 1), np.float32) + 0.1
-    else:
-      x = rng.normal(size=(*shape, 3)).astype(np.float32)
-      batch[name] = x / np.linalg.norm(x, axis=-1, keepdims=True)
-  return batch
-
-
-def make_step(problem, balancer, level) -> Run:
-  """The training step of a run, with a state of its own to give up."""
-  params = combined_params(problem.state.params, balancer)
-  names = tuple(problem.tasks)
-  state = jax.tree.map(jnp.copy, problem.state).replace(
-    balancer_state=balancer.init(names, dict.fromkeys(names, params))
-  )
-  state = problem.parallel.replicate(state)
-  step = problem.parallel.compile_train_step(
-    functools.partial(
-      train_step,
-      network=problem.network,
-      tasks=problem.tasks,
-      balancer=balancer,
-      tx=problem.tx,
-      seed=0,
-      level=level,
-    )
-  )
-  compiled = step.lower(state, {}, problem.batch).compile()
-  return Run(compiled, state, {}, problem.batch)
-
-
-def make_passes(problem) -> tuple[Run, Run]:
-  """The backbone's forward pass, and that with one backward pass."""
-  backbone, stats = problem.network.backbone, problem.state.batch_stats
-
-  def features(params, image):
-    found, _ = backbone.apply(
-      {'params': params, 'batch_stats': stats[BACKBONE]},
-      image,
-      tasks=tuple(problem.tasks),
-      train=True,
-      mutable=['batch_stats'],
-    )
-    return found
-
-  def forward(params, image):
-    return params, features(params, image)
-
-  def backward(params, image):
-    found, pull = jax.vjp(lambda p: features(p, image), params)
-    return params, (found, pull(found))
-
-  params = jax.tree.map(jnp.copy, problem.state.params[BACKBONE])
-  image, options = problem.batch['image'], problem.parallel.compiler_options
-  runs = []
-  for f in (forward, backward):
-    compiled = jax.jit(f, compiler_options=options).lower(params, image)
-    runs.append(Run(compiled.compile(), params, image))
-  return tuple(runs)
-
-
-def make_solver(balancer, names) -> Run:
-  """`update` on many random problems of K gradients of K entries each."""
-  k, key = len(names), jax.random.key(1)
-  names = sorted(names)
-  # With something in common, and lengths that differ about tenfold.
-  draws = jax.random.normal(key, (_PROBLEMS, k, k + 1))
-  scale = jnp.exp(jax.random.normal(jax.random.fold_in(key, 1), (k, 1)))
-  rows = scale * (draws[:, :, :k] + draws[:, :, k:])
-  losses = dict(zip(names, jnp.linspace(0.5, 2, k), strict=True))
-  gradients = isinstance(balancer, GradientBalancer)
-
-  def solve(state, rows):
-    def one(state, row):
-      if not gradients:
-        near = {t: x * (1 + row[0, 0] ** 2) for t, x in losses.items()}
-        weights, state = balancer.update(near, state, key)
-        return state, weights
-      given = dict(zip(names, row, strict=True))
-      # The other parts of the batch: the same gradients, by turns.
-      combined, state = balancer.update(
-        losses,
-        given,
-        state,
-        key,
-        probe=lambda part, shift: dict(
-          zip(names, jnp.roll(row, part, axis=1), strict=True)
-        ),
-      )
-      return state, combined
-
-    return jax.lax.scan(one, state, rows)
-
-  shapes = dict.fromkeys(names, jnp.zeros(k)) if gradients else None
-  state = balancer.init(names, shapes)
-  return Run(jax.jit(solve).lower(state, rows).compile(), state, rows)
-
-
-# ---- What is said of it ------------------------------------------------------
+# ---- Printing ----------------------------------------------------------------
 
 
 def report_problem(k, base, forward, backward, console):
@@ -363,7 +202,7 @@ def report_problem(k, base, forward, backward, console):
 
 def report_method(name, base, solver, steps, console):
   """Prints the lines of one method."""
-  spent = statistics.median(solver.cpu) / _PROBLEMS
+  spent = statistics.median(solver.cpu) / PROBLEMS
   solved = (
     f'{1e3 * spent:.3f}',
     f'{100 * spent / statistics.median(base.cpu):.2f}',

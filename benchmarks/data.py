@@ -8,8 +8,8 @@ about as large as the real ones, prepares them at 128x256, and prints frames/s
 of preparing and of reading the result in random order. For comparison, it also
 times reading the archives and decoding their PNG files alone. Then it trains
 the distilled network of configs/cityscapes.py for some steps, and prints the
-fraction of the time that they wait for data. On Linux, files are removed from
-the page cache before they are read.
+fraction of the time that is spent waiting for data. On Linux, files are removed
+from the page cache before they are read.
 """
 
 from concurrent import futures
@@ -30,9 +30,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from mtl_kd_jax import methods
+from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
-from mtl_kd_jax.config.experiments import cityscapes as cityscapes_config
 from mtl_kd_jax.datasets.cityscapes import dataset as cityscapes
+from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.runtime.platform import keep_freed_memory
 
 _FRAMES = flags.DEFINE_integer('frames', 1000, 'Frames to prepare.')
@@ -207,24 +209,25 @@ def _read_back(dataset):
 
 
 def _report_training(console, folder):
-  config = cityscapes_config.get_config()
+  config = get_config('cityscapes')
   config.data.manual_dir = str(folder)
   config.data.data_dir = str(folder / 'prepared')
   config.data.num_workers = _WORKERS.value
   config.model.width = _WIDTH.value
-  experiment = build(config)
-  stage, parallel = experiment.student(), experiment.parallel
-  teachers = {
-    task: experiment.teacher(task).init().variables for task in experiment.tasks
+  plan = methods.plan(build(config))
+  stage = plan[DISTILLED]
+  frozen = {
+    teacher: plan[name].init().variables
+    for teacher, name in stage.inputs.items()
   }
   state = stage.init()
-  batches = stage.train_batches(0)
+  batches = stage.data.train(0)
   waits, works = [], []
   for _ in range(_STEPS.value + 2):  # the first compiles and fills buffers
     start = time.perf_counter()
-    batch = parallel.shard(next(batches))
+    batch = stage.parallel.shard(next(batches))
     got = time.perf_counter()
-    state, losses = stage.train_step(state, teachers, batch)
+    state, losses = stage.train_step(state, frozen, batch)
     jax.block_until_ready((state, losses))
     waits.append(got - start)
     works.append(time.perf_counter() - got)

@@ -1,14 +1,13 @@
-"""The metrics of a network of one convolution on the data of a config.
+"""Trains single convolutions on the data of a config, and scores them.
 
     python benchmarks/one_layer.py --config=configs/quickstart.py
 
-Data that one layer can solve are too easy for a comparison of methods. Trains a
-single 7x7 convolution per task for as long as the config trains its networks,
-and prints its metrics beside those in runs/<config.name>/results.json (or
+Data that one layer can solve are too easy for a comparison of methods. Trains
+one 7x7 convolution per task for as long as the config trains its networks, and
+prints the metrics beside those in runs/<config.name>/results.json (or
 --workdir), if a run has written them.
 """
 
-import dataclasses
 import json
 import pathlib
 import sys
@@ -22,7 +21,7 @@ from rich.table import Table
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from mtl_kd_jax.config.build import build
-from mtl_kd_jax.models.network import Output
+from mtl_kd_jax.models import Network
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config.name>.')
@@ -30,21 +29,26 @@ flags.mark_flag_as_required('config')
 
 
 class OneLayer(nn.Module):
-  """One 7x7 convolution from the image to the prediction."""
+  """A backbone whose only feature is one 7x7 convolution of the image."""
 
-  channels: dict[str, int]
+  channels: int
 
   @nn.compact
-  def __call__(self, image, *, train):
-    """Predicts from `image` [b h w 3]; `train` is unused."""
-    del train
-    return Output(
-      {
-        task: nn.Conv(channels, (7, 7), name=f'head_{task}')(image - 0.5)
-        for task, channels in self.channels.items()
-      },
-      {},
-    )
+  def __call__(self, image, *, tasks, train):
+    """Convolves `image` [b h w 3]; `tasks` and `train` are unused."""
+    del tasks, train
+    return {'convolved': nn.Conv(self.channels, (7, 7))(image - 0.5)}
+
+
+class Identity(nn.Module):
+  """A head whose prediction is that feature."""
+
+  channels: int
+
+  def __call__(self, features, *, size, train):
+    """Returns the feature [b h w channels]; `size` and `train` are unused."""
+    del size, train
+    return features['convolved'], {}
 
 
 def main(argv):
@@ -52,14 +56,16 @@ def main(argv):
   logging.set_verbosity(logging.WARNING)
   experiment = build(_CONFIG.value)
   rows = {'one layer': {}}
-  for task in experiment.tasks:
-    stage = experiment.teacher(task)
-    network = OneLayer(dict(stage.network.channels))
-    stage = dataclasses.replace(stage, network=network)
+  for name, task in experiment.tasks.items():
+    network = Network(
+      backbone=OneLayer(task.channels),
+      channels={name: task.channels},
+      head=Identity,
+    )
+    stage = experiment.stage(f'one_layer_{name}', network)
     state = stage.init()
-    for batch in stage.train_batches(0):
-      batch = experiment.parallel.shard(batch)
-      state, _ = stage.train_step(state, {}, batch)
+    for batch in stage.data.train(0):
+      state, _ = stage.train_step(state, {}, stage.parallel.shard(batch))
     rows['one layer'] |= stage.evaluate(state.variables).metrics
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{experiment.config.name}')
   if (workdir / 'results.json').exists():

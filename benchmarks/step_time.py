@@ -4,11 +4,11 @@
     python benchmarks/step_time.py --config=configs/common.py  # full width
 
 Prints compile time, median step time and images/s of a single-task, a
-multi-task and a distilled step, what the teachers cost in the last one, what
-observing the gradients of its tasks costs, the time spent waiting for data, and
-peak memory. The kinds of step take turns, so that a machine whose speed drifts
-is fair to all of them. Nothing is read from
-or written to the compilation cache.
+multi-task and a distilled step, the time that the teachers take in the last
+one, the time of measuring the gradients of its tasks, the time spent waiting
+for data, and peak memory. The kinds of step take turns, so that a machine whose
+speed drifts treats all of them alike. Nothing is read from or written to the
+compilation cache.
 """
 
 import pathlib
@@ -25,8 +25,13 @@ from rich.table import Table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
+from mtl_kd_jax.methods.distill import DISTILLED
+from mtl_kd_jax.methods.multi_task import UNIFORM
+from mtl_kd_jax.methods.single_task import stage_name
 from mtl_kd_jax.runtime.platform import keep_freed_memory
+from mtl_kd_jax.training.step import teacher_outputs
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
 _STEPS = flags.DEFINE_integer('steps', 15, 'Timed steps of each kind.')
@@ -38,37 +43,30 @@ _WARM_UP = 2
 def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)
-  keep_freed_memory()
+  if jax.default_backend() == 'cpu':
+    keep_freed_memory()
   jax.config.update('jax_enable_compilation_cache', False)
-  experiment = build(_CONFIG.value)
-  parallel = experiment.parallel
-  student = experiment.student()
+  config = _CONFIG.value
+  config.method, config.baseline = 'distill', True
+  experiment = build(config)
+  parallel, plan = experiment.parallel, methods.plan(experiment)
+  student = plan[DISTILLED]
+  frozen = {
+    teacher: plan[name].init().variables
+    for teacher, name in student.inputs.items()
+  }
   first = next(iter(experiment.tasks))
   stages = {
-    f'single-task ({first})': (experiment.teacher(first), {}),
-    'multi-task': (experiment.baseline(), {}),
+    f'single-task ({first})': (plan[stage_name(first)], {}),
+    'multi-task': (plan[UNIFORM], {}),
+    'distilled': (student, frozen),
   }
-  teachers = {
-    task: experiment.teacher(task).init().variables for task in experiment.tasks
+  batch = parallel.shard(next(student.data.train(0)))
+  runs = {
+    name: Run(stage.train_step, stage.init(), of_teachers, batch)
+    for name, (stage, of_teachers) in stages.items()
   }
-  stages['distilled'] = (student, teachers)
-
-  batches = student.train_batches(0)
-  batch = parallel.shard(next(batches))
-  runs = {}
-  for name, (stage, asked) in stages.items():
-    runs[name] = Run(stage.train_step, stage.init(), asked, batch)
-  ask = jax.jit(student.distillation.ask)
-  image = batch['image']
-  if parallel.mode == 'pmap':
-    image = image[0]  # one device's part
-  look = student.observe_step.lower(
-    runs['distilled'].state, teachers, batch
-  ).compile()
-  alone = {
-    'teachers': lambda: ask(teachers, image),
-    'observing': lambda: look(runs['distilled'].state, teachers, batch),
-  }
+  alone = _parts_alone(student, runs['distilled'], frozen, batch)
   seconds = {name: [] for name in alone}
   for _ in range(_WARM_UP + _STEPS.value):
     for run in runs.values():
@@ -86,26 +84,26 @@ def main(argv):
 class Run:
   """One kind of step, compiled ahead of time, with its state and timings."""
 
-  def __init__(self, step, state, teachers, batch):
+  def __init__(self, step, state, frozen, batch):
     begun = time.perf_counter()
-    self._step = step.lower(state, teachers, batch).compile()
+    self._step = step.lower(state, frozen, batch).compile()
     self.compile_seconds = time.perf_counter() - begun
-    self._state, self._teachers = state, teachers
+    self._state, self._frozen = state, frozen
     self._seconds = []
     memory = self._step.memory_analysis()
     self.temporary_bytes = getattr(memory, 'temp_size_in_bytes', 0)
 
   def step(self, batch) -> float:
-    """Takes a step to its end; returns, and remembers, the seconds."""
+    """Takes a step; returns the seconds, which it also records."""
     begun = time.perf_counter()
-    self._state, losses = self._step(self._state, self._teachers, batch)
+    self._state, losses = self._step(self._state, self._frozen, batch)
     jax.block_until_ready((self._state, losses))
     self._seconds.append(time.perf_counter() - begun)
     return self._seconds[-1]
 
   @property
   def state(self):
-    """After the last step; the next one gives its buffers up."""
+    """After the last step; the next step donates its buffers."""
     return self._state
 
   @property
@@ -114,9 +112,28 @@ class Run:
     return statistics.median(self._seconds[_WARM_UP:])
 
 
+def _parts_alone(stage, run, frozen, batch):
+  """Calls by name: the teachers' forward pass, and measuring gradients."""
+
+  @jax.jit
+  def teach(frozen, image):
+    outputs = teacher_outputs(stage.teachers, frozen, image)
+    # The compiler leaves the heads out, as it does in the step.
+    return {name: output.features for name, output in outputs.items()}
+
+  image = batch['image']
+  if stage.parallel.mode == 'pmap':
+    image = image[0]  # one device's part
+  measure = stage.measure_conflict.lower(run.state, frozen, batch).compile()
+  return {
+    'teachers': lambda: teach(frozen, image),
+    'observing': lambda: measure(run.state, frozen, batch),
+  }
+
+
 def _with_data(run, stage, parallel):
-  """Seconds of waiting for, and of working on, fresh batches."""
-  batches = stage.train_batches(0)
+  """Seconds of waiting for new batches, and of working on them."""
+  batches = stage.data.train(0)
   waits, seconds = [], []
   for _ in range(min(_STEPS.value, stage.total_steps)):
     begun = time.perf_counter()
@@ -151,13 +168,13 @@ def _report(experiment, runs, alone, waits, step_seconds):
   console.print(table)
   distilled = runs['distilled'].median_seconds
   multi_task = runs['multi-task'].median_seconds
-  asking, observing = alone['teachers'], alone['observing']
+  teachers, observing = alone['teachers'], alone['observing']
   every = config.balancing.observe_every
   share = 100 * observing / (every * distilled) if every else 0
   console.print(
     f'distilled / multi-task: {distilled / multi_task:.2f}\n'
-    f'teachers alone (forward): {1e3 * asking:.0f} ms, '
-    f'{100 * asking / distilled:.0f} % of the distilled step\n'
+    f'teachers alone (forward): {1e3 * teachers:.0f} ms, '
+    f'{100 * teachers / distilled:.0f} % of the distilled step\n'
     f'observing gradients: {1e3 * observing:.0f} ms every {every} steps, '
     f'{share:.1f} % of the time\n'
     f'waiting for data: {1e3 * statistics.median(waits):.1f} ms a step, '

@@ -6,13 +6,14 @@
 
 The work: the forward pass of the multi-task network (evaluation mode), and the
 full distilled step (a student of three tasks, three frozen single-task
-teachers, both Adams), batch 2, two threads. PyTorch's is tests/torch_twin.py,
-of which tests/test_parity.py shows that it computes the same; it runs with its
-default memory layout and with channels_last ('nhwc'); the faster is 'best'.
+teachers, both Adams), batch 2, two threads. PyTorch's implementation is
+tests/fixtures/torch_twin.py, which tests/interop/test_parity.py shows to
+compute the same; it runs with its default memory layout and with channels_last
+('nhwc'); the faster is 'best'.
 
-Every library and layout works in a process of its own, so that each has its own
+Every library and layout runs in a process of its own, so that each has its own
 peak of memory. They take turns, one piece of work at a time, so that a machine
-whose speed drifts is fair to all; what is printed are medians.
+whose speed drifts treats all alike. Printed are medians.
 """
 
 import dataclasses
@@ -47,7 +48,7 @@ _CASES = flags.DEFINE_list('cases', CASES, 'Which cases.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed pieces of work of each.')
 _WIDTH = flags.DEFINE_float('width', 1.0, 'Of the networks.')
 _BATCH_NORM = flags.DEFINE_enum(
-  'batch_norm', 'running', ['running', 'batch'], 'How teachers are asked.'
+  'batch_norm', 'running', ['running', 'batch'], 'Mode of the teachers.'
 )
 _WORKER = flags.DEFINE_string('worker', None, 'Internal: what a child runs.')
 
@@ -129,14 +130,14 @@ def ask(worker, what):
   while answer := worker.stdout.readline():
     if answer.startswith('answer '):
       return answer.split()[1]
-  raise RuntimeError('a worker has died; what it said stands above')
+  raise RuntimeError('a worker process failed; its output stands above')
 
 
 # ---- A worker ----------------------------------------------------------------
 
 
 def work(case, rival, shapes):
-  """Does one piece of work per line of the input, and answers with seconds."""
+  """Does the work once per line of the input, and prints the seconds."""
   os.environ['JAX_PLATFORMS'] = 'cpu'
   network, size, kind = case.split('_')
   size = tuple(map(int, size.split('x')))
@@ -176,28 +177,28 @@ def make_batch(size):
 
 def make_jax(backbone, size, kind):
   """The work as launch.py sets it up."""
+  import jax
+
+  from mtl_kd_jax import methods
+  from mtl_kd_jax.config import get_config
+  from mtl_kd_jax.config.build import build, open_dataset
+  from mtl_kd_jax.methods.distill import DISTILLED
   from mtl_kd_jax.runtime.platform import keep_freed_memory
 
-  keep_freed_memory()
-  import jax
-  from ml_collections import ConfigDict
-
-  from mtl_kd_jax.config import defaults as common
-  from mtl_kd_jax.config.build import build
-
+  keep_freed_memory()  # the work is done on the CPU
   jax.config.update('jax_enable_compilation_cache', False)
-  config = ConfigDict(common.get_config())
+  config = get_config()
   config.data.name = 'nyuv2'
   config.batch_size = BATCH
   config.model.backbone = backbone
   config.model.width = _WIDTH.value
   config.teacher.batch_norm = _BATCH_NORM.value
-  experiment = build(config, data=False)
-  dataset = dataclasses.replace(experiment.dataset, image_size=size)
-  experiment = dataclasses.replace(experiment, dataset=dataset)
-  parallel = experiment.parallel
+  dataset = open_dataset(config, data=False)
+  dataset = dataclasses.replace(dataset, image_size=size)
+  plan = methods.plan(build(config, data=False, dataset=dataset))
+  stage = plan[DISTILLED]
+  parallel = stage.parallel
   batch = parallel.shard(make_batch(size))
-  stage = experiment.student()
   state = stage.init()
   if kind == 'forward':
     variables = jax.device_get(state.variables)
@@ -210,12 +211,15 @@ def make_jax(backbone, size, kind):
 
     forward = jax.jit(predict, compiler_options=parallel.compiler_options)
     return lambda: jax.block_until_ready(forward(variables, batch['image']))
-  teachers = {t: experiment.teacher(t).init().variables for t in CHANNELS}
+  frozen = {
+    teacher: plan[name].init().variables
+    for teacher, name in stage.inputs.items()
+  }
   holder = [state]
   del state
 
   def step():
-    holder[0], losses = stage.train_step(holder[0], teachers, batch)
+    holder[0], losses = stage.train_step(holder[0], frozen, batch)
     jax.block_until_ready((holder[0], losses))
 
   return step
@@ -223,8 +227,8 @@ def make_jax(backbone, size, kind):
 
 def make_torch(backbone, size, kind, shapes, *, channels_last):
   """The same with PyTorch."""
+  from fixtures import torch_twin as twin
   import torch
-  import torch_twin as twin
 
   torch.set_num_threads(THREADS)
   form = {'memory_format': torch.channels_last} if channels_last else {}
@@ -279,23 +283,17 @@ def make_torch(backbone, size, kind, shapes, *, channels_last):
 
 
 def write_shapes(path):
-  """Writes what state dicts hold, so that PyTorch's processes have no JAX."""
+  """Writes the shapes of state dicts, for processes that do not load JAX."""
   from mtl_kd_jax.interop.import_torch import torch_shapes
-  from mtl_kd_jax.models.network import make_network
-  from mtl_kd_jax.training.state import network_shapes
+  from mtl_kd_jax.models import make
+  from mtl_kd_jax.models.network import abstract_init
 
   found = {}
   for backbone in NETWORKS:
     for tasks in (tuple(CHANNELS), *((task,) for task in CHANNELS)):
-      network = make_network(
-        backbone=backbone,
-        head='dense',
-        width=_WIDTH.value,
-        output_stride=8,
-        channels={task: CHANNELS[task] for task in tasks},
-        image_size=(32, 32),
-      )
-      _, like = network_shapes(network, (32, 32))
+      channels = {task: CHANNELS[task] for task in tasks}
+      network = make(backbone, channels, width=_WIDTH.value)
+      _, like = abstract_init(network, (32, 32))
       single = backbone == 'mtan' and len(tasks) == 1
       found[f'{backbone} {" ".join(tasks)}'] = torch_shapes(like, single=single)
   path.write_text(json.dumps(found))

@@ -182,6 +182,7 @@ class Trainer:
     name = name or _default_name(network, distill)
     all_terms, options = task_terms(tasks), {'extras': dict(extras or {})}
     if distill is not None:
+      _check_teachers(distill.teachers, tasks)
       experiment = self._with_settings(distill.settings)
       alignments, attributes = experiment.distill(
         network, {t: trained.network for t, trained in distill.teachers.items()}
@@ -301,6 +302,17 @@ def _update(config: ConfigDict, settings: Mapping[str, Any]) -> None:
         section[last] = ConfigDict(dict(value))
     else:
       section[last] = value
+
+
+def _check_teachers(teachers, tasks) -> None:
+  unknown = [t for t in teachers if t not in tasks]
+  if unknown or not teachers:
+    raise InputError(
+      expected=f'a teacher for some of the tasks: {", ".join(tasks)}',
+      found=', '.join(unknown) or 'none',
+      argument='distill',
+      do='give teachers by task: distill({task: network})',
+    )
 
 
 def _default_name(network: Network, distill: Distill | None) -> str:

@@ -1,7 +1,9 @@
 """Imports point down, and what belongs into one file stands in one file."""
 
 import ast
+import graphlib
 import pathlib
+import re
 
 from fixtures.paths import REPOSITORY
 import pytest
@@ -40,6 +42,10 @@ ONLY_IN = {
   'torch': {'interop/import_torch.py'},
   'safetensors': {'interop/import_torch.py'},
 }
+# Not runs/<config.name>, jax.config or the name of the balancer 'config'.
+KEY = re.compile(
+  r'--config|\bconfig\.(data|balancing|model|distill|optim|teacher)\b'
+)
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 
@@ -87,11 +93,22 @@ def test_a_library_stands_only_where_it_belongs(library):
 
 
 def test_meshes_and_pmap_stand_in_one_file():
-  words = ('Mesh(', 'NamedSharding(', 'jax.pmap(', 'shard_map')
+  words = ('Mesh(', 'NamedSharding(', 'jax.pmap(', 'shard_map(')
   for path in FILES:
     if path.name != 'parallel.py':
       found = [word for word in words if word in path.read_text()]
       assert not found, f'{path}: {found}'
+
+
+def test_no_message_below_the_config_names_a_key_of_it():
+  """Functions name their arguments; config/ translates."""
+  above = ('config', 'methods', 'jobs', 'trainer.py', 'run.py', '__init__.py')
+  for path in FILES:
+    if relative(path).parts[0] in above:
+      continue
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        assert not KEY.search(node.value), f'{path}: {node.value[:80]}'
 
 
 def test_no_key_is_defaulted_outside_the_configs():
@@ -101,3 +118,17 @@ def test_no_key_is_defaulted_outside_the_configs():
 
 def test_no_file_is_called_utils():
   assert not list(pathlib.Path(PACKAGE).rglob('*utils*.py'))
+
+
+# What a package needs of its own floor and of those below; sideways, packages
+# of a floor may use each other, but never in a circle.
+def test_packages_do_not_import_each_other_in_a_circle():
+  arrows = {}
+  for path in FILES:
+    own = relative(path).parts[0].removesuffix('.py')
+    for name in imported(path):
+      if name.startswith('mtl_kd_jax.'):
+        other = name.split('.')[1]
+        if other != own:
+          arrows.setdefault(own, set()).add(other)
+  list(graphlib.TopologicalSorter(arrows).static_order())

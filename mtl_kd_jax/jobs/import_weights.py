@@ -137,7 +137,16 @@ def _targets(plan: Plan, name: str | None, heads) -> Sequence[Stage]:
 
 def _imported(stage: Stage, weights, where) -> tuple[TrainedNetwork, list[str]]:
   like = stage.abstract_state().variables
-  variables, ignored = import_variables(weights, like, where=where)
+  try:
+    variables, ignored = import_variables(weights, like, where=where)
+  except InputError as error:
+    raise InputError(
+      expected=error.expected,
+      found=error.found,
+      where=error.where,
+      do='correct --network, config.model.width or config.tasks, or name '
+      'another file with --torch=FILE',
+    ) from error
   network = TrainedNetwork(
     name=stage.name,
     network=stage.network,

@@ -5,19 +5,20 @@ from the same `Results`.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 import io
 import json
 import math
 import pathlib
 import shutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.gains import GAINS, relative_gains
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.tasks import Task
@@ -210,6 +211,46 @@ class Results:
     for row, cells in self._cells(rows).items():
       table.add_row(row, *(cells[i] for i in indices))
     return table
+
+
+def table(
+  *networks: Any, name: str = 'networks', split: str = 'val'
+) -> Results:
+  """Compares trained networks, as the table of a paper.
+
+  Args:
+    *networks: `TrainedNetwork`s, or mappings of them. Networks of one task each
+      share the row of single tasks, which gains are relative to.
+    name: of the comparison, for its title.
+    split: that they were scored on, for its title.
+
+  Raises:
+    InputError: a network has no metrics.
+  """
+  rows: dict[str, Metrics] = {}
+  tasks: dict[str, Task] = {}
+  for network in _flat(networks):
+    if network.metrics is None:
+      raise InputError(
+        expected='networks with metrics',
+        found=f'{network.name} without',
+        argument='networks',
+        do='score it first, e.g. mtl_kd_jax.evaluate(workdir)',
+      )
+    row = SINGLE_TASK if len(network.tasks) == 1 else network.name
+    rows.setdefault(row, {}).update(network.metrics)
+    tasks |= network.tasks
+  return Results(
+    name=name, split=split, checkpoint='chosen', tasks=tasks, rows=rows
+  )
+
+
+def _flat(networks) -> Iterator[Any]:
+  for network in networks:
+    if isinstance(network, Mapping):
+      yield from _flat(network.values())
+    else:
+      yield network
 
 
 class _Column(NamedTuple):

@@ -63,7 +63,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
       expected='the workdir of an earlier run',
       found=f'{error}',
       where=f'--workdir={workdir}',
-      do='train first: python launch.py --config=... --workdir=FOLDER',
+      do='name the workdir of a run, or train one first',
     ) from error
 
 

@@ -1,4 +1,4 @@
-"""--job=data: the card and the contact sheet, of sound and of spoiled data."""
+"""--job=inspect: card and contact sheet, of sound and of spoiled data."""
 
 from fixtures.datasets import OPTIONS, nyuv2_options
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from mtl_kd_jax.config import defaults as common
 from mtl_kd_jax.datasets import DATASETS
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.jobs import inspect as data
+from mtl_kd_jax.jobs import inspect
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +26,9 @@ def make_config(name, options):
   return config
 
 
-def run(config, workdir, capsys, *, most=0):
+def run(config, workdir, capsys, *, samples=0):
   """Runs the job; returns what it printed."""
-  data.run(config, workdir, most=most)
+  inspect.run(config, workdir, samples=samples)
   return capsys.readouterr().out
 
 
@@ -98,7 +98,7 @@ def test_what_the_loader_refuses_is_told_and_drawn(tmp_path, capsys):
 def test_only_some_samples_are_read_when_asked(tmp_path, capsys):
   config = make_config('nyuv2', nyuv2_options(tmp_path))
   (tmp_path / 'train/depth/1.npy').write_bytes(b'never opened')
-  text = run(config, tmp_path / 'run', capsys, most=1)
+  text = run(config, tmp_path / 'run', capsys, samples=1)
   assert 'train: 2 samples, 1 read' in text
   assert 'cannot be read' not in text
 
@@ -115,5 +115,5 @@ def test_a_narrow_terminal_loses_nothing(tmp_path, capsys, monkeypatch):
 def test_data_that_cannot_be_opened_are_one_message(tmp_path):
   config = make_config('nyuv2', {'data_dir': str(tmp_path / 'nothing')})
   with pytest.raises(InputError):
-    data.run(config, tmp_path / 'run', most=0)
+    inspect.run(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

@@ -233,8 +233,11 @@ def test_a_stopped_or_killed_run_resumes_to_identical_parameters(
     (('--config.batch_size=0',), 'config.batch_size'),
     (
       ('--config=configs/nyuv2.py', '--config.data.data_dir=/nowhere'),
-      'configs/quickstart.py',
+      "the dataset 'scenes' needs no download",
     ),
+    (('--config.balancing.level=features',), 'config.balancing.grad_wrt'),
+    (('--config.data.keep_labels=one',), 'config.data.label_fraction'),
+    (('--job=data',), '--job=inspect'),
   ],
   ids=lambda x: x[-1] if isinstance(x, tuple) else '',
 )
@@ -276,6 +279,20 @@ def test_divergence_ends_with_its_own_exit_code(data_dir, tmp_path):
   )
   assert code == 3
   assert 'in stage teacher_semantic, step' in stderr
+  assert 'Traceback' not in stderr
+
+
+def test_an_old_key_in_a_config_file_is_answered_with_the_new_one(tmp_path):
+  config = tmp_path / 'old.py'
+  config.write_text(
+    'from configs import common\n'
+    'def get_config():\n'
+    '  config = common.get_config()\n'
+    '  config.optim.step_epochs = 3\n'
+    '  return config\n'
+  )
+  code, _, stderr = launch(f'--config={config}', f'--workdir={tmp_path}/run')
+  assert code == 2 and 'config.optim.decay_every_epochs' in stderr
   assert 'Traceback' not in stderr
 
 

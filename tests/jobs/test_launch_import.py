@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mtl_kd_jax.datasets import preview_dataset
+from mtl_kd_jax import datasets, models
 from mtl_kd_jax.interop.import_torch import torch_shapes
-from mtl_kd_jax.models.network import make_network
-from mtl_kd_jax.training.state import network_shapes
+from mtl_kd_jax.models.network import abstract_init
 
 
 @pytest.fixture(scope='module')
@@ -21,17 +20,11 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope='module')
 def torch_file(tmp_path_factory):
   """Random weights for the multi-task network of `TINY`, in PyTorch's names."""
-  labels = preview_dataset('scenes', image_size=(32, 32)).labels
-  channels = {'semantic': len(labels['semantic'].classes)}
-  network = make_network(
-    backbone='segnet',
-    head='dense',
-    width=0.03125,
-    output_stride=8,
-    channels=channels | {'depth': 1, 'normals': 3},
-    image_size=(32, 32),
+  size = (32, 32)
+  data = datasets.preview('scenes', image_size=size)
+  _, like = abstract_init(
+    models.make('segnet', data.tasks(), width=1 / 32), size
   )
-  _, like = network_shapes(network, (32, 32))
   rng = np.random.default_rng(0)
   weights = {
     name: np.float32(

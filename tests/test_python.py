@@ -1,0 +1,386 @@
+"""The front door in Python: train, load, predict; as in a notebook."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+from fixtures.paths import REPOSITORY
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+
+import mtl_kd_jax as mtl
+from mtl_kd_jax.config.renames import RENAMED
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
+from mtl_kd_jax.runtime.metric_writer import read_log
+
+SIZE = (32, 32)
+WIDTH = 1 / 64
+
+
+def open_data(folder):
+  return mtl.datasets.make(
+    'scenes', image_size=SIZE, num_train=8, num_val=4, data_dir=str(folder)
+  )
+
+
+def make_network(data, **options):
+  tasks = data.tasks('depth', 'normals')
+  return mtl.models.make('segnet', tasks, width=WIDTH, **options)
+
+
+def make_trainer(data, workdir, **options):
+  config = {'balancing.observe_every': 1, 'data.check': False}
+  return mtl.Trainer(
+    data, workdir, epochs=1, batch_size=4, config=config | options
+  )
+
+
+@dataclasses.dataclass
+class Notebook:
+  """What a few cells leave behind."""
+
+  data: object
+  workdir: object
+  teachers: dict
+  kd: object
+
+  def cells(self):
+    """The cells, run again."""
+    fit, net = make_trainer(self.data, self.workdir), make_network(self.data)
+    teachers = {t: fit(net.only(t)) for t in net.channels}
+    kd = fit(
+      net,
+      name='distilled',
+      distill=mtl.distill(teachers, taps=('bottleneck', 'decoder')),
+      balancer=mtl.balancing.make('nash_mtl'),
+    )
+    return teachers, kd
+
+
+@pytest.fixture(scope='module')
+def notebook(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('notebook')
+  cells = Notebook(open_data(folder / 'data'), folder / 'run', {}, None)
+  cells.teachers, cells.kd = cells.cells()
+  return cells
+
+
+def assert_identical(one, two):
+  assert jax.tree.structure(one) == jax.tree.structure(two)
+  same = jax.tree.map(np.array_equal, *jax.device_get((one, two)))
+  assert all(jax.tree.leaves(same))
+
+
+# ---- Trainer -----------------------------------------------------------------
+
+
+def test_what_is_trained_has_metrics_a_table_and_a_figure(notebook):
+  assert [t.name for t in notebook.teachers.values()] == [
+    'teacher_depth',
+    'teacher_normals',
+  ]
+  assert set(notebook.kd.metrics) == {'depth', 'normals'}
+  table = mtl.table(notebook.teachers, notebook.kd)
+  for word in ('single-task', 'distilled', 'AbsErr', 'ΔMTL'):
+    assert word in str(table) and word in table._repr_markdown_()
+  assert table.rows['single-task'].keys() == {'depth', 'normals'}
+  figure = notebook.kd.plot_conflict()
+  assert len(figure.axes) > 1
+  assert notebook.teachers['depth'].plot_conflict() is None
+
+
+def test_the_same_lines_read_what_is_there_and_train_nothing(notebook):
+  before = read_log(notebook.workdir)
+  teachers, kd = notebook.cells()
+  assert read_log(notebook.workdir) == before
+  assert_identical(kd.variables, notebook.kd.variables)
+  assert teachers['depth'].metrics == notebook.teachers['depth'].metrics
+
+
+def test_a_stage_that_was_begun_otherwise_is_refused(notebook):
+  fit, net = (
+    make_trainer(notebook.data, notebook.workdir),
+    make_network(notebook.data),
+  )
+  with pytest.raises(mtl.InputError) as error:
+    fit(
+      net,
+      name='distilled',
+      distill=mtl.distill(notebook.teachers, taps=('decoder',)),
+      balancer=mtl.balancing.make('nash_mtl', max_norm=2.0),
+    )
+  found = error.value.found
+  assert 'balancer was' in found and 'max_norm=2.0' in found
+  assert 'distill.distill.taps' in found
+  with pytest.raises(mtl.InputError, match='seed was 0 and is 1'):
+    make_trainer(notebook.data, notebook.workdir, seed=1)
+
+
+def test_a_trainer_and_a_config_train_the_same_bits(notebook, tmp_path):
+  """One path: what launch.py would have trained with these settings."""
+  config = mtl.get_config()
+  config.method, config.tasks = 'single_task', ('depth',)
+  config.epochs, config.batch_size = 1, 4
+  config.optim.learning_rate, config.optim.schedule = 1e-3, 'cosine'
+  config.model.width = WIDTH
+  options = dict(notebook.data.options)
+  config.data.data_dir = options.pop('data_dir')
+  config.data.scenes.update(options)
+  config.report.average_epochs = 0
+  run = mtl.train(config, tmp_path / 'run')
+  assert list(run) == ['teacher_depth']
+  assert_identical(
+    run['teacher_depth'].variables, notebook.teachers['depth'].variables
+  )
+  assert run.metrics['teacher_depth'] == notebook.teachers['depth'].metrics
+
+
+@pytest.mark.parametrize(
+  'call, message',
+  [
+    (lambda d, w: make_trainer(d, w, **{'optim.rate': 1}), "'optim.rate'"),
+    (lambda d, w: mtl.Trainer(d, w, epochs=0), 'above 0'),
+    (
+      lambda d, w: make_trainer(d, w)(
+        mtl.models.make('segnet', {'depth': 3}, width=WIDTH)
+      ),
+      'labels of depth, 3 channels',
+    ),
+    (
+      lambda d, w: make_trainer(d, w)(
+        make_network(d), distill=mtl.distill({}, taps=('decoder',)), name=''
+      ),
+      'a teacher',
+    ),
+    (lambda d, w: make_network(d).only('sky'), 'tasks of the network'),
+  ],
+  ids=['key', 'epochs', 'labels', 'teachers', 'only'],
+)
+def test_what_cannot_be_is_refused_before_training(
+  call, message, notebook, tmp_path
+):
+  with pytest.raises(mtl.InputError, match=message):
+    call(notebook.data, tmp_path / 'run')
+  assert not list((tmp_path / 'run').glob('checkpoints/*'))
+
+
+# ---- Run ---------------------------------------------------------------------
+
+
+def test_a_run_is_opened_any_later_day_and_reading_changes_nothing(notebook):
+  before = {
+    p: (p.stat().st_mtime_ns, p.read_bytes())
+    for p in notebook.workdir.rglob('*')
+    if p.is_file()
+  }
+  run = mtl.load(notebook.workdir)
+  assert set(run) == {'teacher_depth', 'teacher_normals', 'distilled'}
+  assert 'distilled' in run and len(run) == 3 and 'sky' not in run
+  loaded = run['distilled']
+  assert_identical(loaded.variables, notebook.kd.variables)
+  assert loaded.metrics == notebook.kd.metrics == run.metrics['distilled']
+  assert run.config.epochs == 1 and run.log
+  assert list(run.plan)[-1] == 'distilled'
+  assert run.plan['teacher_depth']['row'] == 'single-task'
+  # Adaptors and other helpers are no part of it.
+  assert set(loaded.variables['params']) == {
+    'backbone',
+    'head_depth',
+    'head_normals',
+  }
+  after = {
+    p: (p.stat().st_mtime_ns, p.read_bytes())
+    for p in notebook.workdir.rglob('*')
+    if p.is_file()
+  }
+  assert after == before
+
+
+def test_what_a_run_does_not_have_is_named_with_what_it_has(notebook, tmp_path):
+  with pytest.raises(mtl.InputError) as error:
+    mtl.load(notebook.workdir)['uniform']
+  assert 'distilled' in error.value.expected
+  assert "no 'uniform'" in error.value.found
+  with pytest.raises(mtl.InputError, match='the workdir of an earlier run'):
+    mtl.load(tmp_path)
+
+
+def test_a_run_of_an_earlier_version_is_opened(notebook, tmp_path):
+  """Its config has other keys, and its checkpoints another layout."""
+  config = mtl.get_config().to_dict()
+  config['data']['scenes']['image_size'] = SIZE
+  config['model']['width'], config['tasks'] = WIDTH, ['depth', 'normals']
+  for model in (config['teacher']['model'], config['model']):
+    model['width'] = WIDTH
+  for old, new in RENAMED.items():
+    *path, last = new.split('.')
+    node = config
+    for part in path:
+      node = node[part]
+    value = node.pop(last)
+    *path, last = old.split('.')
+    node = config
+    for part in path:
+      node = node[part]
+    node[last] = value
+  del config['method'], config['distill']['loss']
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  variables = notebook.kd.variables
+  checkpoints = Checkpoints(tmp_path / 'checkpoints' / 'distilled')
+  state = {
+    'step': jnp.int32(2),
+    'params': {**variables['params'], 'adaptors': {'x': jnp.ones(2)}},
+    'batch_stats': variables['batch_stats'],
+    'opt_state': (),
+    'balancer_state': (),
+  }
+  checkpoints.save(2, state, finished=True)
+  checkpoints.close()
+
+  run = mtl.load(tmp_path)
+  assert list(run) == ['distilled']
+  assert_identical(run['distilled'].variables, variables)
+  assert list(run.plan) == [
+    'teacher_depth',
+    'teacher_normals',
+    'uniform',
+    'distilled',
+  ]
+  assert run['distilled'].predict(np.zeros((*SIZE, 3))).depth.shape == SIZE
+
+
+# ---- Predict -----------------------------------------------------------------
+
+
+def test_a_picture_of_any_size_is_predicted_in_its_own(notebook, tmp_path):
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (50, 70, 3), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / 'a.png')
+  of_array = notebook.kd.predict(pixels)
+  assert of_array.depth.shape == (50, 70)
+  assert of_array.depth.dtype == np.float32
+  assert of_array['normals'].shape == (50, 70, 3)
+  length = np.linalg.norm(of_array.normals, axis=-1)
+  np.testing.assert_allclose(length, 1, atol=1e-4)
+  for same in (
+    tmp_path / 'a.png',
+    str(tmp_path / 'a.png'),
+    Image.fromarray(pixels),
+    pixels / 255,
+  ):
+    again = notebook.kd.predict(same)
+    np.testing.assert_allclose(again.depth, of_array.depth, atol=1e-5)
+  assert of_array.render('depth').shape == (50, 70, 3)
+  assert of_array.tasks['depth'].label.unit == 'm'
+  assert 'float32 [50, 70] m' in repr(of_array)
+  with pytest.raises(AttributeError, match='semantic'):
+    _ = of_array.semantic
+
+
+def test_at_the_size_of_training_a_prediction_is_the_networks(notebook):
+  image = notebook.data.source('val')[0]['image']
+  direct = jax.jit(notebook.kd.apply)(notebook.kd.variables, image[None])
+  predicted = notebook.kd.predict(image)
+  np.testing.assert_allclose(
+    predicted.depth, direct['depth'][0, ..., 0], atol=1e-5
+  )
+
+
+def test_a_turned_photograph_is_turned_back(notebook, tmp_path):
+  pixels = np.zeros((32, 32, 3), np.uint8)
+  pixels[:16] = 200
+  exif = Image.Exif()
+  exif[0x0112] = 3  # upside down
+  Image.fromarray(pixels[::-1, ::-1]).save(tmp_path / 'b.png', exif=exif)
+  np.testing.assert_allclose(
+    notebook.kd.predict(tmp_path / 'b.png').depth,
+    notebook.kd.predict(pixels).depth,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  'image',
+  [
+    'nowhere.png',
+    __file__,
+    np.zeros((4, 4)),
+    np.full((4, 4, 3), 2.0),
+    np.full((4, 4, 3), np.nan),
+  ],
+  ids=['absent', 'text', 'gray', 'range', 'nan'],
+)
+def test_what_is_no_picture_is_refused(image, notebook):
+  with pytest.raises(mtl.InputError):
+    notebook.kd.predict(image)
+
+
+# ---- The package -------------------------------------------------------------
+
+
+def test_every_public_name_is_there_and_documented():
+  for name in mtl.__all__:
+    assert name in dir(mtl)
+    value = getattr(mtl, name)
+    assert isinstance(value, str) or value.__doc__, name
+  with pytest.raises(AttributeError):
+    _ = mtl.nothing
+
+
+def test_importing_the_package_is_cheap():
+  program = (
+    'import sys, mtl_kd_jax; '
+    "print([m for m in ('jax', 'tensorflow_datasets', 'matplotlib') "
+    'if m in sys.modules])'
+  )
+  out = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True
+  )
+  assert out.stdout.strip() == '[]'
+
+
+_PIP = (sys.executable, '-m', 'pip')
+IN_AN_EMPTY_FOLDER = """
+import pathlib, sys
+import mtl_kd_jax as mtl
+assert pathlib.Path(mtl.__file__).is_relative_to(sys.argv[1]), mtl.__file__
+assert mtl.get_config('quickstart').name == 'quickstart'
+assert mtl.get_config('nyuv2:url').epochs == 200
+run = mtl.load(sys.argv[2])
+import numpy as np
+print(run['distilled'].predict(np.zeros((40, 50, 3))).depth.shape)
+"""
+
+
+def test_a_wheel_in_an_empty_folder_opens_a_run_and_predicts(
+  notebook, tmp_path
+):
+  built = subprocess.run(
+    [*_PIP, 'wheel', '-q', '--no-deps', '-w', tmp_path, REPOSITORY],
+    capture_output=True,
+    text=True,
+  )
+  if 'Could not find a version' in built.stderr:
+    pytest.skip('what builds wheels cannot be installed here')
+  assert built.returncode == 0, built.stderr
+  (wheel,) = tmp_path.glob('*.whl')
+  site, empty = tmp_path / 'site', tmp_path / 'empty'
+  with zipfile.ZipFile(wheel) as archive:
+    names = archive.namelist()
+    archive.extractall(site)
+  assert not [n for n in names if n.startswith(('tests/', 'configs/'))]
+  empty.mkdir()
+  out = subprocess.run(
+    [sys.executable, '-c', IN_AN_EMPTY_FOLDER, site, notebook.workdir],
+    cwd=empty,
+    env=os.environ | {'PYTHONPATH': str(site)},
+    capture_output=True,
+    text=True,
+  )
+  assert out.stdout.strip() == '(40, 50)', out.stderr
