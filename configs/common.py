@@ -1,7 +1,7 @@
-"""Every key with its default: where a config of your own starts from.
+"""All keys with their defaults: the base of a config of your own.
 
-The keys, with their meaning, unit and allowed values, stand in
-mtl_kd_jax/config/defaults.py.
+mtl_kd_jax/config/defaults.py documents every key with its meaning, unit and
+allowed values.
 """
 
 from mtl_kd_jax.config.defaults import get_config

@@ -18,7 +18,9 @@ __version__ = '0.1.0'
 
 _NAMES = {
   'Distill': 'trainer',
+  'ExtraNetwork': 'training.loss_terms',
   'InputError': 'errors',
+  'LossTerm': 'training.loss_terms',
   'NotFiniteError': 'errors',
   'Prediction': 'trained',
   'Run': 'run',
@@ -28,6 +30,7 @@ _NAMES = {
   'get_config': 'config',
   'load': 'run',
   'table': 'reports.tables',
+  'write_run': 'run',
 }
 _SUBMODULES = (
   'balancing',

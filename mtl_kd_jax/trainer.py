@@ -211,6 +211,9 @@ class Trainer:
       },
       **options,
     )
+    single_task = self._single_task()
+    if self.config.select == 'best' and len(tasks) > 1:
+      _check_comparable(tasks, single_task)
     # --- The same as in the main job ------------------------------------------
     self._plan(stage)
     variables = train_stage(
@@ -220,7 +223,7 @@ class Trainer:
       writer=self._writer,
       intervals=experiment.intervals,
       best=self.config.select == 'best',
-      score=make_score(stage, self._single_task()),
+      score=make_score(stage, single_task),
     )
     evaluation = score_stage(stage, variables, self.workdir, keep=0)
     return TrainedNetwork(
@@ -312,6 +315,18 @@ def _check_teachers(teachers, tasks) -> None:
       found=', '.join(unknown) or 'none',
       argument='distill',
       do='give teachers by task: distill({task: network})',
+    )
+
+
+def _check_comparable(tasks, single_task: Metrics) -> None:
+  missing = [t for t in tasks if t not in single_task]
+  if missing:
+    raise InputError(
+      expected="networks of single tasks, to compare checkpoints with: 'best' "
+      'is the one with the highest gain over them',
+      found=f'none for {", ".join(missing)}',
+      argument='config',
+      do="train those first: fit(network.only(task)); or use 'select': 'last'",
     )
 
 

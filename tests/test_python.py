@@ -159,8 +159,12 @@ def test_a_trainer_and_a_config_train_the_same_bits(notebook, tmp_path):
       'a teacher',
     ),
     (lambda d, w: make_network(d).only('sky'), 'tasks of the network'),
+    (
+      lambda d, w: make_trainer(d, w, select='best')(make_network(d)),
+      'networks of single tasks, to compare',
+    ),
   ],
-  ids=['key', 'epochs', 'labels', 'teachers', 'only'],
+  ids=['key', 'epochs', 'labels', 'teachers', 'only', 'best'],
 )
 def test_what_cannot_be_is_refused_before_training(
   call, message, notebook, tmp_path
@@ -253,6 +257,15 @@ def test_a_run_of_an_earlier_version_is_opened(notebook, tmp_path):
     'distilled',
   ]
   assert run['distilled'].predict(np.zeros((*SIZE, 3))).depth.shape == SIZE
+  # Read, but not continued, and that in one message.
+  config = mtl.get_config()
+  config.data.scenes.update(image_size=SIZE, num_train=8, num_val=4)
+  config.data.data_dir = notebook.data.options['data_dir']
+  config.model.width, config.batch_size = WIDTH, 4
+  before = (tmp_path / 'config.json').read_bytes()
+  with pytest.raises(mtl.InputError, match='one of an earlier version'):
+    mtl.train(config, tmp_path)
+  assert (tmp_path / 'config.json').read_bytes() == before
 
 
 # ---- Predict -----------------------------------------------------------------

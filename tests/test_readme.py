@@ -1,28 +1,44 @@
 """What README and docs name exists, and their Python examples run."""
 
+import functools
+import pathlib
 import re
+import shlex
 
+from absl import flags
 from fixtures.paths import REPOSITORY
+from fixtures.toy import Tiny
+import jax
+from ml_collections import config_flags
+import numpy as np
+from PIL import Image
 import pytest
 
-PAGES = [REPOSITORY / 'README.md', *(REPOSITORY / 'docs').glob('*.md')]
-PYTHON = REPOSITORY / 'docs' / 'python.md'
-# With a flag that is no key: config.json is a file of a run.
-NOT_KEYS = ('config.json',)
+import mtl_kd_jax
+from mtl_kd_jax import models
+from mtl_kd_jax.config.defaults import get_config
+from mtl_kd_jax.config.renames import RENAMED
+from mtl_kd_jax.jobs import JOBS
+
+README = REPOSITORY / 'README.md'
+DOCS = {p.name: p for p in (REPOSITORY / 'docs').glob('*.md')}
+PAGES = [README, *DOCS.values()]
+# Configs show in their docstrings how they are started.
+CONFIGS = sorted((REPOSITORY / 'configs').glob('[!_]*.py'))
+# A file, methods of ConfigDict, and the key of an example.
+NO_KEYS = ('json', 'unlocked', 'to_dict', 'distill.weights.edges')
+
+of_every_page = pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 
 
-def blocks(page, language='python'):
-  return re.findall(rf'```{language}\n(.*?)```', page.read_text(), re.DOTALL)
+def python_blocks(page):
+  return re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
 
 
-def test_there_are_pages():
-  assert {'README.md', 'python.md', 'method.md'} <= {p.name for p in PAGES}
+# ---- Files -------------------------------------------------------------------
 
 
-# ---- Files, keys and commands ------------------------------------------------
-
-
-@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+@of_every_page
 def test_files_that_a_page_names_exist(page):
   text = page.read_text()
   named = re.findall(
@@ -35,20 +51,237 @@ def test_files_that_a_page_names_exist(page):
     assert (base / name).exists(), f'{page.name} names {name}'
 
 
-def test_the_map_of_the_readme_names_files_and_folders_that_exist():
-  (text,) = re.findall(r'## Map\n\n(.*?)\n## ', README, re.DOTALL)
-  folder, named = '', set()
-  for line in text.splitlines():
-    if not line.strip():
-      continue
-    indent = len(line) - len(line.lstrip())
-    path = line.split()[0]
-    if indent == 4:
-      folder = path if path.endswith('/') else ''
-    full = path if indent == 4 else folder + path
-    assert (REPOSITORY / full).exists(), full
-    named.add(full.rstrip('/'))
-  package = REPOSITORY / 'mtl_kd_jax'
-  for entry in package.iterdir():
-    if (entry / '__init__.py').exists() or entry.suffix == '.py':
-      assert f'mtl_kd_jax/{entry.name}' in named | {'mtl_kd_jax/__init__.py'}
+def test_the_map_names_every_part_of_the_package_and_nothing_else():
+  (section,) = re.findall(
+    r'\n## Map\n\n(.*?)\n## ', README.read_text(), re.DOTALL
+  )
+  named = set()
+  for line in section.rstrip().splitlines():
+    name, indent = line.split()[0], len(line) - len(line.lstrip())
+    path = pathlib.Path('mtl_kd_jax' if indent > 4 else '') / name
+    assert (REPOSITORY / path).exists(), path
+    named.add(path)
+  parts = {
+    p.relative_to(REPOSITORY)
+    for p in (REPOSITORY / 'mtl_kd_jax').iterdir()
+    if (p / '__init__.py').exists() or p.suffix == '.py'
+  }
+  assert parts - named == {pathlib.Path('mtl_kd_jax/__init__.py')}
+
+
+def test_the_test_command_is_that_of_ci():
+  command = (REPOSITORY / '.ci' / 'run').read_text().strip().splitlines()[-1]
+  assert 'pytest' in command
+  assert f'\n    {command}\n' in README.read_text()
+
+
+# ---- Config keys -------------------------------------------------------------
+
+
+config_once = functools.cache(get_config)
+
+
+def assert_is_key(key, page):
+  node = config_once()
+  for part in key.split('.'):
+    assert part in node, f'{page.name} names {key}'
+    node = node[part]
+
+
+@of_every_page
+def test_config_keys_that_a_page_names_exist(page):
+  text = page.read_text()
+  for key in re.findall(r'config\.([a-z_][a-z0-9_.]*[a-z0-9_])', text):
+    if key not in NO_KEYS:
+      assert_is_key(key, page)
+  # Also without 'config.', but for the table of what they were called once.
+  text = re.sub(r'\| `[^`]*` \|(?= `[^`]*` \|\n)', '', text)
+  sections = '|'.join(k for k, v in config_once().items() if hasattr(v, 'keys'))
+  for key in re.findall(rf'`((?:{sections})\.[a-z][a-z0-9_.]*)[`=]', text):
+    if pathlib.Path(key).suffix not in ('.md', '.png'):
+      assert_is_key(key, page)
+
+
+def test_renamed_keys_are_listed():
+  rows = re.findall(
+    r'\| `(\S+)` \| `(\S+)` \|\n', DOCS['method.md'].read_text()
+  )
+  assert {old: new for old, new in rows if '.' in old} == RENAMED
+
+
+# ---- Commands ----------------------------------------------------------------
+
+
+def commands(page):
+  """The command lines of a page."""
+  text = page.read_text().replace('\\\n', '')
+  found = re.findall(r'^ {4}(python launch\.py .*)$', text, re.MULTILINE)
+  found += re.findall(r'`(python launch\.py [^`]*)`', text)
+  # Flags alone stand for those of any config.
+  found += [
+    f'python launch.py --config=configs/common.py {options}'
+    for options in re.findall(r'^ {4}(--config\..*)$', text, re.MULTILINE)
+  ]
+  return found
+
+
+def parse(command, page, folder):
+  """Parses a command line as launch.py does; raises where that exits."""
+  _, _, *argv = shlex.split(command, comments=True)
+  documented = [b for b in python_blocks(page) if 'def get_config()' in b]
+  if documented:  # the config file that the page describes
+    path = folder / 'mine.py'
+    path.write_text(documented[0])
+    argv = [a.replace('configs/mine.py', str(path)) for a in argv]
+  argv = ['launch.py', *argv]
+  parsed = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    'config', flag_values=parsed, lock_config=True, sys_argv=argv
+  )
+  flags.DEFINE_string('workdir', None, '', flag_values=parsed)
+  flags.DEFINE_enum('job', 'train', list(JOBS), '', flag_values=parsed)
+  with pytest.MonkeyPatch.context() as patch:
+    for name in ('DEFINE_string', 'DEFINE_integer'):
+      define = functools.partial(getattr(flags, name), flag_values=parsed)
+      patch.setattr(flags, name, define)
+    for job in JOBS.values():
+      if hasattr(job, 'define_flags'):
+        job.define_flags()
+  rest = parsed(argv)
+  assert rest == ['launch.py'], f'{command}: not flags: {rest[1:]}'
+  return parsed
+
+
+def check(command, page, folder):
+  parsed = parse(command, page, folder)
+  options = getattr(JOBS[parsed.job], 'OPTIONS', ())
+  for job in JOBS.values():
+    for option in getattr(job, 'OPTIONS', ()):
+      assert option in options or not parsed[option].present, command
+  if parsed.config is None:
+    assert hasattr(JOBS[parsed.job], 'default_config'), command
+  else:
+    assert parsed.config.batch_size > 0  # it could be opened
+
+
+# ml_collections loads config files in a way that Python 3.12 has deprecated.
+with_config_files = pytest.mark.filterwarnings(
+  'ignore:the load_module:DeprecationWarning'
+)
+
+
+@with_config_files
+@pytest.mark.parametrize('page', PAGES + CONFIGS, ids=lambda p: p.name)
+def test_commands_parse(page, tmp_path, monkeypatch):
+  monkeypatch.chdir(REPOSITORY)
+  for command in commands(page):
+    check(command, page, tmp_path)
+
+
+def test_the_pages_have_commands():
+  assert len(commands(README)) > 10 and len(commands(DOCS['data.md'])) > 5
+
+
+@with_config_files
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    ('--config=configs/quickstart.py --config.epoch=3', 'epoch'),
+    ('--config=configs/quickstart.py --config.data.workers=1', 'workers'),
+    ('--config=configs/quickstart.py --config.epochs=few', 'few'),
+    ('--config=configs/nowhere.py', 'nowhere'),
+    ('--config=configs/nyuv2.py:large', 'large'),
+    ('--config=configs/quickstart.py --job=data', 'data'),
+    ('--config=configs/quickstart.py --split=val', 'split'),
+    ('--config=configs/quickstart.py --sample=3', 'sample'),
+    ('--config=configs/quickstart.py now', 'now'),
+    ('--workdir=runs/a', 'default_config'),
+  ],
+)
+def test_a_wrong_command_does_not_parse(
+  arguments, message, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(REPOSITORY)
+  with pytest.raises(Exception, match=message):
+    check(f'python launch.py {arguments}', README, tmp_path)
+
+
+# ---- Python ------------------------------------------------------------------
+
+
+def test_every_public_name_is_described():
+  text = DOCS['python.md'].read_text()
+  for name in mtl_kd_jax.__all__:
+    assert f'`mtl.{name}`' in text, name
+
+
+class Small(Tiny):
+  """A backbone that compiles in no time, as `models.make` wants one."""
+
+  width: float = 1.0
+
+  stride = 4
+  taps = ('bottleneck', 'decoder')
+
+
+# What the pages do, and what the test does.
+SMALLER = {
+  "'segnet'": "'small'",
+  '(64, 96)': '(32, 32)',
+  'num_train=512, num_val=64': "num_train=8, num_val=4, data_dir='data'",
+  'epochs=4': 'epochs=1',
+  'for task in tasks}': "for task in ('depth',)}",  # as good as three of them
+  "mtl.get_config('quickstart')": 'small_config()',
+}
+
+
+def small_config():
+  config = get_config()
+  config.tasks, config.epochs, config.batch_size = ('depth',), 1, 8
+  config.model.backbone = 'small'
+  config.data.data_dir = 'data'
+  scenes = config.data.scenes
+  scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 8, 4
+  return config
+
+
+def test_the_examples_of_the_readme_run():
+  """Training is that of docs/python.md, line for line."""
+  example, unlocked = python_blocks(README)
+  lines = example.strip().splitlines()
+  assert len([line for line in lines if line]) < 15
+  there = '\n'.join(python_blocks(DOCS['python.md']))
+  for line in filter(None, lines):
+    assert f'{line.partition("  #")[0]}\n' in re.sub('  #.*', '', there)
+  config = get_config()
+  exec(unlocked, {'config': config})
+  assert config.distill.weights.edges == 1
+
+
+def test_the_examples_run(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setitem(models.BACKBONES, 'small', Small)
+  picture = np.zeros((40, 60, 3), np.uint8)
+  Image.fromarray(picture).save('kitchen.jpg')
+  scope = {'__name__': 'example', 'small_config': small_config}
+  unused = set(SMALLER)
+  for code in python_blocks(DOCS['python.md']):
+    unused -= {old for old in unused if old in code}
+    for old, new in SMALLER.items():
+      code = code.replace(old, new)
+    with jax.numpy_rank_promotion('allow'):
+      exec(compile(code, 'docs/python.md', 'exec'), scope)
+  assert not unused
+  assert scope['depth'].shape == scope['prediction'].semantic.shape == (40, 60)
+  assert scope['outputs']['depth'].shape == (2, 32, 32, 1)
+  run = mtl_kd_jax.load('runs/a')
+  trained = {'smooth', 'consistent', 'taught_by_peer', 'weighted', 'small'}
+  assert trained <= set(run)
+  logged = {key for line in run.log for key in line}
+  assert {
+    'smoothness/depth',
+    'consistency/depth_normals',
+    'peer/depth',
+    'mutual/depth',
+  } <= logged
+  assert list(scope['merged']) == ['average']

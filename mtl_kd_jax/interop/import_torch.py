@@ -1,10 +1,11 @@
 """Weights from PyTorch: the paper's networks, and torchvision's ResNets.
 
-Files are read without running code, and every entry of a file is used or named.
-Which entry goes where stands in torch_names.py.
+Files are read without running code, and every entry of a file is used or
+reported. torch_names.py has the table of names.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+import contextlib
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 class Imported(NamedTuple):
-  """What became of a file.
+  """What was made of a file.
 
   Attributes:
     variables: {'params', 'batch_stats'} of NumPy arrays.
@@ -39,26 +40,27 @@ class Imported(NamedTuple):
 
 
 def import_variables(weights: Weights, like: Any, *, where: str) -> Imported:
-  """Gives a network the weights of a file.
+  """Converts the weights of a file to the variables of a network.
 
   Args:
     weights: name -> array in PyTorch's axes, from `read_state_dict`.
     like: {'params', 'batch_stats'} of arrays or their shapes, of a network.
       Convolutions [o i h w] become kernels [h w i o], and 1x1 convolutions
       [o i 1 1] matrices [i o] where the network has these.
-    where: what the weights are from, for messages.
+    where: the source of the weights, for messages.
 
   Raises:
-    InputError: an entry is missing, unexpected or of another shape; or there is
-      a layer that the table does not have.
+    InputError: an entry is missing, unexpected or of another shape; or the
+      network has a layer that the table lacks.
   """
-  names = _names(shapes_by_name(like), weights)
+  with _about('like'):
+    names = _names(shapes_by_name(like), weights)
   expected = _torch_shapes(like, names)
   ignored = _left_over(weights, expected)
   found = {n: x.shape for n, x in weights.items() if n not in ignored}
   if difference := describe_mismatch(expected, found):
     raise InputError(
-      expected='the weights of the network that was asked for',
+      expected='the weights of the network to import into',
       found=f'{difference}; of {len(weights)} entries',
       where=f'{where} (it looks like {describe(weights)})',
       argument='weights',
@@ -73,7 +75,7 @@ def import_variables(weights: Weights, like: Any, *, where: str) -> Imported:
 def torch_shapes(
   like: Any, *, single: bool = False
 ) -> dict[str, tuple[int, ...]]:
-  """What a PyTorch file of a network would hold, as name -> shape.
+  """The entries of a PyTorch file of a network, name -> shape.
 
   Args:
     like: {'params', 'batch_stats'} of arrays or their shapes.
@@ -98,24 +100,25 @@ def read_backbone(path: pathlib.Path | str, like: Any) -> dict[str, Any]:
   """
   backbone = {kind: {'backbone': like[kind]['backbone']} for kind in like}
   weights = read_state_dict(path)
-  variables, _ = import_variables(weights, backbone, where=f'{path}')
+  with _about('path'):
+    variables, _ = import_variables(weights, backbone, where=f'{path}')
   return {kind: variables[kind]['backbone'] for kind in variables}
 
 
 def read_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
-  """Reads a file of weights, without running any code that it may hold.
+  """Reads a file of weights, without running code that it may contain.
 
   Args:
     path: .safetensors; or a file of torch.save: a state dict, or a checkpoint
-      that has one under 'state_dict', as the paper's scripts write them. Names
-      may begin with 'module.'.
+      that has one under 'state_dict', as the paper's scripts write them. The
+      prefix 'module.' of names is removed.
 
   Returns:
-    Name -> array, low precision as float32.
+    Name -> array; floating-point numbers of any precision as float32.
 
   Raises:
-    InputError: the file is missing, damaged, of another kind, or wants to run
-      code; PyTorch is needed and not installed; there is no tensor in it; or a
+    InputError: the file is missing, damaged, of another format, or contains
+      code; PyTorch is needed and not installed; the file has no tensor; or a
       weight is not finite.
   """
   path = pathlib.Path(path).expanduser()
@@ -147,7 +150,7 @@ def read_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
         found=f'NaN or infinity in {name}',
         argument='path',
         where=f'{path}',
-        do='take an earlier checkpoint of that training',
+        do='use an earlier checkpoint of that training',
       )
   return weights
 
@@ -156,11 +159,11 @@ def _read_safetensors(path):
   try:
     weights = safetensors.numpy.load_file(path)
   except Exception as error:
-    # Beside its own errors, many kinds for what NumPy does not have, as float8.
+    # It raises many kinds of errors, e.g. for types that NumPy lacks (float8).
     raise _unreadable(path, error) from error
-  with np.errstate(over='ignore'):  # infinity is found later
+  with np.errstate(over='ignore'):  # read_state_dict refuses infinity
     return {
-      # NumPy itself does not count bfloat16 among its floating types.
+      # np.issubdtype does not know bfloat16 as a floating type.
       name: x.astype(np.float32) if jnp.issubdtype(x.dtype, np.floating) else x
       for name, x in weights.items()
     }
@@ -168,10 +171,10 @@ def _read_safetensors(path):
 
 def _read_torch(path):
   try:
-    import torch  # an extra: only this kind of file needs it
+    import torch  # optional: only this format needs it
   except ImportError as error:
     raise InputError(
-      expected='PyTorch, to read a file that it wrote',
+      expected='PyTorch, to read a file of torch.save',
       found='it is not installed',
       argument='path',
       where=f'{path}',
@@ -215,40 +218,58 @@ def _safe_globals():
 
 def _refused(path, wanted) -> InputError:
   return InputError(
-    expected='a file of weights alone, with no code to run',
-    found=f'it asks for {wanted}; it is refused, and nothing of it has run',
+    expected='a file of weights alone, without code',
+    found=f'it calls {wanted}; the file was refused, and none of it was run',
     where=f'{path}',
-    do='save the bare model.state_dict() in the place that it comes from; if '
-    'it holds nothing else, copy the file again',  # it may be cut in a name
+    argument='path',
+    # A truncated file may end within a name.
+    do='save only model.state_dict() where the file comes from; if it contains '
+    'nothing else, copy the file again',
   )
 
 
 def _unreadable(path, error) -> InputError:
-  # Of torch's text the cause alone: around it stands advice to load the file
-  # without protection.
+  # Only the cause: the rest of torch's message advises to load the file without
+  # protection.
   cause = str(error).rpartition('WeightsUnpickler error:')[2].strip()
   cause = cause.partition('\n')[0].partition('. ')[0]
   return InputError(
-    expected='a whole file of PyTorch weights, without code to run',
+    expected='a complete file of PyTorch weights, without code',
     found=f'{type(error).__name__}: {cause or "no reason given"}'[:200],
     where=f'{path}',
-    do='copy the file again; if it holds more than weights, save the bare '
-    'model.state_dict() in the place that it comes from',
+    argument='path',
+    do='copy the file again; if it contains more than weights, save only '
+    'model.state_dict() where it comes from',
   )
+
+
+@contextlib.contextmanager
+def _about(argument: str) -> Iterator[None]:
+  """Input errors inside name this argument of the caller."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(
+      expected=error.expected,
+      found=error.found,
+      where=error.where,
+      argument=argument,
+      do=error.do,
+    ) from error
 
 
 def _names(paths: Iterable[str], weights: Weights) -> dict[str, str]:
   """The name in the file of each variable."""
   if f'{SINGLE}.0.weight' in weights:
     names = {path: torch_name(path, single=True) for path in paths}
-    # Several tasks would all get the weights of the one that the file has.
+    # Several tasks would all get the weights of the one task of the file.
     if len(set(names.values())) == len(names):
       return names
   return {path: torch_name(path) for path in paths}
 
 
 def _left_over(weights: Weights, expected: Iterable[str]) -> list[str]:
-  """What nobody needs: but not a further layer of a head that is wanted."""
+  """Entries that may be ignored; not a further layer of a task's head."""
   wanted = {_part(name) for name in expected}
   return [
     name
@@ -260,9 +281,9 @@ def _left_over(weights: Weights, expected: Iterable[str]) -> list[str]:
 
 
 def _part(name: str) -> str:
-  """The part of a network that is one task's, 'encoder_att.0' or 'pred_task1'.
+  """The part of a network that belongs to one task, e.g. 'encoder_att.0'.
 
-  Of the other names, which belong to all tasks, it only cuts something off.
+  It only tells tasks apart: other names are shortened in no particular way.
   """
   return re.match(r'\w+_att\.\d|\w*', name)[0]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl_kd_jax.errors import InputError
 
-# (Layer of this project, its name in a file.) `place` is where the layer stands
+# (Layer of this project, its name in a file.) `place` is the index of the layer
 # in an nn.Sequential, `number` and `position` are those of a task in the file.
 _LAYERS = (
   # SegNet ('standard', 'wide' and 'deep'), and the trunk of MTAN.
@@ -49,7 +49,7 @@ _LAYERS = (
     'layer{level}.{block}.{layer}',
   ),
 )
-# A block is convolution, BatchNorm, activation, and perhaps all that again.
+# A block is convolution, BatchNorm, activation; in the deep form, twice.
 _PLACES = {
   'conv': 0,
   'norm': 1,
@@ -68,8 +68,8 @@ _LEAVES = {
 }
 _TASKS = ('semantic', 'depth', 'normals')  # in the order of the reference
 
-# What may be left over: counters, weights of losses, torchvision's classifier,
-# and what belongs to tasks that the network does not have.
+# Entries that may be ignored: counters, weights of losses, torchvision's
+# classifier, and the parts of tasks that the network does not have.
 _IGNORED = re.compile(
   r'.*\.num_batches_tracked|logsigma(_dist)?|fc\.(weight|bias)'
   r'|pred_task\d?\..*|(en|de)coder_att\.\d\..*'
@@ -77,8 +77,8 @@ _IGNORED = re.compile(
 
 SINGLE = 'pred_task'  # the head of a single-task MTAN, which has no number
 _LAST = 'encoder_block.4.0.weight'  # the last level of a SegNet's encoder
-# The entries by which a file shows its network, the first convolution first; of
-# several networks that fit, the last.
+# The entries that identify a network, its first convolution first. Where
+# several networks match, the last one is meant.
 _MARKS = {
   'segnet': ('encoder_block.0.0.weight',),
   'segnet_deep': ('encoder_block.0.0.weight', 'encoder_block.0.3.weight'),
@@ -94,11 +94,10 @@ def torch_name(path: str, *, single: bool = False) -> str:
 
   Args:
     path: e.g. 'params/backbone/encoder_0_0/conv/kernel'.
-    single: whether the file is of a single-task MTAN, whose one task has no
-      number.
+    single: whether the file is of a single-task MTAN, whose task has no number.
 
   Raises:
-    InputError: the table does not have the layer.
+    InputError: the table lacks the layer.
   """
   _, *layers, leaf = path.split('/')
   layer = '/'.join(part for part in layers if part != 'backbone')
@@ -119,24 +118,25 @@ def torch_name(path: str, *, single: bool = False) -> str:
     expected="one of the reference's layers, or of torchvision's ResNets",
     found=layer,
     where='the network to import into',
-    do='import into segnet or mtan with dense heads; a resnet can begin with '
-    'a file of its backbone (pretrained)',
+    argument='path',
+    do='import into segnet or mtan with dense heads; of a resnet, import the '
+    'backbone alone (pretrained)',
   )
 
 
 def is_ignored(name: str) -> bool:
-  """Whether an entry of a file may be left over."""
+  """Whether an entry of a file may be ignored."""
   return bool(_IGNORED.fullmatch(name))
 
 
 class Description(NamedTuple):
-  """What a file looks like.
+  """The network that a file is of, as far as names and shapes tell.
 
   Attributes:
-    network: of `models.BACKBONES`, None when it is none of them.
+    network: of `models.BACKBONES`, None for none of them.
     width: factor on the network's channels.
-    channels: task -> channels of its head. A single-task MTAN does not say
-      whose head it has: {'pred_task': channels}.
+    channels: task -> channels of its head. The file of a single-task MTAN does
+      not name its task: {'pred_task': channels}.
   """
 
   network: str | None
@@ -152,7 +152,7 @@ class Description(NamedTuple):
 
 
 def describe(weights: Mapping[str, np.ndarray]) -> Description:
-  """Tells by names and shapes which network a file is of.
+  """Recognizes the network of a file by names and shapes.
 
   Args:
     weights: name -> array in PyTorch's axes, as a file has them.

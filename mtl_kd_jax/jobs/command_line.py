@@ -1,11 +1,79 @@
-"""What is said of a command line that cannot be parsed."""
+"""How the command line starts a job, and what a bad one is told."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+import pathlib
 import re
+from types import ModuleType
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.renames import renamed_key
+from mtl_kd_jax.errors import InputError, NotFiniteError
+from mtl_kd_jax.runtime.platform import set_up
+from mtl_kd_jax.runtime.preemption import Stopped
 
 _JOBS = {'data': 'inspect'}  # former names
+
+
+class Exit(Exception):
+  """The process shall end with a message.
+
+  Attributes:
+    code: the exit code.
+  """
+
+  def __init__(self, code: int, message: str):
+    super().__init__(message)
+    self.code = code
+
+
+def define_flags(jobs: Iterable[ModuleType]) -> None:
+  """Defines the flags that jobs have for themselves."""
+  for job in jobs:
+    if hasattr(job, 'define_flags'):
+      job.define_flags()
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses the flags; raises `Exit` for wrong ones, and never a traceback."""
+  if renamed := explain_renamed(argv):
+    raise Exit(2, renamed)
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    raise Exit(2, explain_bad_flags(error)) from error
+
+
+def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
+  """Runs a job.
+
+  Args:
+    job: of `JOBS`.
+    config: value of the flag --config.
+    workdir: value of the flag --workdir; None for runs/<config.name>.
+
+  Raises:
+    Exit: it ended early through no fault of the code.
+  """
+  again = 'run the same command again to continue'
+  try:
+    folder = pathlib.Path(workdir) if workdir else None
+    config = _config(job, config, folder)
+    set_up(multihost=config.parallel.multihost)
+    options = {
+      name: flags.FLAGS[name].value for name in getattr(job, 'OPTIONS', ())
+    }
+    job.run(config, folder or pathlib.Path('runs') / config.name, **options)
+  except InputError as error:
+    raise Exit(2, f'error: {error}') from error
+  except NotFiniteError as error:
+    raise Exit(3, f'error: {error}') from error
+  except Stopped as error:
+    raise Exit(128 + error.signum, f'{error}; {again}') from error
+  except KeyboardInterrupt as error:
+    raise Exit(130, f'interrupted; {again}') from error
 
 
 def explain_renamed(argv: Sequence[str]) -> str:
@@ -18,9 +86,8 @@ def explain_renamed(argv: Sequence[str]) -> str:
       lines.append(f'--{name} is now --config.{new}')
     if name == 'job' and value in _JOBS:
       lines.append(f'--job={value} is now --job={_JOBS[value]}')
-  return '\n  '.join(
-    ['error: names of an earlier version', *lines] if lines else []
-  )
+  head = ['error: names of an earlier version'] if lines else []
+  return '\n  '.join(head + lines)
 
 
 def explain_bad_flags(error: Exception) -> str:
@@ -37,3 +104,27 @@ def explain_bad_flags(error: Exception) -> str:
     if new := renamed_key(key):
       message += f'\n  to do:  {key} is now config.{new}'
   return message
+
+
+def _config(
+  job: ModuleType, config: Any, workdir: pathlib.Path | None
+) -> ConfigDict:
+  default: Callable[..., Any] = getattr(job, 'default_config', lambda _: None)
+  if config is None:
+    config = default(workdir)
+  if config is None:
+    raise InputError(
+      expected='a config file',
+      found='none',
+      where='--config',
+      do='try python launch.py --config=configs/quickstart.py',
+    )
+  if not isinstance(config, ConfigDict):
+    # What ml_collections gives for a file it could not open, until it is used.
+    raise InputError(
+      expected='a config file that can be opened',
+      found='none',
+      where=f'--config={flags.FLAGS["config"].config_filename}',
+      do='see configs/ for those that are shipped',
+    )
+  return config

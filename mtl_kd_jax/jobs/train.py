@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build, select_split
+from mtl_kd_jax.config.renames import upgrade
 from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.errors import InputError
@@ -51,6 +52,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
   # --- Make and check everything ---------------------------------------------
   experiment = build(config)
   plan = methods.plan(experiment)
+  _refuse_earlier_version(workdir)
   workdirs.claim(workdir, config.to_dict(), may_change=may_change)
   workdirs.write_plan(workdir, describe_plan(plan))
   writer = MetricWriter(workdir, enabled=is_main_process())
@@ -213,13 +215,26 @@ def count_parameters(stage: Stage) -> dict[str, int]:
   return counts
 
 
+def _refuse_earlier_version(workdir: pathlib.Path) -> None:
+  if not workdirs.is_workdir(workdir):
+    return
+  config = workdirs.read_config(workdir)
+  if upgrade(config) != config:
+    raise InputError(
+      expected='a workdir that this version has begun',
+      found='one of an earlier version, whose checkpoints have another layout',
+      where=f'{workdir}',
+      do='choose another folder with --workdir=FOLDER. Its finished networks '
+      'can be loaded, scored and taught with (--config.teacher.workdir), but '
+      'nothing in it can be continued',
+    )
+
+
 def _read(stage: Stage, workdir: pathlib.Path, *, best: bool) -> Any:
   """The variables of a stage that is not trained here."""
   try:
-    variables = checkpointing.read_variables(
-      workdirs.checkpoint_dir(workdir, stage.name),
-      stage.abstract_state().variables,
-      best=best,
+    trained = Run(workdir).network(
+      stage.name, best=best, module=stage.network.with_axis(None)
     )
   except InputError as error:
     raise InputError(
@@ -229,7 +244,7 @@ def _read(stage: Stage, workdir: pathlib.Path, *, best: bool) -> Any:
       do=f'{error.do}: correct the network in the config, config.tasks, or '
       'config.teacher.workdir',
     ) from error
-  return variables
+  return stage.parallel.replicate(trained.variables)
 
 
 def _log(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:

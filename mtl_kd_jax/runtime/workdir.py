@@ -47,6 +47,11 @@ def claim(
   _write(workdir / _CONFIG, config)
 
 
+def is_workdir(workdir: pathlib.Path) -> bool:
+  """Whether a folder belongs to a run."""
+  return (workdir / _CONFIG).exists()
+
+
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """The config of a workdir, as a nested dictionary.
 
@@ -163,7 +168,8 @@ def _read(path) -> dict[str, Any]:
 def _write(path, content) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain(content), indent=2, sort_keys=True)
+    # In its own order: that of the tasks is the order of a table's columns.
+    text = json.dumps(_plain(content), indent=2)
     write_atomically(path, text)
   except OSError as error:
     raise InputError(

@@ -72,11 +72,11 @@ def measure_conflict(
     axis_name=axis_name,
   )
   gradients = {
-    _objective(t): forward.pull({t.name: t.weight}).features for t in terms
+    _objective(t): forward.vjp({t.name: t.weight}).features for t in terms
   }
   split = axis_name
   if any('/' in tap for tap in forward.features):
-    gradients = {n: forward.to_backbone(g) for n, g in gradients.items()}
+    gradients = {n: forward.backbone_vjp(g) for n, g in gradients.items()}
     split = None  # parameters are whole on every device
   names = sorted(gradients)
   gram = inner_products([gradients[n] for n in names], axis_name=split)

@@ -1,11 +1,11 @@
-"""The forward pass of training, kept so that any part of it can be pulled back.
+"""The forward pass of training, with the ways back that gradients take.
 
 The only place that runs the network in training: encoder, heads, live teachers
 and loss terms run forward once, each with its `vjp`. What comes of it are the
-losses, and `Forward.pull`: the gradient of any weighted sum of terms. A plain
-step pulls the sum of all at once; a step that combines gradients pulls every
+losses, and `Forward.vjp`: the gradient of any weighted sum of terms. A plain
+step vjps the sum of all at once; a step that combines gradients vjps every
 objective by itself, which runs a head backward only for the terms that read it;
-and measuring conflicts pulls without taking a step.
+and measuring conflicts vjps without taking a step.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,8 +43,8 @@ class Forward(NamedTuple):
     features: tap -> float [b h w c], of the backbone.
     collections: the network's next collections, e.g. 'batch_stats'.
     extra_collections: extra network -> its next collections, of live teachers.
-    pull: term -> factor, to the `Cotangent` of the sum of factor * loss.
-    to_backbone: gradient with respect to the features -> with respect to the
+    vjp: term -> factor, to the `Cotangent` of the sum of factor * loss.
+    backbone_vjp: gradient with respect to the features -> with respect to the
       backbone's parameters, of the global batch.
   """
 
@@ -53,8 +53,8 @@ class Forward(NamedTuple):
   features: dict[str, jax.Array]
   collections: dict[str, Any]
   extra_collections: dict[str, Any]
-  pull: Callable[[Mapping[str, Any]], Cotangent]
-  to_backbone: Callable[[Any], Any]
+  vjp: Callable[[Mapping[str, Any]], Cotangent]
+  backbone_vjp: Callable[[Any], Any]
 
   def objectives(self, total: Callable[[Any], Any]) -> dict[str, jax.Array]:
     """Objective -> the weighted sum of its terms, over the global batch."""
@@ -65,9 +65,9 @@ class Forward(NamedTuple):
         sums[term.objective] = sums.get(term.objective, 0) + value
     return total(sums)
 
-  def pull_objective(self, name: str | None) -> Cotangent:
+  def objective_vjp(self, name: str | None) -> Cotangent:
     """Of one objective; None: of all terms that belong to none."""
-    return self.pull(
+    return self.vjp(
       {t.name: t.weight for t in self.terms if t.objective == name}
     )
 
@@ -108,15 +108,15 @@ def run_forward(
   if axis_name is not None:  # every device drops its own
     key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
   run = _Runner(network, state.params, dict(state.collections), image, key)
-  features, pull_features = run.encode()
-  predictions, head_features, pull_heads = {}, {}, {}
+  features, features_vjp = run.encode()
+  predictions, head_features, head_vjps = {}, {}, {}
   for task in network.channels:
-    (predictions[task], head_features[task]), pull_heads[task] = run.decode(
+    (predictions[task], head_features[task]), head_vjps[task] = run.decode(
       features, task
     )
-  live, pull_live, extra_collections = _run_live(extras, state, image, key)
+  live, live_vjps, extra_collections = _run_live(extras, state, image, key)
 
-  losses, pull_terms = {}, {}
+  losses, term_vjps = {}, {}
   for term in terms:
     inputs = _Inputs(
       predictions={t: predictions[t] for t in term.tasks},
@@ -134,29 +134,29 @@ def run_forward(
         axis_name=axis_name,
       )
 
-    losses[term.name], pull_terms[term.name] = jax.vjp(loss_of, inputs)
+    losses[term.name], term_vjps[term.name] = jax.vjp(loss_of, inputs)
 
-  def pull(factors):
+  def vjp(factors):
     given = _add_inputs(
-      pull_terms[name](jnp.asarray(factor, losses[name].dtype))[0]
+      term_vjps[name](jnp.asarray(factor, losses[name].dtype))[0]
       for name, factor in factors.items()
     )
     of_features = [{tap: given.features.get(tap) for tap in features}]
     of_heads = []
     for task, prediction in given.predictions.items():
-      own = {tap: given.features[tap] for tap in head_features[task]}
-      params, taps = pull_heads[task]((prediction, own))
+      computed = {tap: given.features[tap] for tap in head_features[task]}
+      params, taps = head_vjps[task]((prediction, computed))
       of_heads.append(params)
       of_features.append(taps)
     of_extras = [given.extras]
-    for name, pull_network in pull_live.items():
-      of_extras.append({name: pull_network(given.live[name])[0]})
+    for name, network_vjp in live_vjps.items():
+      of_extras.append({name: network_vjp(given.live[name])[0]})
     return Cotangent(
       add(of_features), add(of_heads) or {}, add(of_extras) or {}
     )
 
-  def to_backbone(cotangent):
-    (gradient,) = pull_features(cotangent)
+  def backbone_vjp(cotangent):
+    (gradient,) = features_vjp(cotangent)
     return gradient if axis_name is None else jax.lax.psum(gradient, axis_name)
 
   return Forward(
@@ -165,8 +165,8 @@ def run_forward(
     features,
     run.collections,
     extra_collections,
-    pull,
-    to_backbone,
+    vjp,
+    backbone_vjp,
   )
 
 
@@ -184,10 +184,10 @@ class _Runner:
     def encode_with(backbone):
       return self._apply({BACKBONE: backbone}, self.image, method='encode')
 
-    features, pull, self.collections = jax.vjp(
+    features, vjp, self.collections = jax.vjp(
       encode_with, self.params[BACKBONE], has_aux=True
     )
-    return features, pull
+    return features, vjp
 
   def decode(self, features, task):
     """(Prediction, features of the head), and their `vjp`."""
@@ -200,10 +200,10 @@ class _Runner:
       size = self.image.shape[1:3]
       return self._apply(params, features, task, size=size, method='decode')
 
-    output, pull, self.collections = jax.vjp(
+    output, vjp, self.collections = jax.vjp(
       decode_with, params, features, has_aux=True
     )
-    return output, pull
+    return output, vjp
 
   def _apply(self, params, *args, **kwargs):
     self._calls += 1
@@ -221,20 +221,22 @@ class _Runner:
 
 def _run_live(extras, state, image, key):
   """Outputs of the extra networks that teach, their `vjp`s and collections."""
-  live, pulls, collections = {}, {}, {}
+  live, vjps, collections = {}, {}, {}
   for i, (name, extra) in enumerate(sorted(extras.items())):
     if extra.apply is None:
       continue
     variables = state.extras[name]
 
     def run(params, extra=extra, variables=variables, i=i):
-      own_key = jax.random.fold_in(key, 2**16 + i)
-      return extra.apply({**variables, 'params': params}, image, key=own_key)
+      network_key = jax.random.fold_in(key, 2**16 + i)
+      return extra.apply(
+        {**variables, 'params': params}, image, key=network_key
+      )
 
-    live[name], pulls[name], collections[name] = jax.vjp(
+    live[name], vjps[name], collections[name] = jax.vjp(
       run, variables['params'], has_aux=True
     )
-  return live, pulls, collections
+  return live, vjps, collections
 
 
 def _add_inputs(gradients: Iterable[_Inputs]) -> _Inputs:

@@ -66,7 +66,7 @@ def weighted_gradient(
   balancer: Balancer,
   key: jax.Array,
   axis_name: str | None,
-  **parts: Any,
+  **options: Any,
 ) -> StepGradient:
   """One backward pass of the weighted sum of the objectives.
 
@@ -77,11 +77,16 @@ def weighted_gradient(
     balancer: gives the weights.
     key: PRNG key of the step.
     axis_name: the mapped device axis, if any.
-    **parts: network, terms and extras, as in `run_forward`.
+    **options: network, terms and extras, as in `run_forward`.
   """
   total = functools.partial(_total, axis_name=axis_name)
   forward = run_forward(
-    state, teachers, batch, key=_network_key(key), axis_name=axis_name, **parts
+    state,
+    teachers,
+    batch,
+    key=_network_key(key),
+    axis_name=axis_name,
+    **options,
   )
   losses = forward.objectives(total)
   weights, balancer_state = balancer.update(
@@ -90,7 +95,7 @@ def weighted_gradient(
     key,
     present=present_objectives(forward.terms, batch, axis_name=axis_name),
   )
-  cotangent = forward.pull(
+  cotangent = forward.vjp(
     {
       t.name: t.weight * (1 if t.objective is None else weights[t.objective])
       for t in forward.terms
@@ -98,7 +103,7 @@ def weighted_gradient(
   )
   heads, extras = total((cotangent.heads, cotangent.extras))
   return StepGradient(
-    params={BACKBONE: forward.to_backbone(cotangent.features)} | heads,
+    params={BACKBONE: forward.backbone_vjp(cotangent.features)} | heads,
     extras=extras,
     measured=_losses(forward, weights, losses, batch, axis_name)
     | {metric_keys.key(metric_keys.WEIGHT, n): w for n, w in weights.items()},
@@ -117,7 +122,7 @@ def combined_gradient(
   key: jax.Array,
   grad_wrt: str,
   axis_name: str | None,
-  **parts: Any,
+  **options: Any,
 ) -> StepGradient:
   """Combines the gradients of all objectives.
 
@@ -129,7 +134,7 @@ def combined_gradient(
     key: PRNG key of the step.
     grad_wrt: what the gradients are with respect to, of `GRAD_WRT`.
     axis_name: the mapped device axis, if any.
-    **parts: network, terms and extras, as in `run_forward`.
+    **options: network, terms and extras, as in `run_forward`.
   """
   total = functools.partial(_total, axis_name=axis_name)
   samples = [
@@ -137,7 +142,7 @@ def combined_gradient(
     for i in range(balancer.parts)
   ]
   run = functools.partial(
-    run_forward, key=_network_key(key), axis_name=axis_name, **parts
+    run_forward, key=_network_key(key), axis_name=axis_name, **options
   )
 
   def exact(forward):
@@ -146,15 +151,15 @@ def combined_gradient(
 
   def probe(part, shift):
     moved = state if shift is None else _shifted(state, shift, balancer)
-    own_batch, own_teachers = samples[part]
-    return exact(run(moved, own_teachers, own_batch))
+    part_batch, part_teachers = samples[part]
+    return exact(run(moved, part_teachers, part_batch))
 
   batch, teachers = samples[0]
   forward = run(state, teachers, batch)
   losses = forward.objectives(total)
   outside = None
   if any(term.objective is None for term in forward.terms):
-    outside = forward.pull_objective(None)
+    outside = forward.objective_vjp(None)
   cotangents = _by_objective(forward)
   mixed = _combine(
     forward,
@@ -211,12 +216,12 @@ class _Mixed(NamedTuple):
 
 def _by_objective(forward: Forward) -> dict[str, Cotangent]:
   names = {t.objective for t in forward.terms if t.objective is not None}
-  return {name: forward.pull_objective(name) for name in sorted(names)}
+  return {name: forward.objective_vjp(name) for name in sorted(names)}
 
 
 def _exact(forward, cotangents, state, balancer, total) -> dict[str, Any]:
   """Objective -> gradient that a rule combines, of the global batch."""
-  shared = {n: forward.to_backbone(c.features) for n, c in cotangents.items()}
+  shared = {n: forward.backbone_vjp(c.features) for n, c in cotangents.items()}
   if not balancer.all_parameters:
     return shared
   zeros = jax.tree.map(jnp.zeros_like, combined_params(state, balancer))
@@ -273,12 +278,12 @@ def _combine(
     )
     gradient = combined.direction
     if on_features:
-      gradient = forward.to_backbone(add([gradient, rest]))
+      gradient = forward.backbone_vjp(add([gradient, rest]))
     else:
       if balancer.all_parameters:
         gradient = gradient['params'][BACKBONE]
       if rest is not None:
-        gradient = add([gradient, forward.to_backbone(rest)])
+        gradient = add([gradient, forward.backbone_vjp(rest)])
     gram = inner_products([given[n] for n in sorted(given)], axis_name=split)
     return _Mixed(
       gradient,
@@ -297,7 +302,7 @@ def _combine(
     weighted = [_scaled(c, kept.weights[n]) for n, c in of_features.items()]
     k = len(losses)
     return _Mixed(
-      forward.to_backbone(add([*weighted, rest])),
+      forward.backbone_vjp(add([*weighted, rest])),
       kept.weights,
       kept.task_specific,
       kept.state,

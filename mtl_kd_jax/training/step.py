@@ -76,57 +76,63 @@ def train_step(
   extras = extras or {}
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   outputs = teacher_outputs(teachers, frozen, batch['image'], key)
-  parts = {'network': network, 'terms': terms, 'extras': extras}
-  parts |= {'axis_name': axis_name}
+  options = {
+    'network': network,
+    'terms': terms,
+    'extras': extras,
+    'axis_name': axis_name,
+  }
   # --- Gradient ---------------------------------------------------------------
   if isinstance(balancer, GradientBalancer):
-    found = combined_gradient(
+    gradient = combined_gradient(
       state,
       outputs,
       batch,
       balancer=balancer,
       key=key,
       grad_wrt=grad_wrt,
-      **parts,
+      **options,
     )
   else:
-    found = weighted_gradient(
-      state, outputs, batch, balancer=balancer, key=key, **parts
+    gradient = weighted_gradient(
+      state, outputs, batch, balancer=balancer, key=key, **options
     )
   # --- Update -----------------------------------------------------------------
-  params, opt_states = {}, {}
-  params[NETWORK], opt_states[NETWORK] = _updated(
-    tx, found.params, state.opt_state[NETWORK], state.params
+  params, opt_state = _updated(
+    tx, gradient.params, state.opt_state[NETWORK], state.params
   )
-  extra_variables = {}
+  opt_states, extra_variables = {NETWORK: opt_state}, {}
   for name, extra in extras.items():
     variables = state.extras[name]
     moved, opt_states[name] = _updated(
-      extra.tx, found.extras[name], state.opt_state[name], variables['params']
+      extra.tx,
+      gradient.extras[name],
+      state.opt_state[name],
+      variables['params'],
     )
-    updated = found.extra_collections.get(name, {})
+    updated = gradient.extra_collections.get(name, {})
     extra_variables[name] = {**variables, **updated, 'params': moved}
   next_state = TrainState(
     step=state.step + 1,
-    params=params[NETWORK],
-    collections=found.collections,
+    params=params,
+    collections=gradient.collections,
     extras=extra_variables,
     opt_state=opt_states,
-    balancer_state=found.balancer_state,
+    balancer_state=gradient.balancer_state,
   )
   # --- What the balancer learns from the losses after the step ----------------
   if isinstance(balancer, Balancer) and balancer.observe is not None:
     before = state.replace(params=next_state.params, extras=extra_variables)
-    after = run_forward(before, outputs, batch, key=key, **parts)
+    after = run_forward(before, outputs, batch, key=key, **options)
     next_state = next_state.replace(
       balancer_state=balancer.observe(
         after.objectives(lambda tree: _total(tree, axis_name)),
-        found.balancer_state,
+        gradient.balancer_state,
         present=present_objectives(terms, batch, axis_name=axis_name),
       )
     )
-  norm = optax.tree.norm((found.params, found.extras))
-  return next_state, found.measured | {metric_keys.GRADIENT_NORM: norm}
+  norm = optax.tree.norm((gradient.params, gradient.extras))
+  return next_state, gradient.measured | {metric_keys.GRADIENT_NORM: norm}
 
 
 def teacher_outputs(

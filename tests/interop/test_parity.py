@@ -12,27 +12,28 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from fixtures import torch_twin as twin
-from mtl_kd_jax.distillation.alignment import (
-  Distillation,
-  alignment_loss,
-  make_adaptors,
-)
 
+from mtl_kd_jax import models
 from mtl_kd_jax.balancing import make_balancer
+from mtl_kd_jax.distillation import Teacher, make_adaptors, make_loss
 from mtl_kd_jax.interop.import_torch import import_variables, torch_shapes
+from mtl_kd_jax.models import Output
 from mtl_kd_jax.models.features import taps_of, task_tap
-from mtl_kd_jax.models.network import make_network
+from mtl_kd_jax.models.network import BACKBONE, abstract_init, feature_shapes
 from mtl_kd_jax.ops.norm import BatchNorm
 from mtl_kd_jax.ops.pooling import max_pool, max_unpool
 from mtl_kd_jax.ops.resize import resize_bilinear
 from mtl_kd_jax.tasks import make_tasks
-from mtl_kd_jax.training.optim import (
-  make_adam,
-  make_schedule,
-  make_student_optimizer,
+from mtl_kd_jax.training.gradients import balancer_init
+from mtl_kd_jax.training.loss_terms import (
+  ADAPTORS,
+  ExtraNetwork,
+  alignment_terms,
+  task_terms,
 )
-from mtl_kd_jax.training.state import TrainState, feature_shapes, network_shapes
-from mtl_kd_jax.training.step import task_losses, train_step
+from mtl_kd_jax.training.optim import make_adam, make_schedule
+from mtl_kd_jax.training.state import NETWORK, TrainState
+from mtl_kd_jax.training.step import train_step
 
 SIZE = (32, 64)
 TASKS = make_tasks(twin.TASKS, LABELS, dataset='toy')
@@ -47,21 +48,20 @@ TWINS = {
 
 @pytest.fixture
 def float64():
-  """In float64 the two can be told apart from rounding."""
+  """In float64 rounding errors are far below any other difference."""
   with jax.enable_x64(True):
     yield
 
 
 def make(backbone, tasks=twin.TASKS, **options):
   """A network at width 1/16."""
-  options = {
-    'head': 'dense',
-    'width': 1 / 16,
-    'output_stride': 8,
-    'channels': {task: TASKS[task].channels for task in tasks},
-    'image_size': SIZE,
-  } | options
-  return make_network(backbone=backbone, **options)
+  return models.make(
+    backbone,
+    {task: TASKS[task] for task in tasks},
+    width=1 / 16,
+    image_size=SIZE,
+    **options,
+  )
 
 
 def weights_for(like, *, seed, single=False):
@@ -93,7 +93,7 @@ def nhwc(x):
 
 
 def make_batch(seed):
-  """The same batch for both, in float64."""
+  """A batch for this project and the same for PyTorch, in float64."""
   batch = random_batch(2, SIZE, seed)
   ours = {
     name: x.astype(np.float64) if x.dtype == np.float32 else x
@@ -197,17 +197,17 @@ def test_adams_weight_decay_is_added_to_the_gradient():
 
 
 def test_the_step_schedule_counts_epochs():
-  steps_per_epoch, step_epochs = 3, 2
+  steps_per_epoch, decay_every_epochs = 3, 2
   schedule = make_schedule(
     'step',
     0.1,
     steps_per_epoch=steps_per_epoch,
     epochs=6,
-    step_epochs=step_epochs,
-    step_factor=0.5,
+    decay_every_epochs=decay_every_epochs,
+    decay_rate=0.5,
   )
   optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
-  theirs = torch.optim.lr_scheduler.StepLR(optimizer, step_epochs, 0.5)
+  theirs = torch.optim.lr_scheduler.StepLR(optimizer, decay_every_epochs, 0.5)
   for step in range(6 * steps_per_epoch):
     expected = optimizer.param_groups[0]['lr']
     assert schedule(step) == pytest.approx(expected, rel=1e-6), step
@@ -231,7 +231,11 @@ def test_masked_losses_are_pytorchs(unlabeled):
   expected = twin.task_losses(
     {t: nchw(x) for t, x in predictions.items()}, theirs
   )
-  losses = task_losses(predictions, batch, TASKS)
+  losses = {
+    term.objective: term.fn(Output(predictions, {}), {}, batch, {})
+    for term in task_terms(TASKS)
+  }
+  assert losses.keys() == expected.keys()
   for task, x in losses.items():
     close(x, expected[task].item(), 1e-6, task)
   if unlabeled == 1:
@@ -239,16 +243,18 @@ def test_masked_losses_are_pytorchs(unlabeled):
 
 
 @pytest.mark.parametrize('scale', [1e-4, 1.0], ids='scale {}'.format)
-def test_the_alignment_loss_is_pytorchs(scale):
-  # At the smaller scale the epsilon counts.
-  a, b = scale * draw(2, 3, 4, 5), scale * draw(2, 3, 4, 5, seed=1)
+@pytest.mark.parametrize('size', [(3, 4), (6, 8)], ids=str)
+def test_the_alignment_loss_is_pytorchs(size, scale):
+  # At the smaller scale the epsilon counts; the student's map is the smaller.
+  a, b = scale * draw(2, 3, 4, 5), scale * draw(2, *size, 5, seed=1)
   kernel = draw(5, 5, seed=2)
   theirs = twin.alignment(
     {'tap': torch.from_numpy(kernel.T[..., None, None].copy())},
     {'tap': nchw(a)},
     {'tap': nchw(b)},
   )
-  close(alignment_loss(a @ kernel, b), theirs.item(), 1e-5)
+  loss = make_loss('feature_l2')
+  close(loss(a @ kernel, b), theirs.item(), 1e-5)
 
 
 # ---- Whole networks ----------------------------------------------------------
@@ -271,7 +277,7 @@ def test_outputs_statistics_and_gradients_are_pytorchs(
   backbone, tasks, float64
 ):
   network = make(backbone, tasks)
-  _, like = network_shapes(network, SIZE)
+  _, like = abstract_init(network, SIZE)
   single = backbone == 'mtan' and len(tasks) == 1
   weights = weights_for(like, seed=0, single=single)
   variables, w = to_jax(weights, like), to_torch(weights)
@@ -305,20 +311,20 @@ def test_outputs_statistics_and_gradients_are_pytorchs(
 
   evaluated, trained, after = run(variables, ours['image'])
 
-  def ask(train):
+  def run_twin(train):
     predicted, features = TWINS[backbone](w, theirs['image'], train, tasks)
     return predicted | {
       task_tap(tap, task): features[task][tap] for task in tasks for tap in TAPS
     }
 
-  expected = ask(False)
+  expected = run_twin(False)
   assert expected.keys() == evaluated.keys()
   for name, x in evaluated.items():
     close(x, nhwc(expected[name]), err_msg=f'evaluated {name}')
   for name, x in w.items():
     if name.endswith(('.weight', '.bias')):
       x.requires_grad_()
-  expected = ask(True)
+  expected = run_twin(True)
   for name, x in trained.items():
     close(x, nhwc(expected[name]), err_msg=f'trained {name}')
   # In the order of ours, so that the sums are the same.
@@ -332,7 +338,7 @@ def test_outputs_statistics_and_gradients_are_pytorchs(
 
 
 def assert_same_variables(ours, theirs, like, tolerance=1e-6):
-  """Compares trees of ours with tensors by their names in PyTorch."""
+  """Compares trees of this project with tensors by their PyTorch names."""
   arrays = {name: x.detach().numpy() for name, x in theirs.items()}
   wanted = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float64), like
@@ -350,8 +356,8 @@ def test_resnets_are_pytorchs(layers, output_stride, float64):
   network = make(
     f'resnet{layers}', ('depth',), head='aspp', output_stride=output_stride
   )
-  _, full = network_shapes(network, SIZE)
-  like = {kind: {'backbone': full[kind]['backbone']} for kind in full}
+  _, full = abstract_init(network, SIZE)
+  like = {kind: {BACKBONE: full[kind][BACKBONE]} for kind in full}
   weights = weights_for(like, seed=1)
   variables, w = to_jax(weights, like), to_torch(weights)
   ours, theirs = make_batch(1)
@@ -359,7 +365,7 @@ def test_resnets_are_pytorchs(layers, output_stride, float64):
 
   @jit
   def run(variables, image):
-    variables = {kind: x['backbone'] for kind, x in variables.items()}
+    variables = {kind: x[BACKBONE] for kind, x in variables.items()}
 
     def loss(params):
       features, updated = backbone.apply(
@@ -376,18 +382,18 @@ def test_resnets_are_pytorchs(layers, output_stride, float64):
       variables['params']
     )
     after = {'params': gradient, **updated}
-    return evaluated, trained, {k: {'backbone': x} for k, x in after.items()}
+    return evaluated, trained, {k: {BACKBONE: x} for k, x in after.items()}
 
   evaluated, trained, after = run(variables, ours['image'])
-  ask = functools.partial(
+  run_twin = functools.partial(
     twin.resnet, w, theirs['image'], layers=layers, output_stride=output_stride
   )
-  for name, x in ask(False).items():
+  for name, x in run_twin(False).items():
     close(evaluated[name], nhwc(x), err_msg=name)
   for name, x in w.items():
     if name.endswith(('.weight', '.bias')):
       x.requires_grad_()
-  expected = ask(True)
+  expected = run_twin(True)
   for name, x in expected.items():
     close(trained[name], nhwc(x), err_msg=name)
   scalar(expected.values(), torch).backward()
@@ -398,45 +404,77 @@ def test_resnets_are_pytorchs(layers, output_stride, float64):
 # ---- Ten steps ---------------------------------------------------------------
 
 
-LEARNING_RATE = 1e-4
+LEARNING_RATE, ADAPTOR_LEARNING_RATE = 1e-4, 1e-2
 STEPS_PER_EPOCH = 4  # the learning rate is halved after every epoch
 
 
-def make_step(backbone, tasks, batch_norm):
-  """Our step, and its parts."""
+def make_parts(backbone, tasks, batch_norm):
+  """What `train_step` is given by keyword."""
   network = make(backbone, tasks)
-  teachers = {task: make(backbone, (task,)) for task in tasks}
-  distillation = Distillation(
-    teachers=teachers,
-    adaptors=make_adaptors(
-      TAPS,
-      feature_shapes(network, SIZE),
-      {task: feature_shapes(n, SIZE) for task, n in teachers.items()},
-    ),
-    weights={task: twin.LAMBDAS[task] for task in tasks},
-    batch_norm=batch_norm,
+  teachers = {t: Teacher(make(backbone, (t,)), batch_norm) for t in tasks}
+  student = feature_shapes(network, SIZE)
+  adaptors = make_adaptors(
+    TAPS,
+    student.all,
+    {t: feature_shapes(x.network, SIZE).all for t, x in teachers.items()},
+  )
+  terms = task_terms({task: TASKS[task] for task in tasks}) + alignment_terms(
+    adaptors,
+    twin.LAMBDAS,
+    make_loss('feature_l2'),
+    head_taps=tuple(student.heads),
   )
   schedule = make_schedule(
     'step',
     LEARNING_RATE,
     steps_per_epoch=STEPS_PER_EPOCH,
     epochs=10,
-    step_epochs=1,
-    step_factor=0.5,
+    decay_every_epochs=1,
+    decay_rate=0.5,
   )
-  tx = make_student_optimizer(
-    make_adam(schedule, weight_decay=0), make_adam(1e-2, weight_decay=5e-4)
+  adaptor_tx = make_adam(ADAPTOR_LEARNING_RATE, weight_decay=5e-4)
+  parts = {
+    'network': network,
+    'terms': terms,
+    'tx': make_adam(schedule, weight_decay=0),
+    'balancer': make_balancer('uniform'),
+    'seed': 0,
+    'teachers': teachers,
+    'extras': {ADAPTORS: ExtraNetwork(adaptors.init, adaptor_tx)},
+  }
+  return parts, adaptors
+
+
+def draw_adaptors(adaptors):
+  """The same kernels for both: name -> kernel, and task -> tap -> kernel."""
+  rng = np.random.default_rng(0)
+  ours, theirs = {}, {}
+  for task, alignment in adaptors.alignments.items():
+    theirs[task] = {}
+    for pair, channels in alignment.channels.items():
+      kernel = rng.normal(size=(channels, channels)) / np.sqrt(channels)
+      ours[f'{task}_{pair}'] = {'kernel': jnp.asarray(kernel)}
+      turned = kernel.T[..., None, None].copy()
+      theirs[task][pair.student] = torch.from_numpy(turned)
+  return ours, theirs
+
+
+def make_state(parts, variables, adaptors):
+  """The state of the step before it begins."""
+  params = variables['params']
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    collections={'batch_stats': variables['batch_stats']},
+    extras={ADAPTORS: {'params': adaptors}},
+    opt_state={
+      NETWORK: parts['tx'].init(params),
+      ADAPTORS: parts['extras'][ADAPTORS].tx.init(adaptors),
+    },
+    balancer_state=(),
   )
-  step = functools.partial(
-    train_step,
-    network=network,
-    tasks={task: TASKS[task] for task in tasks},
-    balancer=make_balancer('uniform'),
-    tx=tx,
-    seed=0,
-    distillation=distillation,
-  )
-  return step, network, distillation, tx
+  init_balancer = balancer_init(parts['balancer'], parts['terms'])
+  return state.replace(balancer_state=init_balancer(state))
 
 
 @pytest.mark.parametrize(
@@ -447,69 +485,43 @@ def make_step(backbone, tasks, batch_norm):
   ],
 )
 def test_ten_distilled_steps_are_pytorchs(backbone, tasks, batch_norm, float64):
-  step, network, distillation, tx = make_step(backbone, tasks, batch_norm)
-  _, like = network_shapes(network, SIZE)
+  parts, adaptors = make_parts(backbone, tasks, batch_norm)
+  _, like = abstract_init(parts['network'], SIZE)
   student = weights_for(like, seed=2)
-  variables = to_jax(student, like)
-  teachers, their_teachers = {}, {}
-  for i, (task, teacher) in enumerate(distillation.teachers.items()):
-    _, teacher_like = network_shapes(teacher, SIZE)
+  frozen, their_teachers = {}, {}
+  for i, (task, teacher) in enumerate(parts['teachers'].items()):
+    _, teacher_like = abstract_init(teacher.network, SIZE)
     single = backbone == 'mtan'
     weights = weights_for(teacher_like, seed=3 + i, single=single)
-    teachers[task] = to_jax(weights, teacher_like)
+    frozen[task] = to_jax(weights, teacher_like)
     their_teachers[task] = to_torch(weights)
-  adaptors = {}
-  rng = np.random.default_rng(0)
-  for task, pairs in distillation.adaptors.channels.items():
-    for pair, channels in pairs.items():
-      kernel = rng.normal(size=(channels, channels)) / np.sqrt(channels)
-      adaptors[f'{task}_{pair}'] = {'kernel': jnp.asarray(kernel)}
-  their_adaptors = {
-    task: {
-      pair.student: torch.from_numpy(
-        np.asarray(adaptors[f'{task}_{pair}']['kernel'])
-        .T[..., None, None]
-        .copy()
-      )
-      for pair in pairs
-    }
-    for task, pairs in distillation.adaptors.channels.items()
-  }
-  params = {**variables['params'], 'adaptors': adaptors}
-  state = TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    batch_stats=variables['batch_stats'],
-    opt_state=tx.init(params),
-    balancer_state=(),
-  )
+  kernels, their_kernels = draw_adaptors(adaptors)
+  state = make_state(parts, to_jax(student, like), kernels)
   theirs = twin.DistilledStep(
     TWINS[backbone],
     to_torch(student),
     their_teachers,
-    their_adaptors,
+    their_kernels,
     learning_rate=LEARNING_RATE,
-    adaptor_learning_rate=1e-2,
+    adaptor_learning_rate=ADAPTOR_LEARNING_RATE,
     batch_norm=batch_norm,
     step_size=1,
   )
-  compiled = jit(step)
+  compiled = jit(functools.partial(train_step, **parts))
   for i in range(10):
     batch, their_batch = make_batch(10 + i)
     if i == 3:  # no label of a task at all
       batch['depth'][:] = 0
       their_batch['depth'][:] = 0
-    state, losses = compiled(state, teachers, batch)
+    state, measured = compiled(state, frozen, batch)
     expected = theirs.step(their_batch)
     for name, x in expected.items():
-      close(losses[name], x.item(), 1e-6, f'{name}, step {i}')
+      close(measured[name], x.item(), 1e-6, f'{name}, step {i}')
     if (i + 1) % STEPS_PER_EPOCH == 0:
       theirs.epoch()
   assert_same_variables(state.variables, theirs.student, like, 1e-5)
-  for task, taps in their_adaptors.items():
-    for pair in distillation.adaptors.channels[task]:
-      close(
-        state.params['adaptors'][f'{task}_{pair}']['kernel'],
-        taps[pair.student].detach().numpy()[..., 0, 0].T,
-        1e-5,
-      )
+  trained = state.extras[ADAPTORS]['params']
+  for task, alignment in adaptors.alignments.items():
+    for pair in alignment.channels:
+      kernel = their_kernels[task][pair.student].detach().numpy()
+      close(trained[f'{task}_{pair}']['kernel'], kernel[..., 0, 0].T, 1e-5)

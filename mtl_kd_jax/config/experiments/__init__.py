@@ -1,1 +1,1 @@
-"""The experiments that are shipped."""
+"""The shipped experiments."""

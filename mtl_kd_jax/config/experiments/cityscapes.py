@@ -1,21 +1,21 @@
-r"""Cityscapes, 7 categories and inverse depth: the setting of the tables.
+r"""Cityscapes, 7 categories and inverse depth: the setting of most papers.
 
     python launch.py --config=configs/cityscapes.py --config.data.manual_dir=DIR
     python launch.py --config=configs/cityscapes.py:npy \
       --config.data.data_dir=FOLDER
 
-archives  the default. DIR holds leftImg8bit_trainvaltest.zip,
-          gtFine_trainvaltest.zip and disparity_trainvaltest.zip as they are
-          handed out at www.cityscapes-dataset.com (docs/data.md).
-npy       FOLDER is the .npy dump of the literature.
+archives  (default) DIR contains leftImg8bit_trainvaltest.zip,
+          gtFine_trainvaltest.zip and disparity_trainvaltest.zip, as downloaded
+          from www.cityscapes-dataset.com (docs/data.md).
+npy       FOLDER is the .npy dump that papers use.
 
-2975 training and 500 validation frames of 128x256, 200 epochs in batches of 8,
-Adam 1e-4 halved after 100 epochs, lambda 1, augmentation: what the tables since
-CAGrad share. (Li & Bilen's lambda and learning rate for Cityscapes are not
-published; these are NYU-v2's.) The labels of the test split are not public, so
-'val' is what the literature reports, and the last checkpoint is scored and not
-the best. Single-task SegNets are reported with 74 % mIoU and an absolute error
-of 0.0125. Shortened, for a look:
+2975 training and 500 validation frames of 128x256, 200 epochs with batch size
+8, Adam with learning rate 1e-4, halved after 100 epochs, lambda 1,
+augmentation: the setting that papers since CAGrad have in common. (Li & Bilen's
+lambda and learning rate for Cityscapes are not published; these are NYU-v2's.)
+The labels of the test split are not public, so papers report 'val', and the
+last checkpoint is evaluated, not the best. Published single-task SegNets reach
+74 % mIoU and an absolute error of 0.0125. For a quick test:
 --config.epochs=10 --config.model.width=0.25
 
 More classes: --config.data.cityscapes.classes=19
@@ -41,8 +41,8 @@ def get_config(variant='archives'):
   config.data.cityscapes.classes = 7
   config.data.cityscapes.depth = 'inverse_depth'
   config.data.cityscapes_npy.classes = 7
-  # As all tables that can be compared do. Inverse depth is multiplied by the
-  # zoom here, where their code divides it.
+  # As in all comparable papers. Here inverse depth is multiplied by the zoom;
+  # their code divides it.
   config.data.scales = (1.0, 1.2, 1.5)
   config.data.flip = True
   config.data.num_workers = 2
@@ -55,7 +55,7 @@ def get_config(variant='archives'):
   config.optim.decay_every_epochs = 100
   config.optim.decay_rate = 0.5
 
-  # The papers' code never freezes its teachers' statistics.
+  # The papers' code never switches its teachers to evaluation.
   config.teacher.batch_norm = 'batch'
   config.distill.weights = {'semantic': 1.0, 'depth': 1.0}
   config.distill.taps = ('bottleneck', 'decoder')

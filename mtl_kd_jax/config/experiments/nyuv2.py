@@ -3,25 +3,25 @@
     python launch.py --config=configs/nyuv2.py --config.data.data_dir=FOLDER
     python launch.py --config=configs/nyuv2.py:url --config.data.data_dir=FOLDER
 
-Each reads the .npy dump of the literature, or with --config.data.name=nyuv2_mat
-the official archive (docs/data.md has the differences).
+Each reads the .npy dump that papers use, or the official archive with
+--config.data.name=nyuv2_mat (docs/data.md describes the differences).
 
-kd4mtl  Li & Bilen 2020, the default: SegNet, bottleneck aligned with bottleneck
-        and decoder with decoder, no augmentation.
-mtan    the same with MTAN, whose tasks have features of their own.
-url     Universal Representations (Li, Liu & Bilen 2023): both features of the
-        SegNet aligned with the teacher's decoder, augmentation.
-deeplab the setting of LibMTL's tables: ResNet-50 of output stride 8 and
-        DeepLabV3 heads. Name ImageNet weights, as torchvision has them, with
-        --config.model.pretrained=FILE; without, it begins from scratch.
+kd4mtl   (default) Li & Bilen 2020: SegNet, bottleneck aligned with bottleneck
+         and decoder with decoder, no augmentation.
+mtan     The same with MTAN, which has task-specific features.
+url      Universal Representations (Li, Liu & Bilen 2023): both features of the
+         SegNet aligned with the teacher's decoder, with augmentation.
+deeplab  The setting of LibMTL's tables: ResNet-50 with output stride 8 and
+         DeepLabV3 heads. --config.model.pretrained=FILE loads torchvision's
+         ImageNet weights; without it, the backbone is initialized randomly.
 
-795 training and 654 test frames of 288x384, 200 epochs, Adam 1e-4 halved after
-100 epochs, lambda 1, 1, 2. There is no validation split: 'val' is the test
-split, so the last checkpoint is reported and not the best, and beside it the
-mean over the last 10 epochs. To choose checkpoints on a share of training:
---config.data.val_fraction=0.1 --config.select=best. Expected numbers and
-what they can be compared with stand in docs/method.md. Shortened, for a look:
---config.epochs=10 --config.model.width=0.25
+795 training and 654 test frames of 288x384, 200 epochs, Adam with learning rate
+1e-4, halved after 100 epochs, lambda 1, 1, 2. There is no validation split:
+'val' is the test split. The last checkpoint is reported, not the best, and also
+the mean over the last 10 epochs. To select checkpoints on a held-out part of
+the training split: --config.data.val_fraction=0.1 --config.select=best.
+docs/method.md lists published numbers and what they are comparable with. For a
+quick test: --config.epochs=10 --config.model.width=0.25
 """
 
 from mtl_kd_jax.config import defaults
@@ -48,7 +48,7 @@ def get_config(variant='kd4mtl'):
   config.optim.decay_every_epochs = 100
   config.optim.decay_rate = 0.5
 
-  # The papers' code never freezes its teachers' statistics.
+  # The papers' code never switches its teachers to evaluation.
   config.teacher.batch_norm = 'batch'
   config.distill.weights = {'semantic': 1.0, 'depth': 1.0, 'normals': 2.0}
   config.distill.taps = ('bottleneck', 'decoder')
@@ -66,7 +66,8 @@ def get_config(variant='kd4mtl'):
     config.distill.schedule = 'cosine'
   if variant == 'url':
     config.distill.taps = ('bottleneck:decoder', 'decoder:decoder')
-    # Its floor of 1e-12 under the norm, for all but features shorter than 1e-5.
+    # Their norm has a floor of 1e-12 in place of an epsilon, which differs only
+    # for features shorter than 1e-5.
     config.distill.feature_l2.epsilon = 1e-12
   if variant == 'deeplab':
     config.batch_size = 8
