@@ -13,6 +13,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
   (
     os.environ.get('XLA_FLAGS', ''),
     '--xla_backend_optimization_level=0',
+    '--xla_cpu_use_fusion_emitters=false',
+    '--xla_cpu_parallel_codegen_split_count=1',
     '--xla_force_host_platform_device_count=4',
     '--xla_cpu_collective_call_terminate_timeout_seconds=600',
     '--xla_cpu_collective_timeout_seconds=600',

@@ -228,7 +228,7 @@ class Small(Tiny):
 SMALLER = {
   "'segnet'": "'small'",
   '(64, 96)': '(32, 32)',
-  'num_train=512, num_val=64': "num_train=8, num_val=4, data_dir='data'",
+  'num_train=512': "num_train=8, num_val=4, data_dir='data'",
   'epochs=4': 'epochs=1',
   'for task in tasks}': "for task in ('depth',)}",  # as good as three of them
   "mtl.get_config('quickstart')": 'small_config()',

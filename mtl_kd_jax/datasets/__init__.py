@@ -1,8 +1,10 @@
-"""The datasets, by name. To add one: a module, and a line in `DATASETS`.
+"""The datasets, by name.
 
-The module has two functions. `make(*, ...)` opens the dataset; every option has
-a default. `preview(*, ...)` takes some of the same options and returns what is
-known without opening anything: labels and image size, and no splits.
+To add one: a module, a line in `DATASETS`, and a section of its options in
+`config/defaults.py`. The module has two functions. `make(*, ...)` opens the
+dataset; every option has a default. `preview(*, ...)` takes some of the same
+options and returns what is known without opening anything: labels and image
+size, and no splits.
 """
 
 import dataclasses

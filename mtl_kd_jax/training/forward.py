@@ -185,7 +185,7 @@ class _Runner:
       return self._apply({BACKBONE: backbone}, self.image, method='encode')
 
     features, vjp, self.collections = jax.vjp(
-      encode_with, self.params[BACKBONE], has_aux=True
+      encode_with, self.params.get(BACKBONE, {}), has_aux=True
     )
     return features, vjp
 

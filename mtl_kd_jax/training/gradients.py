@@ -103,7 +103,7 @@ def weighted_gradient(
   )
   heads, extras = total((cotangent.heads, cotangent.extras))
   return StepGradient(
-    params={BACKBONE: forward.backbone_vjp(cotangent.features)} | heads,
+    params=_joined(forward.backbone_vjp(cotangent.features), heads),
     extras=extras,
     measured=_losses(forward, weights, losses, batch, axis_name)
     | {metric_keys.key(metric_keys.WEIGHT, n): w for n, w in weights.items()},
@@ -183,7 +183,7 @@ def combined_gradient(
     specific.append((outside.heads, outside.extras))
   heads, extras = total(tuple(map(add, zip(*specific, strict=True))))
   return StepGradient(
-    params={BACKBONE: mixed.gradient} | heads,
+    params=_joined(mixed.gradient, heads),
     extras=extras,
     measured=_losses(forward, mixed.weights, losses, batch, axis_name)
     | _gradients(mixed),
@@ -231,7 +231,7 @@ def _exact(forward, cotangents, state, balancer, total) -> dict[str, Any]:
       [
         zeros,
         {
-          'params': {BACKBONE: gradient} | specific[n][0],
+          'params': _joined(gradient, specific[n][0]),
           'extras': specific[n][1],
         },
       ]
@@ -281,7 +281,7 @@ def _combine(
       gradient = forward.backbone_vjp(add([gradient, rest]))
     else:
       if balancer.all_parameters:
-        gradient = gradient['params'][BACKBONE]
+        gradient = gradient['params'].get(BACKBONE, {})
       if rest is not None:
         gradient = add([gradient, forward.backbone_vjp(rest)])
     gram = inner_products([given[n] for n in sorted(given)], axis_name=split)
@@ -334,13 +334,18 @@ def combined_params(
   if isinstance(balancer, GradientBalancer) and balancer.all_parameters:
     extras = {n: variables['params'] for n, variables in state.extras.items()}
     return {'params': state.params, 'extras': extras}
-  return state.params[BACKBONE]
+  return state.params.get(BACKBONE, {})
+
+
+def _joined(backbone, heads) -> dict[str, Any]:
+  """Like the network's parameters; a backbone may have none."""
+  return ({BACKBONE: backbone} if backbone else {}) | heads
 
 
 def _shifted(state, shift, balancer) -> TrainState:
   """The state with parameters moved by minus `shift`."""
   if not balancer.all_parameters:
-    shift = {'params': {BACKBONE: shift}, 'extras': {}}
+    shift = {'params': _joined(shift, {}), 'extras': {}}
 
   def moved(params, by):
     return {

@@ -1,4 +1,4 @@
-"""Backbones, network, heads and adaptors: shapes, counts, statistics."""
+"""Backbones, networks and heads: shapes, counts, statistics."""
 
 import collections
 import functools
@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from mtl_kd_jax import models
-from mtl_kd_jax.distillation.adaptors import Adaptors, Alignment, Pair
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models import BACKBONES
+from mtl_kd_jax.models import BACKBONES, HEADS
 from mtl_kd_jax.models.features import taps_of, task_tap
 from mtl_kd_jax.models.heads import DenseHead
 
@@ -291,7 +290,7 @@ def test_segnet_records_the_statistics_of_its_first_convolution():
   )
 
 
-# ---- Heads and adaptors -----------------------------------------------------
+# ---- Heads -----------------------------------------------------
 
 
 def test_a_dense_head_is_two_convolutions():
@@ -324,40 +323,14 @@ def test_a_dense_head_needs_a_feature_of_the_size_of_the_image():
     DenseHead(1).init(jax.random.key(0), features, size=(4, 4), train=False)
 
 
-def test_adaptors_for_three_tasks_have_the_parameters_of_the_reference(segnet):
-  (_, features), _ = segnet
-  pairs = {Pair(tap, tap): x.shape[-1] for tap, x in features.items()}
-  adaptors = Adaptors({task: Alignment(task, task, pairs) for task in CHANNELS})
-  variables = jax.eval_shape(adaptors.init, jax.random.key(0), features)
-  assert count(variables) == 798_720
-  assert len(kernels_of(variables)) == len(jax.tree.leaves(variables)) == 6
-
-
-def test_adaptors_are_linear_maps_without_bias():
-  low, high = Pair('low', 'low'), Pair('high', 'top')
-  adaptors = Adaptors(
-    {
-      'depth': Alignment('depth', 'depth', {low: 4, high: 2}),
-      'normals': Alignment('normals', 'normals', {low: 3, high: 6}),
-    }
-  )
-  rng = np.random.default_rng(0)
-  features = {
-    'low': rng.normal(size=(2, 1, 2, 5)).astype(np.float32),
-    'high/depth': rng.normal(size=(2, 2, 4, 3)).astype(np.float32),
-    'high/normals': rng.normal(size=(2, 2, 4, 3)).astype(np.float32),
-  }
-  variables = adaptors.init(jax.random.key(0), features)
-  adapted = adaptors.apply(variables, features)
-  assert adapted.keys() == {'depth', 'normals'}
-  for task, pairs in adapted.items():
-    assert pairs.keys() == {low, high}
-    for pair, x in pairs.items():
-      params = variables['params'][f'{task}_{pair}']
-      assert params.keys() == {'kernel'}
-      kernel = np.asarray(params['kernel'], np.float64)
-      feature = features['low' if pair == low else f'high/{task}']
-      np.testing.assert_allclose(x, feature @ kernel, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize('head', HEADS)
+def test_a_head_predicts_in_the_size_of_the_image(head):
+  name = 'segnet' if head == 'dense' else 'resnet18'
+  size = (stride_of(name), 2 * stride_of(name))
+  network = models.make(name, CHANNELS, head=head, width=WIDTH, image_size=size)
+  (predictions, _), _ = shapes_of(network, size)
+  shapes = {task: x.shape for task, x in predictions.items()}
+  assert shapes == {task: (2, *size, n) for task, n in CHANNELS.items()}
 
 
 # ---- Names of features ------------------------------------------------------

@@ -265,6 +265,30 @@ def test_a_network_without_batch_norm_is_trained_and_evaluated(rule):
   assert statistics['depth']['count'] > 0
 
 
+class Raw(nn.Module):
+  """A backbone without parameters: the heads see the image."""
+
+  @nn.compact
+  def __call__(self, image, *, tasks, train):
+    return {'bottleneck': image, 'decoder': image}
+
+
+@pytest.mark.parametrize('rule', ['uniform', 'mgda', 'modo'])
+def test_heads_are_trained_on_a_backbone_without_parameters(rule):
+  network = make_network(TASKS, backbone=Raw())
+  step, state = make_parts(
+    network=network, distill=False, balancer=make_balancer(rule)
+  )
+  batch = random_batch(4, SIZE)
+  after, measured = jax.jit(step)(state, {}, batch)
+  assert after.params.keys() == {f'head_{task}' for task in TASKS}
+  assert np.isfinite(float(measured['loss']))
+  for x, y in zip(
+    *map(jax.tree.leaves, (state.params, after.params)), strict=True
+  ):
+    assert not np.array_equal(x, y)
+
+
 def test_dropout_draws_anew_in_every_step_and_not_in_evaluation():
   network = make_network(TASKS, backbone=Bare(dropout=0.5))
   # Without learning, so that only the draws differ.
