@@ -1,4 +1,4 @@
-"""Shared by SDMGrad and MoDo: gradients on independent parts of the batch.
+"""Shared by SDMGrad and MoDo: gradients on independent mini-batches.
 
 The product of the gradients of one batch with themselves is a biased estimate
 of G: it contains their variance. That of two independent batches does not.
@@ -21,18 +21,18 @@ from mtl_kd_jax.balancing._vectors import in_order, keep_absent, make_step
 from mtl_kd_jax.balancing.base import GradientBalancer
 
 
-def from_three_parts(
+def from_three_minibatches(
   learn: Callable[..., jax.Array],
   mix: Callable[..., jax.Array] = lambda w, step: w,
   *,
   preference: Mapping[str, float] | None = None,
   scaled: bool = False,
 ) -> GradientBalancer:
-  """A balancer that learns w on parts 1 and 2 and combines part 0.
+  """A balancer that learns w on mini-batches 1 and 2 and combines mini-batch 0.
 
   Args:
     learn: (w [K], J_1 J_2^T [K K], Step) -> the next w.
-    mix: (w, Step) -> weights of the gradients of part 0.
+    mix: (w, Step) -> weights of the gradients of mini-batch 0.
     preference: checked by `init`.
     scaled: whether J_1 J_2^T is divided by the squared mean norm.
   """
@@ -56,7 +56,7 @@ def from_three_parts(
     del unused
     step = make_step(losses, present, key)
     _checks.required(probe, 'probe')
-    first, second = (in_order(probe(part, None)) for part in (1, 2))
+    first, second = (in_order(probe(i, None)) for i in (1, 2))
     cross = _cross_products(first, second, step.present, axis_name, scaled)
     w = _among_present(state, step.present)
     w = jnp.where(step.present.any(), learn(w, cross, step), w)
@@ -68,7 +68,7 @@ def from_three_parts(
     direction = weighted_sum(shared, ordered)
     return combined(step, shared_only(shared), direction), state
 
-  return GradientBalancer(init, update, parts=3, on_features=False)
+  return GradientBalancer(init, update, num_minibatches=3, on_features=False)
 
 
 def _cross_products(first, second, present, axis_name, scaled):

@@ -26,7 +26,7 @@ def make(
 ) -> GradientBalancer:
   """Weights l descend on sum_primary L_t' (theta - alpha sum_t l_t g_t).
 
-  L' is the loss on another part of the batch. Its gradient with respect to
+  L' is the loss on another mini-batch. Its gradient with respect to
   l_t is -alpha <g_t, grad L'> at the shifted parameters, exactly: the finite
   difference of the paper is not needed. The step then descends on sum_t l_t L_t
   with the new l (lambda of Liu et al. 2022). theta are all parameters, the
@@ -91,5 +91,5 @@ def make(
     return combined(step, Weights(w, w), weighted_sum(w, ordered)), state
 
   return GradientBalancer(
-    start, update, parts=2, all_parameters=True, on_features=False
+    start, update, num_minibatches=2, all_parameters=True, on_features=False
   )

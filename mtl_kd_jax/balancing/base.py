@@ -92,12 +92,12 @@ class GradientBalancer(NamedTuple):
       of float arrays}, with respect to shared parameters or shared features.
       `axis_name` names a mapped device axis along which the gradients are split
       (features of a split batch): inner products are then summed over it.
-      `values` is what the gradients are with respect to. `probe` is (part,
-      shift) -> {task: gradients} on another independent part of the batch, at
-      the parameters minus `shift` (None for no shift).
+      `values` is what the gradients are with respect to. `probe` is (i,
+      shift) -> {task: gradients} on mini-batch i, at the parameters minus
+      `shift` (None for no shift).
     linear: whether direction = sum_t weights[t] * gradients[t].
-    parts: the number of independent parts that the batch is split into.
-      `gradients` are those of part 0, and `probe` gives the others.
+    num_minibatches: how many independent mini-batches it splits the batch into.
+      `gradients` are those of mini-batch 0, and `probe` gives the others.
     all_parameters: whether `gradients` and `shift` cover all parameters, and
       not just the shared ones. Gradients with respect to the task-specific
       parameters of other tasks are then 0.
@@ -112,7 +112,7 @@ class GradientBalancer(NamedTuple):
   init: Callable[..., Any]
   update: Callable[..., tuple[Combined, Any]]
   linear: bool = True
-  parts: int = 1
+  num_minibatches: int = 1
   all_parameters: bool = False
   on_features: bool = True
   reuse: Callable[..., Reused] | None = None

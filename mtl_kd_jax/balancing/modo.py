@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import _checks
-from mtl_kd_jax.balancing._sampling import from_three_parts
+from mtl_kd_jax.balancing._sampling import from_three_minibatches
 from mtl_kd_jax.balancing._solvers import project_to_simplex
 from mtl_kd_jax.balancing.base import GradientBalancer
 
@@ -27,4 +27,4 @@ def make(learning_rate: float = 1e-3, rho: float = 0.0) -> GradientBalancer:
     slope = jnp.matmul(cross, w, precision='highest') + rho * w
     return project_to_simplex(w - learning_rate * slope, step.present)
 
-  return from_three_parts(learn)
+  return from_three_minibatches(learn)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import _checks
 from mtl_kd_jax.balancing._preference import check_preference, preference_vector
-from mtl_kd_jax.balancing._sampling import from_three_parts
+from mtl_kd_jax.balancing._sampling import from_three_minibatches
 from mtl_kd_jax.balancing._solvers import project_to_simplex
 from mtl_kd_jax.balancing.base import GradientBalancer
 
@@ -22,7 +22,7 @@ def make(
 
   w is learned over the whole training by w <- P(w - eta J_1 J_2^T (w + lambda
   p)), `steps` times in each step, where P projects onto the simplex and J_1 and
-  J_2 are of other parts of the batch than the gradients in g (Xiao, Ban & Ji
+  J_2 are of other mini-batches than the gradients in g (Xiao, Ban & Ji
   2023, algorithm 1). J_1 J_2^T is divided by the squared mean norm, so that eta
   has no unit.
 
@@ -58,4 +58,4 @@ def make(
   def mix(w, step):
     return (w + lambda_ * target(step)) / (1 + lambda_)
 
-  return from_three_parts(learn, mix, preference=preference, scaled=True)
+  return from_three_minibatches(learn, mix, preference=preference, scaled=True)

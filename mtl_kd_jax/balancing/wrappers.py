@@ -192,7 +192,7 @@ def normalize_gradients(
   _checks.choice(kind, 'kind', NORMALIZATIONS)
   if kind == 'none':
     return balancer
-  if balancer.parts > 1:
+  if balancer.num_minibatches > 1:
     raise InputError(
       expected='a balancer that works on the whole batch',
       found='one that splits it',

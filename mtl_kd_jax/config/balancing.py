@@ -76,10 +76,11 @@ def _check_uses_gradients(balancer, values):
 
 
 def _check_parts(balancer, values, device_batch):
-  if device_batch % balancer.parts:
+  if device_batch % balancer.num_minibatches:
     raise InputError(
-      expected=f'a multiple of {balancer.parts} on each device: {values.name} '
-      f'splits the batch into {balancer.parts} independent parts',
+      expected=f'a multiple of {balancer.num_minibatches} on each device: '
+      f'{values.name} splits the batch into {balancer.num_minibatches} '
+      'mini-batches',
       found=f'{device_batch} on each',
       where='config.batch_size, with config.balancing.name',
       do='change one of them',

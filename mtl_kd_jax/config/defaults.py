@@ -231,7 +231,7 @@ def _add_balancing(config):
   # gradients: 'mgda', 'pcgrad', 'gradvac', 'graddrop', 'cagrad', 'imtl_g',
   # 'imtl_h', 'gradnorm', 'nash_mtl', 'fairgrad', 'aligned_mtl', 'upgrad',
   # 'dualproj', 'config', 'moco', 'db_mtl', 'excess_mtl'; and, on independent
-  # parts of the batch, 'sdmgrad', 'modo', 'auto_lambda'.
+  # mini-batches, 'sdmgrad', 'modo', 'auto_lambda'.
   balancing.name = 'uniform'
   # How alignment losses enter: added 'outside' (the paper), inside the loss of
   # their 'task', or each as an 'objective' of its own.

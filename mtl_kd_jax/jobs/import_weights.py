@@ -136,7 +136,7 @@ def _targets(plan: Plan, name: str | None, heads) -> Sequence[Stage]:
 
 
 def _imported(stage: Stage, weights, where) -> tuple[TrainedNetwork, list[str]]:
-  like = stage.abstract_state().variables
+  like = stage.abstract_state.variables
   try:
     variables, ignored = import_variables(weights, like, where=where)
   except InputError as error:

@@ -206,7 +206,7 @@ def describe_plan(plan: Plan) -> dict[str, dict[str, Any]]:
 
 def count_parameters(stage: Stage) -> dict[str, int]:
   """The parameters of each part of a stage; none is drawn."""
-  state = jax.eval_shape(stage.init)
+  state = stage.abstract_state
   counts = {BACKBONE: 0, 'heads': 0}
   for part, params in state.params.items():
     counts[BACKBONE if part == BACKBONE else 'heads'] += _count(params)

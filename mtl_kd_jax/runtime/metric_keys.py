@@ -67,10 +67,10 @@ def objectives_of(name: str) -> tuple[str, ...]:
 
   Of 'loss/depth' and 'alignment/depth' it is the task, ('depth',).
   """
-  found, parts = [], iter(name.split('/')[1:])
-  for part in parts:
-    found.append(key(part, next(parts)) if part == ALIGNMENT else part)
-  return tuple(found)
+  names, words = [], iter(name.split('/')[1:])
+  for word in words:
+    names.append(key(word, next(words)) if word == ALIGNMENT else word)
+  return tuple(names)
 
 
 def mean_of_steps(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -6,9 +6,9 @@ runs backward through the heads that it reads, to the features; from there it
 goes through the backbone by itself (`grad_wrt` 'parameters'), or all are
 combined first and go through it together ('features').
 
-A rule that wants independent parts of the batch gets every n-th sample, which
-are the same samples on any number of devices. The step is then one on part 0,
-its losses and BatchNorm's statistics included.
+A rule that wants n mini-batches gets every n-th sample for each, which are the
+same samples on any number of devices. The step is then one on mini-batch 0, its
+losses and BatchNorm's statistics included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -137,9 +137,10 @@ def combined_gradient(
     **options: network, terms and extras, as in `run_forward`.
   """
   total = functools.partial(_total, axis_name=axis_name)
+  n = balancer.num_minibatches
   samples = [
-    jax.tree.map(lambda x, i=i: x[i :: balancer.parts], (dict(batch), teachers))
-    for i in range(balancer.parts)
+    jax.tree.map(lambda x, i=i: x[i::n], (dict(batch), teachers))
+    for i in range(n)
   ]
   run = functools.partial(
     run_forward, key=_network_key(key), axis_name=axis_name, **options
@@ -149,10 +150,10 @@ def combined_gradient(
     cotangents = _by_objective(forward)
     return _exact(forward, cotangents, state, balancer, total)
 
-  def probe(part, shift):
+  def probe(i, shift):
     moved = state if shift is None else _shifted(state, shift, balancer)
-    part_batch, part_teachers = samples[part]
-    return exact(run(moved, part_teachers, part_batch))
+    minibatch, outputs = samples[i]
+    return exact(run(moved, outputs, minibatch))
 
   batch, teachers = samples[0]
   forward = run(state, teachers, batch)

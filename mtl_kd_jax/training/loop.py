@@ -71,7 +71,7 @@ def run_stage(
     Stopped: a signal asked for it; the state is saved.
   """
   # --- Where an earlier run ended ---------------------------------------------
-  state = checkpoints.restore_last(stage.abstract_state()) or stage.init()
+  state = checkpoints.restore_last(stage.abstract_state) or stage.init()
   start = step = int(state.step)
   writer = open_writer(start)
   finished = checkpoints.finished

@@ -132,6 +132,7 @@ class Stage:
       )
     )
 
+  @functools.cached_property
   def abstract_state(self) -> TrainState:
     """Shapes and placement of the state; nothing is drawn or computed."""
     return jax.tree.map(

@@ -29,12 +29,12 @@ from mtl_kd_jax.models.segnet import SegNet
 @pytest.mark.parametrize('name', CONFIGS)
 def test_a_config_builds_its_stages_and_one_step(name, tmp_path):
   _, plan = plan_of(tiny(name, tmp_path))
-  variables = {s.name: jax.eval_shape(s.init).variables for s in plan.stages}
+  variables = {s.name: s.abstract_state.variables for s in plan.stages}
   student = plan.stages[-1]
   batch = student.parallel.shard(next(student.data.train(0)))
   for stage in (plan.stages[0], student):
     frozen = {t: variables[name] for t, name in stage.inputs.items()}
-    state = jax.eval_shape(stage.init)
+    state = stage.abstract_state
     after, losses = jax.eval_shape(stage.train_step, state, frozen, batch)
     same = jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
     assert all(jax.tree.leaves(same))
@@ -147,7 +147,7 @@ def test_a_config_of_an_earlier_version_is_upgraded():
     ('optim.learning_rate', -1.0, 'above 0'),
     ('optim.schedule', 'linear', 'a known schedule'),
     ('balancing.name', 'magic', 'a known balancer'),
-    ('balancing.name', 'sdmgrad', '3 independent parts'),
+    ('balancing.name', 'sdmgrad', '3 mini-batches'),
     ('balancing.name', 'grad_wrt', 'a known balancer'),
     ('method', 'magic', 'a known method'),
     ('distill.loss', 'magic', 'a known distillation loss'),
@@ -314,7 +314,7 @@ def test_what_cannot_work_on_features_is_refused(changes, message):
 )
 def test_the_adaptors_are_those_of_the_papers(name, pairs, parameters):
   _, plan = preview(name)
-  adaptors = jax.eval_shape(plan['distilled'].init).extras['adaptors']['params']
+  adaptors = plan['distilled'].abstract_state.extras['adaptors']['params']
   tasks = ('semantic', 'depth', 'normals')
   assert adaptors.keys() == {f'{t}_{p}' for t in tasks for p in pairs}
   assert sum(x.size for x in jax.tree.leaves(adaptors)) == parameters

@@ -158,10 +158,9 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, data_dir):
   assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
 
 
-def copy_up_to(stage, finished, workdir):
-  """Copies a finished run as if it had ended before one of its stages."""
-  stages = ['uniform', 'distilled']
-  removed = stages[stages.index(stage) :]
+def copy_teachers(finished, workdir):
+  """Copies a finished run as if it had ended after its single-task networks."""
+  removed = ('uniform', 'distilled')
   shutil.copytree(finished, workdir)
   for name in removed:
     shutil.rmtree(workdir / 'checkpoints' / name)
@@ -175,40 +174,39 @@ def copy_up_to(stage, finished, workdir):
   log.write_text(''.join(kept))
 
 
-@pytest.mark.parametrize(
-  ('signum', 'stage'),
-  [(signal.SIGTERM, 'uniform'), (signal.SIGKILL, 'distilled')],
-)
-def test_a_stopped_or_killed_run_resumes_to_identical_parameters(
-  signum, stage, finished, data_dir, tmp_path
+def test_a_run_stopped_and_then_killed_resumes_to_identical_parameters(
+  finished, data_dir, tmp_path
 ):
   workdir = tmp_path / 'run'
-  copy_up_to(stage, finished[0], workdir)
+  copy_teachers(finished[0], workdir)
   arguments = (*TINY, data_dir, f'--workdir={workdir}')
   # Many checkpoints, so that a kill is likely to interrupt one.
   arguments = (*arguments, '--config.checkpoint.every_steps=1')
-  process = start(*arguments)
-  log = workdir / 'metrics.jsonl'
-  deadline = time.time() + 600
-  # In the middle of the stage: after the first of its four steps.
-  while process.poll() is None and time.time() < deadline:
-    if f'"{stage}"' in log.read_text():
-      process.send_signal(signum)
-      break
-    time.sleep(0.002)
-  _, stderr = process.communicate(timeout=600)
-  assert process.returncode != 0
-  assert 'Traceback' not in stderr
-  assert not (workdir / 'results.json').exists()
-  if signum == signal.SIGTERM:
-    assert process.returncode == 128 + signum
-    assert 'run the same command again' in stderr
-    assert re.search(rf'in stage {stage} after step [123] of 4', stderr)
-  else:
-    assert process.returncode == -signum
+
+  def interrupt(signum, stage):
+    """In the middle of the stage: after the first of its four steps."""
+    process = start(*arguments)
+    log = workdir / 'metrics.jsonl'
+    deadline = time.time() + 600
+    while process.poll() is None and time.time() < deadline:
+      if f'"{stage}"' in log.read_text():
+        process.send_signal(signum)
+        break
+      time.sleep(0.002)
+    _, stderr = process.communicate(timeout=600)
+    assert 'Traceback' not in stderr
+    assert not (workdir / 'results.json').exists()
+    return process.returncode, stderr
+
+  code, stderr = interrupt(signal.SIGTERM, 'uniform')
+  assert code == 128 + signal.SIGTERM
+  assert 'run the same command again' in stderr
+  assert re.search('in stage uniform after step [123] of 4', stderr)
+  code, _ = interrupt(signal.SIGKILL, 'distilled')
+  assert code == -signal.SIGKILL
   code, stdout, stderr = launch(*arguments)
   assert code == 0, stderr
-  for finished_before in ('teacher_semantic', 'teacher_normals'):
+  for finished_before in ('teacher_semantic', 'teacher_normals', 'uniform'):
     assert f'{finished_before}] step' not in stdout
   for name in ('uniform', 'distilled'):
     expected, resumed = (parameters(w, name) for w in (finished[0], workdir))

@@ -210,7 +210,7 @@ def test_a_rule_gets_its_independent_parts_of_the_batch(name):
   def losses(params, part):
     if name != 'auto_lambda':
       params = every | {'params': state.params | {'backbone': params}}
-    own = {k: x[part :: balancer.parts] for k, x in batch.items()}
+    own = {k: x[part :: balancer.num_minibatches] for k, x in batch.items()}
     output, updated = network.apply(
       {'params': params['params'], **state.collections},
       own['image'],
@@ -219,7 +219,7 @@ def test_a_rule_gets_its_independent_parts_of_the_batch(name):
     )
     # Of the whole batch: in mode 'running' parts are the same by themselves.
     outputs = jax.tree.map(
-      lambda x: x[part :: balancer.parts],
+      lambda x: x[part :: balancer.num_minibatches],
       teacher_outputs(step.keywords['teachers'], teachers, batch['image']),
     )
     extras = {n: {'params': p} for n, p in params['extras'].items()}
