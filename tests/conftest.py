@@ -4,17 +4,15 @@ import os
 
 from fixtures.paths import SHARED_DATA
 from fixtures.samples import LABELS, RandomSource
+from fixtures.xla_flags import AS_TEXT as FAST
 
-# Before jax is imported anywhere. Tests compile for longer than they compute:
-# LLVM's optimizations would take nearly half the time. Where other work takes
-# the processors, four devices on two of them may have to wait for each other
-# for longer than the 40 seconds after which XLA kills the process.
+# Before jax is imported anywhere. Where other work takes the processors, four
+# devices on two of them may have to wait for each other for longer than the 40
+# seconds after which XLA kills the process.
 os.environ['XLA_FLAGS'] = ' '.join(
   (
     os.environ.get('XLA_FLAGS', ''),
-    '--xla_backend_optimization_level=0',
-    '--xla_cpu_use_fusion_emitters=false',
-    '--xla_cpu_parallel_codegen_split_count=1',
+    FAST,
     '--xla_force_host_platform_device_count=4',
     '--xla_cpu_collective_call_terminate_timeout_seconds=600',
     '--xla_cpu_collective_timeout_seconds=600',
@@ -33,6 +31,9 @@ from mtl_kd_jax.datasets.base import Dataset
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes insist on it
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Programs of one device run where they are called. In the pool of XLA's threads
+# they may wait for those of four devices, which wait there for each other.
+jax.config.update('jax_cpu_enable_async_dispatch', False)
 # Programs are compiled once for all tests, processes and, most of them, runs.
 # The workers of xdist inherit the folder.
 _cache = None

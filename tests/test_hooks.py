@@ -179,8 +179,8 @@ def test_a_live_teacher_trains_along_and_only_on_its_own_loss(
   # The student's alignment does not pull the teacher.
   only = dataclasses.replace(stage, terms=task_terms(TASKS) + live_terms()[:1])
   batch = random_batch(4, SIZE)
-  one, _ = stage.train_step(stage.init(), {}, batch)
-  other, _ = only.train_step(only.init(), {}, batch)
+  one, _ = jax.block_until_ready(stage.train_step(stage.init(), {}, batch))
+  other, _ = jax.block_until_ready(only.train_step(only.init(), {}, batch))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
     jax.device_get(one.extras['live']['params']),

@@ -3,7 +3,6 @@
 import inspect
 import json
 
-from fixtures.balancing_steps import quick_jit
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,7 +103,7 @@ def test_no_gradient_flows_through_weights():
     return sum(weights[t] * losses[t] for t in NAMES)
 
   losses = {t: jnp.float32(i + 1) for i, t in enumerate(NAMES)}
-  gradient = quick_jit(jax.grad(total))(losses)
+  gradient = jax.jit(jax.grad(total))(losses)
   for t in NAMES:  # and not that of a constant
     np.testing.assert_allclose(gradient[t], 1 / losses[t], rtol=1e-6)
 
@@ -179,7 +178,7 @@ def test_facts_of_the_run_may_be_given_to_every_rule(name):
 def test_a_window_of_0_is_an_epoch():
   def weights_after(steps, **options):
     balancer = balancing.make('dwa', **options)
-    state, update = balancer.init(('a', 'b')), quick_jit(balancer.update)
+    state, update = balancer.init(('a', 'b')), jax.jit(balancer.update)
     for step in range(steps):
       losses = {'a': jnp.float32(1 / (step + 1)), 'b': jnp.float32(1)}
       weights, state = update(losses, state, jax.random.key(0))
@@ -199,7 +198,7 @@ def test_the_kind_of_a_task_may_come_from_the_run_or_the_option():
   def weights(**options):
     balancer = balancing.make('uncertainty', form='kendall', **options)
     losses = {t: jnp.float32(1) for t in NAMES}
-    weights, _ = quick_jit(balancer.update)(losses, balancer.init(NAMES), None)
+    weights, _ = jax.jit(balancer.update)(losses, balancer.init(NAMES), None)
     return [float(weights[t]) for t in NAMES]
 
   run = {'semantic': 'classification', 'depth': 'regression'}

@@ -2,7 +2,7 @@
 
 import functools
 
-from fixtures.balancing_steps import cosine, quick_jit
+from fixtures.balancing_steps import cosine
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,11 +46,11 @@ def test_features_may_be_split_over_devices(name, options):
       axis_name=axis_name,
     )[0]
 
-  whole = quick_jit(update)(values, gradients)
+  whole = jax.jit(update)(values, gradients)
   split = jax.tree.map(
     lambda x: x.reshape(4, 2, *x.shape[1:]), (values, gradients)
   )
-  mapped = quick_jit(
+  mapped = jax.jit(
     jax.vmap(functools.partial(update, axis_name='batch'), axis_name='batch')
   )(*split)
   jax.tree.map(
@@ -86,6 +86,6 @@ def test_a_dictionary_is_taken_in_the_order_of_its_names():
   rng = np.random.default_rng(0)
   by_task = {t: jnp.float32(rng.normal(size=5)) for t in NAMES}
   ordered = [by_task[t] for t in sorted(NAMES)]
-  product = quick_jit(inner_products)
+  product = jax.jit(inner_products)
   for x, y in zip(product(by_task), product(ordered), strict=True):
     np.testing.assert_array_equal(x, y)

@@ -1,6 +1,5 @@
 """Averaged and reused weights, normalized gradients, against NumPy."""
 
-from fixtures.balancing_steps import quick_jit
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +41,7 @@ def least_norm(a, b):
 def test_gradients_are_divided_before_they_are_combined(kind):
   balancer = normalize_gradients(balancing.make('mgda'), kind)
   losses, gradients = draw(0)
-  got, _ = quick_jit(balancer.update)(
+  got, _ = jax.jit(balancer.update)(
     losses, gradients, balancer.init(NAMES), KEY
   )
   norm = {n: np.linalg.norm(g.astype(np.float64)) for n, g in gradients.items()}
@@ -63,7 +62,7 @@ def test_gradients_are_divided_before_they_are_combined(kind):
 def test_averages_of_weights_skip_steps_without_labels():
   decay = 0.75
   balancer = weight_ema(balancing.make('mgda'), decay)
-  update = quick_jit(balancer.update)
+  update = jax.jit(balancer.update)
   state, mean = balancer.init(NAMES), None
   for step in range(4):
     losses, gradients = draw(step)
@@ -103,7 +102,7 @@ def test_weights_of_losses_are_averaged():
 def test_weights_are_reused_until_the_nth_step():
   """Weights are those of the last full update, gradients the newest."""
   balancer = update_every(balancing.make('mgda'), 3)
-  update, state = quick_jit(balancer.update), balancer.init(NAMES)
+  update, state = jax.jit(balancer.update), balancer.init(NAMES)
   for step in range(7):
     losses, gradients = draw(step)
     a, b = (gradients[n].astype(np.float64) for n in NAMES)
@@ -127,7 +126,7 @@ def test_weights_are_reused_until_the_nth_step():
 
 def test_a_task_without_labels_keeps_its_reused_weight():
   balancer = update_every(balancing.make('imtl_g'), 3)
-  update, state = quick_jit(balancer.update), balancer.init(NAMES)
+  update, state = jax.jit(balancer.update), balancer.init(NAMES)
   losses, gradients = draw(0)
   first, state = update(losses, gradients, state, KEY)
   alone, state = update(
@@ -140,7 +139,7 @@ def test_a_task_without_labels_keeps_its_reused_weight():
 
 def test_a_full_update_keeps_the_weight_of_a_task_without_labels():
   balancer = update_every(balancing.make('imtl_g'), 2)
-  update, state = quick_jit(balancer.update), balancer.init(NAMES)
+  update, state = jax.jit(balancer.update), balancer.init(NAMES)
   losses, gradients = draw(0)
   first, state = update(losses, gradients, state, KEY)
   _, state = update(losses, gradients, state, KEY)
@@ -182,7 +181,7 @@ METRICS = {'a': {'accuracy': 0.75}, 'b': {'accuracy': 0.5}}
 def weights_of(balancer, state, seed=0):
   """The weights [2] and the state of one update."""
   losses, gradients = draw(seed)
-  update = quick_jit(balancer.update)
+  update = jax.jit(balancer.update)
   if isinstance(balancer, balancing.Balancer):
     weights, state = update(losses, state, KEY)
   else:
@@ -245,7 +244,7 @@ def test_an_observing_rule_observes_through_an_average():
     _, state = balancer.update(losses, balancer.init(NAMES), KEY)
     return balancer.observe(after, state)
 
-  averaged, alone = quick_jit(lambda: (run(balancer), run(plain)))()
+  averaged, alone = jax.jit(lambda: (run(balancer), run(plain)))()
   jax.tree.map(np.testing.assert_array_equal, averaged['inner'], alone)
 
 

@@ -153,6 +153,15 @@ def test_a_nan_affects_only_the_conventions_that_use_its_metric():
   assert math.isnan(gains['delta_p'])
 
 
+def test_a_gain_over_a_negative_reference_has_its_sign():
+  """As a metric of a task of one's own may be, a log-likelihood say."""
+  reference = {'depth': {'abs_error': -2.0}}
+  better = {'depth': {'abs_error': -3.0}}  # lower is better
+  tasks = {'depth': TASKS['depth']}
+  gains = relative_gains(better, reference, tasks)
+  assert gains['delta_mtl'] == pytest.approx(50)
+
+
 def test_only_the_given_tasks_are_compared():
   metrics, reference = make_metrics(*STL), make_metrics(*STL)
   metrics['semantic']['miou'] *= 2

@@ -40,9 +40,12 @@ class Shifted(nn.Module):
 class Own(nn.Module):
   """Every task has a decoder feature of its own."""
 
+  axis_name: str | None = None
+
   @nn.compact
   def __call__(self, image, *, tasks, train):
-    features = plain.Tiny(name='tiny')(image, tasks=tasks, train=train)
+    tiny = plain.Tiny(axis_name=self.axis_name, name='tiny')
+    features = tiny(image, tasks=tasks, train=train)
     return {
       task_tap('decoder', t): (i + 1) * features['decoder']
       for i, t in enumerate(tasks)
@@ -138,20 +141,17 @@ def test_norms_and_cosines_are_those_of_the_gradients(network):
   assert seen['labeled/normals'] == 0 and seen['labeled/depth'] == 1
 
 
-def test_what_is_measured_does_not_depend_on_the_layout():
+@pytest.mark.parametrize(
+  ('backbone', 'tap'), [(plain.Tiny, 'bottleneck'), (Own, 'decoder')]
+)
+def test_what_is_measured_does_not_depend_on_the_layout(backbone, tap):
   results = {}
   batch = random_batch(8, plain.SIZE)
   batch['depth'][:5] = 0
   for name, parallel, axis_name in plain.layouts():
-    _, state = plain.make_parts(distill=True, axis_name=axis_name)
+    parts, state = make_parts(backbone(axis_name=axis_name), tap)
     measure = functools.partial(
-      measure_conflict,
-      network=plain.make_network(plain.TASKS, axis_name=axis_name),
-      terms=plain.make_terms(distill=True),
-      teachers=plain.make_teacher_networks(axis_name=axis_name),
-      extras=plain.make_extras(optax.sgd(1e-1)),
-      seed=0,
-      axis_name=axis_name,
+      measure_conflict, seed=0, axis_name=axis_name, **parts
     )
     teachers = plain.make_teachers()
     compiled = jax.jit(measure)
