@@ -15,6 +15,7 @@ from PIL import Image
 import pytest
 
 import mtl_kd_jax as mtl
+from mtl_kd_jax import trained
 from mtl_kd_jax.config.renames import RENAMED
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_writer import read_log
@@ -303,6 +304,15 @@ def test_at_the_size_of_training_a_prediction_is_the_networks(notebook):
   np.testing.assert_allclose(
     predicted.depth, direct['depth'][0, ..., 0], atol=1e-5
   )
+
+
+def test_a_larger_picture_is_averaged_and_not_sampled():
+  """Every second pixel of this pattern is white, and its mean is gray."""
+  pixels = np.zeros((64, 64, 3), np.float32)
+  pixels[np.indices((64, 64)).sum(0) % 2 == 0] = 1
+  small = trained._resized(pixels, SIZE)
+  assert small.shape == (*SIZE, 3)
+  np.testing.assert_allclose(small[1:-1, 1:-1], 0.5, atol=1e-6)
 
 
 def test_a_turned_photograph_is_turned_back(notebook, tmp_path):
