@@ -28,6 +28,7 @@ VARIANTS = ('archives', 'npy')
 
 
 def get_config(variant='archives'):
+  """The config of a variant; raises ValueError for an unknown one."""
   if variant not in VARIANTS:
     raise ValueError(f'{variant!r} is none of {", ".join(VARIANTS)}')
   config = defaults.get_config()

@@ -30,6 +30,7 @@ VARIANTS = ('kd4mtl', 'mtan', 'url', 'deeplab')
 
 
 def get_config(variant='kd4mtl'):
+  """The config of a variant; raises ValueError for an unknown one."""
   if variant not in VARIANTS:
     raise ValueError(f'{variant!r} is none of {", ".join(VARIANTS)}')
   config = defaults.get_config()

@@ -15,6 +15,7 @@ from mtl_kd_jax.config import defaults
 
 
 def get_config():
+  """The config."""
   config = defaults.get_config()
   config.name = 'quickstart'
   config.epochs = 4
