@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 
+from fixtures.backbones import Tiny
 from fixtures.paths import REPOSITORY
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,13 @@ from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_writer import read_log
 
 SIZE = (32, 32)
-WIDTH = 1 / 64
+
+
+@pytest.fixture(scope='module', autouse=True)
+def tiny_backbone():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(mtl.models.BACKBONES, 'tiny', Tiny)
+    yield
 
 
 def open_data(folder):
@@ -32,7 +39,7 @@ def open_data(folder):
 
 def make_network(data, **options):
   tasks = data.tasks('depth', 'normals')
-  return mtl.models.make('segnet', tasks, width=WIDTH, **options)
+  return mtl.models.make('tiny', tasks, **options)
 
 
 def make_trainer(data, workdir, **options):
@@ -129,7 +136,7 @@ def test_a_trainer_and_a_config_train_the_same_bits(notebook, tmp_path):
   config.method, config.tasks = 'single_task', ('depth',)
   config.epochs, config.batch_size = 1, 4
   config.optim.learning_rate, config.optim.schedule = 1e-3, 'cosine'
-  config.model.width = WIDTH
+  config.model.backbone = 'tiny'
   options = dict(notebook.data.options)
   config.data.data_dir = options.pop('data_dir')
   config.data.scenes.update(options)
@@ -148,9 +155,7 @@ def test_a_trainer_and_a_config_train_the_same_bits(notebook, tmp_path):
     (lambda d, w: make_trainer(d, w, **{'optim.rate': 1}), "'optim.rate'"),
     (lambda d, w: mtl.Trainer(d, w, epochs=0), 'above 0'),
     (
-      lambda d, w: make_trainer(d, w)(
-        mtl.models.make('segnet', {'depth': 3}, width=WIDTH)
-      ),
+      lambda d, w: make_trainer(d, w)(mtl.models.make('tiny', {'depth': 3})),
       'labels of depth, 3 channels',
     ),
     (
@@ -220,9 +225,8 @@ def test_a_run_of_an_earlier_version_is_opened(notebook, tmp_path):
   """Its config has other keys, and its checkpoints another layout."""
   config = mtl.get_config().to_dict()
   config['data']['scenes']['image_size'] = SIZE
-  config['model']['width'], config['tasks'] = WIDTH, ['depth', 'normals']
-  for model in (config['teacher']['model'], config['model']):
-    model['width'] = WIDTH
+  config['model']['backbone'] = 'tiny'
+  config['tasks'] = ['depth', 'normals']
   for old, new in RENAMED.items():
     *path, last = new.split('.')
     node = config
@@ -262,7 +266,7 @@ def test_a_run_of_an_earlier_version_is_opened(notebook, tmp_path):
   config = mtl.get_config()
   config.data.scenes.update(image_size=SIZE, num_train=8, num_val=4)
   config.data.data_dir = notebook.data.options['data_dir']
-  config.model.width, config.batch_size = WIDTH, 4
+  config.model.backbone, config.batch_size = 'tiny', 4
   before = (tmp_path / 'config.json').read_bytes()
   with pytest.raises(mtl.InputError, match='one of an earlier version'):
     mtl.train(config, tmp_path)
@@ -373,6 +377,9 @@ IN_AN_EMPTY_FOLDER = """
 import pathlib, sys
 import mtl_kd_jax as mtl
 assert pathlib.Path(mtl.__file__).is_relative_to(sys.argv[1]), mtl.__file__
+sys.path.append(sys.argv[3])
+from fixtures.backbones import Tiny
+mtl.models.BACKBONES['tiny'] = Tiny  # one's own
 assert mtl.get_config('quickstart').name == 'quickstart'
 assert mtl.get_config('nyuv2:url').epochs == 200
 run = mtl.load(sys.argv[2])
@@ -400,7 +407,14 @@ def test_a_wheel_in_an_empty_folder_opens_a_run_and_predicts(
   assert not [n for n in names if n.startswith(('tests/', 'configs/'))]
   empty.mkdir()
   out = subprocess.run(
-    [sys.executable, '-c', IN_AN_EMPTY_FOLDER, site, notebook.workdir],
+    [
+      sys.executable,
+      '-c',
+      IN_AN_EMPTY_FOLDER,
+      site,
+      notebook.workdir,
+      REPOSITORY / 'tests',
+    ],
     cwd=empty,
     env=os.environ | {'PYTHONPATH': str(site)},
     capture_output=True,

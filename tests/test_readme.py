@@ -6,8 +6,8 @@ import re
 import shlex
 
 from absl import flags
+from fixtures.backbones import Tiny
 from fixtures.paths import REPOSITORY
-from fixtures.toy import Tiny
 import jax
 from ml_collections import config_flags
 import numpy as np
@@ -215,18 +215,9 @@ def test_every_public_name_is_described():
     assert f'`mtl.{name}`' in text, name
 
 
-class Small(Tiny):
-  """A backbone that compiles in no time, as `models.make` wants one."""
-
-  width: float = 1.0
-
-  stride = 4
-  taps = ('bottleneck', 'decoder')
-
-
 # What the pages do, and what the test does.
 SMALLER = {
-  "'segnet'": "'small'",
+  "'segnet'": "'tiny'",
   '(64, 96)': '(32, 32)',
   'num_train=512': "num_train=8, num_val=4, data_dir='data'",
   'epochs=4': 'epochs=1',
@@ -238,7 +229,7 @@ SMALLER = {
 def small_config():
   config = get_config()
   config.tasks, config.epochs, config.batch_size = ('depth',), 1, 8
-  config.model.backbone = 'small'
+  config.model.backbone = 'tiny'
   config.data.data_dir = 'data'
   scenes = config.data.scenes
   scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 8, 4
@@ -260,7 +251,7 @@ def test_the_examples_of_the_readme_run():
 
 def test_the_examples_run(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setitem(models.BACKBONES, 'small', Small)
+  monkeypatch.setitem(models.BACKBONES, 'tiny', Tiny)
   picture = np.zeros((40, 60, 3), np.uint8)
   Image.fromarray(picture).save('kitchen.jpg')
   scope = {'__name__': 'example', 'small_config': small_config}

@@ -128,12 +128,16 @@ def test_a_second_run_skips_what_is_finished(finished, data_dir):
   assert (workdir / 'results.json').read_text() == before
 
 
-def test_evaluate_scores_a_finished_run_on_any_split(finished):
+def test_evaluate_scores_a_finished_run_on_any_split(finished, data_dir):
   workdir, _ = finished
   original = (workdir / 'results.json').read_text()
   for split in ('val', 'train'):
     code, stdout, stderr = launch(
-      '--job=evaluate', f'--workdir={workdir}', f'--split={split}'
+      *TINY,
+      data_dir,
+      '--job=evaluate',
+      f'--workdir={workdir}',
+      f'--split={split}',
     )
     assert code == 0, stderr
     assert 'distilled' in stdout and repr(split) in stdout

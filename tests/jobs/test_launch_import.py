@@ -2,7 +2,7 @@
 
 import json
 
-from fixtures.launching import TINY, launch
+from fixtures.launching import SEGNET, launch
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -19,7 +19,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def torch_file(tmp_path_factory):
-  """Random weights for the multi-task network of `TINY`, in PyTorch's names."""
+  """Random weights for the network of `SEGNET`, in PyTorch's names."""
   size = (32, 32)
   data = datasets.preview('scenes', image_size=size)
   _, like = abstract_init(
@@ -38,10 +38,11 @@ def torch_file(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def imported(torch_file, tmp_path_factory):
+def imported(torch_file, data_dir, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('imported') / 'run'
   arguments = [
-    *TINY,
+    *SEGNET,
+    data_dir,
     '--job=import',
     f'--torch={torch_file[0]}',
     '--network=segnet',
@@ -72,9 +73,7 @@ def test_imported_networks_are_scored_and_teach(
   imported, torch_file, data_dir, tmp_path
 ):
   workdir, _, _ = imported
-  code, stdout, stderr = launch(
-    *TINY, data_dir, '--job=evaluate', f'--workdir={workdir}'
-  )
+  code, stdout, stderr = launch('--job=evaluate', f'--workdir={workdir}')
   assert code == 0, stderr
   assert 'not scored, since not finished: uniform, distilled' in stdout
   assert not stderr
@@ -82,7 +81,7 @@ def test_imported_networks_are_scored_and_teach(
   assert scores.keys() == {'single-task'}
 
   code, stdout, stderr = launch(
-    *TINY,
+    *SEGNET,
     data_dir,
     f'--workdir={tmp_path}',
     f'--config.teacher.workdir={workdir}',
@@ -107,7 +106,7 @@ def test_an_impossible_import_is_one_message(
   arguments, message, torch_file, tmp_path
 ):
   code, stdout, stderr = launch(
-    *TINY,
+    *SEGNET,
     '--job=import',
     f'--torch={torch_file[0]}',
     f'--workdir={tmp_path}/run',
@@ -122,7 +121,7 @@ def test_a_teacher_of_another_network_is_refused_before_training(
   imported, data_dir, tmp_path
 ):
   code, _, stderr = launch(
-    *TINY,
+    *SEGNET,
     data_dir,
     f'--workdir={tmp_path}',
     f'--config.teacher.workdir={imported[0]}',

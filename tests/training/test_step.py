@@ -2,12 +2,12 @@
 
 import functools
 
+from fixtures.backbones import Bare
 from fixtures.samples import random_batch
 from fixtures.toy import (
   LAMBDAS,
   SIZE,
   TASKS,
-  Bare,
   layouts,
   make_network,
   make_parts,
