@@ -46,6 +46,13 @@ def checked(
 
   def init(names, gradients=None):
     names = tuple(sorted(names))
+    if not names or len(set(names)) < len(names):
+      raise InputError(
+        expected='one or more different tasks',
+        found=', '.join(names) or 'none',
+        argument='names',
+        do='name every task once',
+      )
     if gradients is not None:
       check_gradients(gradients, names)
     state = balancer.init(names, gradients)
@@ -81,14 +88,22 @@ def _observe(balancer):
 
 def _gradient_update(balancer):
   def update(
-    losses, gradients, state, key, *, present=None, probe=None, **extra
+    losses,
+    gradients,
+    state,
+    key,
+    *,
+    present=None,
+    axis_name=None,
+    values=None,
+    probe=None,
   ):
     _check_state(state, losses)
     check_losses(losses, present)
     check_gradients(gradients, losses)
 
-    def checked_probe(part, shift):
-      other = probe(part, shift)
+    def checked_probe(i, shift):
+      other = probe(i, shift)
       check_gradients(other, losses, 'probe')
       return other
 
@@ -98,8 +113,9 @@ def _gradient_update(balancer):
       state['rule'],
       key,
       present=present,
+      axis_name=axis_name,
+      values=values,
       probe=probe and checked_probe,
-      **extra,
     )
     return combined, state | {'rule': rule}
 

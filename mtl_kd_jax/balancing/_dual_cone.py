@@ -4,21 +4,10 @@ The dual cone of the gradients is the set of all d with <g_t, d> >= 0 for all t:
 directions that conflict with no gradient.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing._gram import Gram
-from mtl_kd_jax.balancing._vectors import Step
-
-
-def coefficients(
-  p: jax.Array, step: Step, preference: Mapping[str, float] | None
-) -> jax.Array:
-  """The preferences of present tasks, float32 [K]; 1/K without preference."""
-  p = jnp.where(step.present, p, 0)
-  return p if preference else p / step.count
 
 
 def regularized(gram: Gram, epsilon: float) -> jax.Array:

@@ -62,6 +62,11 @@ class Gram(NamedTuple):
     r = self.relative
     return self.cosines * r[:, None] * r[None, :]
 
+  def products(self, limit: float) -> jax.Array:
+    """G itself [K K], of norms up to `limit`, so that it stays finite."""
+    n = jnp.minimum(self.norms, limit)
+    return self.cosines * n[:, None] * n[None, :]
+
 
 def inner_products(
   gradients: Mapping[str, Any] | Sequence[Any],
@@ -177,9 +182,17 @@ def from_gram(
     return distinct_buffers(init(tuple(sorted(names))))
 
   def update(
-    losses, gradients, state, key, *, present=None, axis_name=None, **unused
+    losses,
+    gradients,
+    state,
+    key,
+    *,
+    present=None,
+    axis_name=None,
+    values=None,
+    probe=None,
   ):
-    del unused
+    del values, probe
     step = make_step(losses, present, key)
     ordered = in_order(gradients)
     gram = inner_products(ordered, step.present, axis_name=axis_name)

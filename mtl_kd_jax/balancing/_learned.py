@@ -16,8 +16,11 @@ from mtl_kd_jax.balancing._vectors import keep_absent
 def init_learned(
   tx: optax.GradientTransformation, s: jax.Array
 ) -> dict[str, Any]:
-  """The state {'s', 'opt_state'} of parameters s, float32 [K]."""
-  return {'s': s, 'opt_state': tx.init(s)}
+  """The state {'s', 'opt_state'} of parameters s, float32 [K].
+
+  Every task has an optimizer of its own: the leaves of 'opt_state' are [K].
+  """
+  return {'s': s, 'opt_state': jax.vmap(tx.init)(s)}
 
 
 def descend(
@@ -26,11 +29,22 @@ def descend(
   state: dict[str, Any],
   present: jax.Array,
 ) -> dict[str, Any]:
-  """One optimizer step on {'s', 'opt_state'}; absent tasks keep their s."""
+  """One optimizer step on s, in which absent tasks take no part.
+
+  Args:
+    tx: works entry by entry, as Adam does.
+    gradient: with respect to s, float32 [K].
+    state: with the entries of `init_learned`; others are kept.
+    present: bool [K].
+
+  Returns:
+    The next state. Absent tasks keep their s, and the moments and the count of
+    their optimizer.
+  """
+  s, opt_state = state['s'], state['opt_state']
   gradient = jnp.clip(gradient, -1e15, 1e15)  # Adam squares it
-  updates, opt_state = tx.update(gradient, state['opt_state'], state['s'])
-  s = optax.apply_updates(state['s'], updates)
-  return {
-    's': keep_absent(s, state['s'], present),
-    'opt_state': opt_state,
+  updates, new = jax.vmap(tx.update)(gradient, opt_state, s)
+  return state | {
+    's': keep_absent(optax.apply_updates(s, updates), s, present),
+    'opt_state': keep_absent(new, opt_state, present),
   }

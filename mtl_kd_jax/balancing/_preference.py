@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import _checks
+from mtl_kd_jax.balancing._vectors import Step
 from mtl_kd_jax.errors import InputError
 
 
@@ -52,6 +53,14 @@ def preference_vector(
       do=f'add {", ".join(missing)} to {name}',
     )
   return jnp.array([by_task[t] for t in sorted(names)], jnp.float32)
+
+
+def coefficients(
+  p: jax.Array, step: Step, by_task: Mapping[str, float] | None
+) -> jax.Array:
+  """The preferences p [K] of the present tasks; 1/K for None or {}."""
+  p = jnp.where(step.present, p, 0)
+  return p if by_task else p / step.count
 
 
 def with_preference(

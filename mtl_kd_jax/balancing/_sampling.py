@@ -17,7 +17,12 @@ from mtl_kd_jax.balancing._gram import (
   weighted_sum,
 )
 from mtl_kd_jax.balancing._preference import preference_vector
-from mtl_kd_jax.balancing._vectors import in_order, keep_absent, make_step
+from mtl_kd_jax.balancing._vectors import (
+  among_present,
+  in_order,
+  keep_absent,
+  make_step,
+)
 from mtl_kd_jax.balancing.base import GradientBalancer
 
 
@@ -31,7 +36,8 @@ def from_three_minibatches(
   """A balancer that learns w on mini-batches 1 and 2 and combines mini-batch 0.
 
   Args:
-    learn: (w [K], J_1 J_2^T [K K], Step) -> the next w.
+    learn: (w [K], J_1 J_2^T [K K], Step) -> the next w. Those tasks are present
+      in the step that have a gradient in both mini-batches.
     mix: (w, Step) -> weights of the gradients of mini-batch 0.
     preference: checked by `init`.
     scaled: whether J_1 J_2^T is divided by the squared mean norm.
@@ -50,43 +56,50 @@ def from_three_minibatches(
     *,
     present=None,
     axis_name=None,
+    values=None,
     probe=None,
-    **unused,
   ):
-    del unused
+    del values
     step = make_step(losses, present, key)
     _checks.required(probe, 'probe')
     first, second = (in_order(probe(i, None)) for i in (1, 2))
-    cross = _cross_products(first, second, step.present, axis_name, scaled)
-    w = _among_present(state, step.present)
-    w = jnp.where(step.present.any(), learn(w, cross, step), w)
-    ordered = in_order(gradients)
+    cross, measured = _cross_products(
+      first, second, step.present, axis_name, scaled
+    )
+    w = among_present(state, step.present)
+    learned = learn(
+      among_present(w, measured), cross, step._replace(present=measured)
+    )
+    # What was not measured keeps its weight, and absent tasks their share.
+    w = jnp.where(measured, learned * _held(w, measured), w)
+    state = keep_absent(w * _held(state, step.present), state, step.present)
     shared = jnp.where(step.present, mix(w, step), 0)
-    # Absent tasks keep their share of the weights.
-    held = jnp.sum(jnp.where(step.present, state, 0))
-    state = keep_absent(w * held, state, step.present)
-    direction = weighted_sum(shared, ordered)
+    direction = weighted_sum(shared, in_order(gradients))
     return combined(step, shared_only(shared), direction), state
 
   return GradientBalancer(init, update, num_minibatches=3, on_features=False)
 
 
+def _held(w, tasks):
+  """The share of w that some tasks hold."""
+  return jnp.sum(jnp.where(tasks, w, 0))
+
+
 def _cross_products(first, second, present, axis_name, scaled):
-  """J_1 J_2^T [K K], bounded so that a step along it stays finite."""
+  """J_1 J_2^T [K K], and which tasks have a gradient in both, bool [K].
+
+  A row of zeros would attract the weights, as a gradient of 0 does in MGDA; but
+  a task may have no label in one of the mini-batches.
+  """
   k = len(first)
   both = inner_products(
     first + second, jnp.tile(present, 2), axis_name=axis_name
   )
-  n = both.norms
+  measured = (both.norms[:k] > 0) & (both.norms[k:] > 0)
   if scaled:
-    n = n / jnp.maximum(jnp.sum(n / (2 * jnp.sum(present))), 1e-30)
-  n = jnp.minimum(n, 1e15)
-  return both.cosines[:k, k:] * n[:k, None] * n[None, k:]
-
-
-def _among_present(w, present):
-  """The weights w among the present tasks alone, with sum 1."""
-  w = jnp.where(present, w, 0)
-  total = jnp.sum(w)
-  even = present.astype(w.dtype) / jnp.maximum(jnp.sum(present), 1)
-  return jnp.where(total > 0, w / jnp.where(total > 0, total, 1), even)
+    norms = jnp.where(jnp.tile(measured, 2), both.norms, 0)
+    count = 2 * jnp.maximum(jnp.sum(measured), 1)
+    mean = jnp.maximum(jnp.sum(norms / count), 1e-30)
+    both = both._replace(norms=both.norms / mean)
+  # Bounded so that a step along them stays finite.
+  return both.products(1e15)[:k, k:], measured

@@ -6,8 +6,10 @@ conditions are linear equations, and the set that violates the rest of them
 least is the answer. That stays exact for dependent gradients, where sets with
 singular equations drop out, and costs milliseconds up to `MAX_TASKS` tasks.
 
-Everything is written for unit vectors and their cosines (gram.py): in these
-variables, x_i = w_i |g_i|, the equations do not depend on the norms.
+Everything is written for unit vectors and their cosines (_gram.py): in these
+variables, x_i = w_i |g_i|, the equations do not depend on the norms. Products
+ask for the highest precision: the default is TF32 on GPUs and bfloat16 on TPUs,
+with 3 or 2 digits.
 """
 
 import functools
@@ -118,18 +120,7 @@ def simplex_minimum(
   share = jnp.where(present, gram.relative, 0) / jnp.maximum(present.sum(), 1)
   q = jnp.matmul(c, share / unit, precision='highest')
   sets = _supports(k) & present[None, :]
-  inside = sets.astype(c.dtype)
-
-  # The bordered equations, with x = w |g| / unit in place of w.
-  border = inside * r[None, :]
-  top = jnp.concatenate([_restricted(c, sets), border[:, :, None]], 2)
-  bottom = jnp.pad(border, ((0, 0), (0, 1)))[:, None, :]
-  system = jnp.concatenate([top, bottom], 1)
-  right = jnp.zeros((sets.shape[0], k + 1, 2), c.dtype)
-  right = right.at[:, k, 0].set(1).at[:, :k, 1].set(-inside * q[None, :])
-  solution, good = _solve(system, right)
-  good = good.all(1)
-  a, b, nu = solution[:, :k, 0], solution[:, :k, 1], -solution[:, k, :]
+  a, b, nu, good = _stationary_points(c, r, q, sets)
 
   square = functools.partial(jnp.einsum, 'si,ij,sj->s', precision='highest')
   kappa = jnp.zeros(sets.shape[0], c.dtype)
@@ -153,6 +144,34 @@ def simplex_minimum(
   ratio = jnp.where(kappa[best] > 0, 1 / kappa[best], 0)
   ratio = jnp.where(good[best], ratio, 0)  # the mean gradient is 0
   return SimplexPoint(w, ratio)
+
+
+def _stationary_points(c, r, q, sets):
+  """Solves the optimality conditions of `simplex_minimum` on every set.
+
+  The bordered equations, with x = w |g| / unit in place of w:
+
+      C_S x + kappa q_S = nu r_S,  r_S^T x = 1.
+
+  Args:
+    c: cosines, float32 [K K].
+    r: unit / |g|, float32 [K].
+    q: C |g| / (K unit), float32 [K].
+    sets: bool [S K].
+
+  Returns:
+    a, b [S K] and nu [S 2] with x = a + kappa b and the multiplier nu[0] +
+    kappa nu[1]; and whether the set has a solution, bool [S].
+  """
+  k, inside = q.size, sets.astype(c.dtype)
+  border = inside * r[None, :]
+  top = jnp.concatenate([_restricted(c, sets), border[:, :, None]], 2)
+  bottom = jnp.pad(border, ((0, 0), (0, 1)))[:, None, :]
+  right = jnp.zeros((sets.shape[0], k + 1, 2), c.dtype)
+  right = right.at[:, k, 0].set(1).at[:, :k, 1].set(-inside * q[None, :])
+  solution, good = _solve(jnp.concatenate([top, bottom], 1), right)
+  a, b, nu = solution[:, :k, 0], solution[:, :k, 1], -solution[:, k, :]
+  return a, b, nu, good.all(1)
 
 
 def proportional_fairness(
@@ -202,7 +221,8 @@ def proportional_fairness(
 
   # The solution for orthogonal gradients, brought to where x^T C x = x^T c ...
   x = c ** (1 / (1 + power))
-  quadratic = jnp.dot(x, jnp.matmul(a, x, precision='highest'))
+  along = jnp.matmul(a, x, precision='highest')
+  quadratic = jnp.dot(x, along, precision='highest')
   linear = jnp.sum(c * x ** (1 - power))
   x = x * (linear / jnp.maximum(quadratic, 1e-6)) ** (1 / (1 + power))
   x, _, _ = jax.lax.while_loop(unfinished, improve, (x, jnp.inf, 0))

@@ -53,6 +53,17 @@ def masked_mean(x: jax.Array, present: jax.Array) -> jax.Array:
   return total / jnp.maximum(jnp.sum(present), 1)
 
 
+def among_present(w: jax.Array, present: jax.Array) -> jax.Array:
+  """The weights w [K] among the present tasks alone, with sum 1.
+
+  Equal weights where all of them are 0.
+  """
+  w = jnp.where(present, w, 0)
+  total = jnp.sum(w)
+  even = present.astype(w.dtype) / jnp.maximum(jnp.sum(present), 1)
+  return jnp.where(total > 0, w / jnp.where(total > 0, total, 1), even)
+
+
 def distinct_buffers(state: Any) -> Any:
   """Copies every array: a state is donated, and no buffer may occur twice."""
   return jax.tree.map(lambda x: jnp.array(x, copy=True), state)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import _checks
 from mtl_kd_jax.balancing._gram import from_gram, shared_only
-from mtl_kd_jax.balancing._preference import with_preference
+from mtl_kd_jax.balancing._preference import coefficients, with_preference
 from mtl_kd_jax.balancing.base import GradientBalancer
 
 SCALES = ('min', 'median', 'rmse')
@@ -26,14 +26,14 @@ def make(
     preference: task -> p_t; None or {} for 1/K. The released code sums: p = 1.
 
   Raises:
-    InputError: unknown scale, a preference is negative, or (from `init`) a task
-      has none.
+    InputError: unknown scale, a preference is negative, all are 0, or (from
+      `init`) a task has none.
   """
   _checks.choice(scale, 'scale', SCALES)
 
   def rule(gram, step, state, p):
+    p = coefficients(p, step, preference)
     p = jnp.where(gram.norms > 0, p, 0)
-    p = p if preference else p / step.count
     values, vectors = jnp.linalg.eigh(_without_zeros(gram))
     tolerance = values[-1] * values.size * jnp.finfo(values.dtype).eps
     rank = values > jnp.maximum(tolerance, 0)

@@ -66,10 +66,10 @@ def make(
     *,
     present=None,
     axis_name=None,
+    values=None,
     probe=None,
-    **unused,
   ):
-    del unused
+    del values
     step = make_step(losses, present, key)
     _checks.required(probe, 'probe')
     ordered = in_order(gradients)
@@ -83,8 +83,7 @@ def make(
     gram = inner_products(
       [*ordered, target], jnp.append(step.present, True), axis_name=axis_name
     )
-    n = jnp.minimum(gram.norms, 1e9)
-    products = gram.cosines[-1, :-1] * n[:-1] * n[-1]
+    products = gram.products(1e9)[:-1, -1]
     gradient = jnp.where(step.present, -step_size * products, 0)
     state = descend(tx, gradient, state, step.present)
     w = jnp.where(step.present, state['s'], 0)

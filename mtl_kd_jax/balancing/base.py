@@ -6,10 +6,10 @@ Both are NamedTuples of pure functions, after optax.GradientTransformation. A
 dictionaries keyed by task name.
 
 The caller is responsible for two things. Losses and gradients are those of the
-*global* batch (averaged over devices beforehand, since no rule is linear), and
-`present` tells which tasks have any label in it. A rule treats a task without
-labels as if the task did not exist: its weight is 0 and its part of the state
-is kept.
+*global* batch (averaged over devices beforehand, since most rules are not
+linear), and `present` tells which tasks have any label in it. A rule treats a
+task without labels as if the task did not exist: its weight is 0 and its part
+of the state is kept.
 """
 
 from collections.abc import Callable
@@ -97,12 +97,15 @@ class GradientBalancer(NamedTuple):
       `shift` (None for no shift).
     linear: whether direction = sum_t weights[t] * gradients[t].
     num_minibatches: how many independent mini-batches it splits the batch into.
-      `gradients` are those of mini-batch 0, and `probe` gives the others.
+      `losses`, `gradients` and `present` are those of mini-batch 0, and `probe`
+      gives the gradients of the others, which are 0 where a task has no label.
     all_parameters: whether `gradients` and `shift` cover all parameters, and
       not just the shared ones. Gradients with respect to the task-specific
       parameters of other tasks are then 0.
     on_features: whether the gradients may be with respect to features, which
       belong to different samples in every step.
+    on_parameters: whether they may be with respect to parameters, which are the
+      same for all samples and come without `values`.
     reuse: (state, task names) -> Reused; None for a rule that does a full
       update in every step.
     on_metrics: as in `Balancer`.
@@ -115,6 +118,7 @@ class GradientBalancer(NamedTuple):
   num_minibatches: int = 1
   all_parameters: bool = False
   on_features: bool = True
+  on_parameters: bool = True
   reuse: Callable[..., Reused] | None = None
   on_metrics: Callable[[Any, Any], Any] | None = None
   made_by: str = ''

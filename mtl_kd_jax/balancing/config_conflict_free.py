@@ -29,7 +29,8 @@ def make(preference: Mapping[str, float] | None = None) -> GradientBalancer:
     preference: task -> p_t, the cosines of d up to a factor; None or {} for 1.
 
   Raises:
-    InputError: a preference is negative, or (from `init`) a task has none.
+    InputError: a preference is negative, all are 0, or (from `init`) a task has
+      none.
   """
 
   def rule(gram, step, state, p):

@@ -14,7 +14,7 @@ from mtl_kd_jax.balancing._tracked import (
   by_name,
   cast_like,
   init_tracked,
-  move_toward,
+  track,
 )
 from mtl_kd_jax.balancing._vectors import SMALLEST_LOSS, in_order, make_step
 from mtl_kd_jax.balancing.base import GradientBalancer
@@ -45,19 +45,22 @@ def make(beta: float = 0.9, sigma: float = 0.0) -> GradientBalancer:
     return {'step': jnp.zeros((), jnp.int32), 'mean': init_tracked(gradients)}
 
   def update(
-    losses, gradients, state, key, *, present=None, axis_name=None, **unused
+    losses,
+    gradients,
+    state,
+    key,
+    *,
+    present=None,
+    axis_name=None,
+    values=None,
+    probe=None,
   ):
-    del unused
+    del values, probe
     step = make_step(losses, present, key)
     time = state['step'] + 1
     rate = 1 - beta / time.astype(jnp.float32) ** sigma
     inverse, ordered = _inverse(step), in_order(gradients)
-    mean = [
-      move_toward(y, g, inverse[i], jnp.where(step.present[i], rate, 0))
-      for i, (y, g) in enumerate(
-        zip(in_order(state['mean']), ordered, strict=True)
-      )
-    ]
+    mean = track(state['mean'], ordered, step, factors=inverse, rate=rate)
     w = _to_longest(inner_products(mean, step.present, axis_name=axis_name))
     direction = cast_like(weighted_sum(w, mean), ordered[0])
     state = {'step': time, 'mean': by_name(step.names, mean)}

@@ -33,9 +33,17 @@ def make(learning_rate: float = 0.01) -> GradientBalancer:
     return {'root': init_tracked(gradients), 'first': first, 'log_w': log_w}
 
   def update(
-    losses, gradients, state, key, *, present=None, axis_name=None, **unused
+    losses,
+    gradients,
+    state,
+    key,
+    *,
+    present=None,
+    axis_name=None,
+    values=None,
+    probe=None,
   ):
-    del unused
+    del values, probe
     step = make_step(losses, present, key)
     ordered = in_order(gradients)
     root = [

@@ -55,7 +55,6 @@ def make(
       lambda s: jax.nn.softmax(s, where=step.present), state['s']
     )
     (gradient,) = pullback(jnp.where(step.present, change, 0))
-    learned = {name: state[name] for name in ('s', 'opt_state')}
-    return state | descend(tx, gradient, learned, step.present)
+    return descend(tx, gradient, state, step.present)
 
   return from_losses(rule, init, observe)

@@ -14,7 +14,8 @@ def make(weights: Mapping[str, float] | None = None) -> Balancer:
     weights: task -> w_t, at least 0; None or {} for 1.
 
   Raises:
-    InputError: a weight is negative, or (from `init`) a task has none.
+    InputError: a weight is negative, all are 0, or (from `init`) a task has
+      none.
   """
 
   def rule(step, state, w):

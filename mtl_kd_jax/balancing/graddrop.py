@@ -24,7 +24,7 @@ def make(
     leak: task -> l_t, the part that is never dropped; None or {} for 0.
     over_batch: for gradients with respect to features [b ...]: P is that of
       sign(value) * g summed over the batch, and all samples share U. That is
-      the paper's form for features.
+      the paper's form for features; parameters have no samples.
 
   Raises:
     InputError: a leak is not in [0, 1], or (from `init`) a task has none.
@@ -59,16 +59,22 @@ def make(
     signs = [None] * len(leaves[0])
     if over_batch:
       signs = jax.tree.leaves(_checks.required(values, 'values'))
+    # split(key, n)[i] is fold_in(key, i), which the caller may use as well: one
+    # level down nobody draws but this rule.
+    keys = jax.random.split(jax.random.fold_in(key, 0), len(signs))
     dropped = []
-    for xs, sign in zip(zip(*leaves, strict=True), signs, strict=True):
-      draw = jax.random.fold_in(key, len(dropped))
+    for xs, sign, draw in zip(
+      zip(*leaves, strict=True), signs, keys, strict=True
+    ):
       d = _drop(xs, sign, kept, step.present, draw, axis_name)
       dropped.append(d.astype(xs[0].dtype))
     direction = jax.tree.unflatten(tree[0], dropped)
     weights = shared_only(jnp.ones(len(step.names), jnp.float32))
     return combined(step, weights, direction), state
 
-  return GradientBalancer(init, update, linear=False)
+  return GradientBalancer(
+    init, update, linear=False, on_parameters=not over_batch
+  )
 
 
 def _drop(gradients, values, leak, present, key, axis_name):

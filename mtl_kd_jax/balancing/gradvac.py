@@ -46,9 +46,17 @@ def make(beta: float = 0.01, groups: str = 'all') -> GradientBalancer:
     return jnp.zeros((size, len(names), len(names)), jnp.float32)
 
   def update(
-    losses, gradients, state, key, *, present=None, axis_name=None, **unused
+    losses,
+    gradients,
+    state,
+    key,
+    *,
+    present=None,
+    axis_name=None,
+    values=None,
+    probe=None,
   ):
-    del unused
+    del values, probe
     step = make_step(losses, present, key)
     ordered = in_order(gradients)
     leaves, tree = zip(*map(jax.tree.flatten, ordered), strict=True)

@@ -15,9 +15,14 @@ from mtl_kd_jax.balancing._tracked import (
   by_name,
   cast_like,
   init_tracked,
-  move_toward,
+  track,
 )
-from mtl_kd_jax.balancing._vectors import in_order, keep_absent, make_step
+from mtl_kd_jax.balancing._vectors import (
+  among_present,
+  in_order,
+  keep_absent,
+  make_step,
+)
 from mtl_kd_jax.balancing.base import GradientBalancer
 
 PROJECTIONS = ('simplex', 'softmax')
@@ -68,36 +73,38 @@ def make(
     }
 
   def update(
-    losses, gradients, state, key, *, present=None, axis_name=None, **unused
+    losses,
+    gradients,
+    state,
+    key,
+    *,
+    present=None,
+    axis_name=None,
+    values=None,
+    probe=None,
   ):
-    del unused
+    del values, probe
     step = make_step(losses, present, key)
     time = state['step'] + 1
     elapsed = time.astype(jnp.float32)
     rate = beta / elapsed**beta_sigma
     ordered = in_order(gradients)
-    factor = jnp.ones_like(step.losses)
+    factors = jnp.ones_like(step.losses)
     if rescale:
       norms = inner_products(ordered, step.present, axis_name=axis_name).norms
-      factor = step.losses / jnp.where(norms > 0, norms, 1)
-    tracked = [
-      move_toward(y, g, factor[i], jnp.where(step.present[i], rate, 0))
-      for i, (y, g) in enumerate(
-        zip(in_order(state['tracked']), ordered, strict=True)
-      )
-    ]
+      factors = step.losses / jnp.where(norms > 0, norms, 1)
+    tracked = track(state['tracked'], ordered, step, factors=factors, rate=rate)
     gram = inner_products(tracked, step.present, axis_name=axis_name)
-    n = jnp.minimum(gram.norms, 1e15)
-    products = gram.cosines * n[:, None] * n[None, :]
-    held = jnp.sum(jnp.where(step.present, state['w'], 0))
-    w = jnp.where(step.present, state['w'], 0) / jnp.maximum(held, 1e-30)
-    slope = jnp.matmul(products, w, precision='highest') + rho * w
+    w = among_present(state['w'], step.present)
+    slope = jnp.matmul(gram.products(1e15), w, precision='highest') + rho * w
     w = w - gamma / elapsed**gamma_sigma * slope
     if projection == 'softmax':
       w = jax.nn.softmax(w, where=step.present)
     else:
       w = project_to_simplex(w, step.present)
     w = jnp.where(step.present.any(), w, 0)
+    # Absent tasks keep their share of the weights.
+    held = jnp.sum(jnp.where(step.present, state['w'], 0))
     state = {
       'step': time,
       'tracked': by_name(step.names, tracked),

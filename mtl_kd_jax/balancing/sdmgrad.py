@@ -30,11 +30,12 @@ def make(
     lambda_: pull toward the preferred direction g_0; 0.3 in the paper.
     steps: of the inner loop; 20 in the paper.
     learning_rate: eta.
-    preference: task -> p_t; None or {} for 1/K.
+    preference: task -> p_t, scaled to sum 1 over the tasks that have labels;
+      None or {} for 1/K.
 
   Raises:
-    InputError: a number is out of range, or (from `init`) a task has no
-      preference.
+    InputError: a number is out of range, all preferences are 0, or (from
+      `init`) a task has none.
   """
   _checks.number(lambda_, 'lambda_', at_least=0)
   _checks.number(steps, 'steps', at_least=1, integer=True)

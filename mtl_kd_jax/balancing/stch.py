@@ -38,8 +38,8 @@ def make(
     ideal: z of 'paper', a lower bound of every loss; the same for all tasks.
 
   Raises:
-    InputError: unknown form, a number out of range, or (from `init`) a task
-      without preference.
+    InputError: unknown form, a number out of range, all preferences are 0, or
+      (from `init`) a task has none.
   """
   _checks.choice(form, 'form', FORMS)
   _checks.number(mu, 'mu', above=0)

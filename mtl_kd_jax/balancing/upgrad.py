@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import _checks
-from mtl_kd_jax.balancing._dual_cone import coefficients, regularized
+from mtl_kd_jax.balancing._dual_cone import regularized
 from mtl_kd_jax.balancing._gram import from_gram, shared_only
-from mtl_kd_jax.balancing._preference import with_preference
+from mtl_kd_jax.balancing._preference import coefficients, with_preference
 from mtl_kd_jax.balancing._solvers import nonnegative_qp
 from mtl_kd_jax.balancing.base import GradientBalancer
 
@@ -27,8 +27,8 @@ def make(
     preference: task -> p_t; None or {} for 1/K.
 
   Raises:
-    InputError: a number is out of range, or (from `init`) a task has no
-      preference.
+    InputError: a number is out of range, all preferences are 0, or (from
+      `init`) a task has none.
   """
   _checks.number(epsilon, 'epsilon', at_least=0)
 

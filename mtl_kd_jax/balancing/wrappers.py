@@ -1,5 +1,7 @@
 """Wrappers of balancers: averaged or reused weights, normalized gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -32,7 +34,9 @@ def weight_ema(
   """Averages the weights over steps: w <- decay w + (1 - decay) w_new.
 
   The exponential moving average of CR-MOGM (Zhou et al. 2022), for any rule
-  that gives weights. It starts at the first weights of each task.
+  that gives weights. It starts at the first weights of each task. The factors
+  on task-specific gradients are averaged too, so that a head descends on the
+  same multiple of its loss as the shared parameters.
 
   Args:
     balancer: a `Balancer`, or a `GradientBalancer` that is linear.
@@ -42,21 +46,26 @@ def weight_ema(
     InputError: decay is out of range, or the balancer is not linear.
   """
   _checks.number(decay, 'decay', at_least=0, below=1)
+  combines = isinstance(balancer, GradientBalancer)
 
   def init(names, gradients=None):
     inner = balancer.init(names, gradients)
-    zeros = jnp.zeros(len(names), jnp.float32)
-    return {'mean': zeros, 'seen': jnp.zeros(len(names), bool), 'inner': inner}
-
-  def average(weights, state, present):
-    present = presence(weights, present)
-    new, old = to_vector(weights), state['mean']
-    mean = jnp.where(state['seen'], decay * old + (1 - decay) * new, new)
-    kept = {
-      'mean': keep_absent(mean, old, present),
-      'seen': state['seen'] | present,
+    zeros = functools.partial(jnp.zeros, len(names))
+    means = ('mean', 'task_specific') if combines else ('mean',)
+    return {
+      **{name: zeros(jnp.float32) for name in means},
+      'seen': zeros(bool),
+      'inner': inner,
     }
-    return jnp.where(present, mean, 0), kept
+
+  def average(new, state, present):
+    """Means of vectors by name, 0 where absent, and the state for them."""
+    seen, old = state['seen'], {name: state[name] for name in new}
+    means = jax.tree.map(
+      lambda x, y: jnp.where(seen, decay * y + (1 - decay) * x, x), new, old
+    )
+    kept = keep_absent(means, old, present) | {'seen': seen | present}
+    return {n: jnp.where(present, x, 0) for n, x in means.items()}, kept
 
   def observe(losses, state, *, present=None):
     inner = balancer.observe(losses, state['inner'], present=present)
@@ -66,19 +75,20 @@ def weight_ema(
     weights, inner = balancer.update(
       losses, state['inner'], key, present=present
     )
-    mean, kept = average(weights, state, present)
-    return to_dict(losses, mean), kept | {'inner': inner}
+    present = presence(losses, present)
+    means, kept = average({'mean': to_vector(weights)}, state, present)
+    return to_dict(losses, means['mean']), kept | {'inner': inner}
 
   def update_gradients(losses, gradients, state, key, *, present=None, **extra):
     combined, inner = balancer.update(
       losses, gradients, state['inner'], key, present=present, **extra
     )
-    mean, kept = average(combined.weights, state, present)
-    combined = Combined(
-      direction=weighted_sum(mean, in_order(gradients)),
-      weights=to_dict(losses, mean),
-      task_specific=combined.task_specific,
-    )
+    new = {
+      'mean': to_vector(combined.weights),
+      'task_specific': to_vector(combined.task_specific),
+    }
+    means, kept = average(new, state, presence(losses, present))
+    combined = _combined(means['mean'], means['task_specific'], gradients)
     return combined, kept | {'inner': inner}
 
   functions = {
@@ -86,7 +96,7 @@ def weight_ema(
     'on_metrics': _inner_on_metrics(balancer),
     'made_by': f'weight_ema({balancer.made_by}, {decay})',
   }
-  if isinstance(balancer, GradientBalancer):
+  if combines:
     _check_linear(balancer)
     return balancer._replace(update=update_gradients, reuse=None, **functions)
   return balancer._replace(
@@ -114,11 +124,11 @@ def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
 
   def init(names, gradients=None):
     inner = balancer.init(names, gradients)
-    weights, own = (jnp.ones(len(names), jnp.float32) for _ in range(2))
+    ones = functools.partial(jnp.ones, len(names))
     return {
       'step': jnp.zeros((), jnp.int32),
-      'weights': weights,
-      'own': own,
+      'weights': ones(jnp.float32),
+      'task_specific': ones(jnp.float32),
       'inner': inner,
     }
 
@@ -126,7 +136,7 @@ def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
     return Reused(
       due=state['step'] % every == 0,
       weights=to_dict(names, state['weights']),
-      task_specific=to_dict(names, state['own']),
+      task_specific=to_dict(names, state['task_specific']),
       state=state | {'step': state['step'] + 1},
     )
 
@@ -139,26 +149,19 @@ def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
       combined, inner = balancer.update(
         losses, gradients, state['inner'], key, present=present, **extra
       )
-      weights, own = map(to_vector, (combined.weights, combined.task_specific))
-      return combined, {
-        'step': state['step'] + 1,
-        'weights': keep_absent(weights, state['weights'], seen),
-        'own': keep_absent(own, state['own'], seen),
-        'inner': inner,
+      new = {
+        'weights': to_vector(combined.weights),
+        'task_specific': to_vector(combined.task_specific),
       }
+      kept = keep_absent(new, {name: state[name] for name in new}, seen)
+      return combined, {'step': state['step'] + 1, **kept, 'inner': inner}
 
     def reused():
-      kept = reuse(state, losses)
-      shared, own = (
-        jnp.where(seen, to_vector(w), 0)
-        for w in (kept.weights, kept.task_specific)
+      weights, task_specific = (
+        jnp.where(seen, state[name], 0) for name in ('weights', 'task_specific')
       )
-      combined = Combined(
-        direction=weighted_sum(shared, in_order(gradients)),
-        weights=to_dict(losses, shared),
-        task_specific=to_dict(losses, own),
-      )
-      return combined, kept.state
+      combined = _combined(weights, task_specific, gradients)
+      return combined, reuse(state, losses).state
 
     return jax.lax.cond(state['step'] % every == 0, full, reused)
 
@@ -226,6 +229,15 @@ def normalize_gradients(
   # State and on_metrics are those of the balancer itself.
   made_by = f'normalize_gradients({balancer.made_by}, {kind!r})'
   return balancer._replace(update=update, made_by=made_by)
+
+
+def _combined(weights, task_specific, gradients):
+  """The result of a step of given weights, in vectors."""
+  return Combined(
+    direction=weighted_sum(weights, in_order(gradients)),
+    weights=to_dict(gradients, weights),
+    task_specific=to_dict(gradients, task_specific),
+  )
 
 
 def _inner_on_metrics(balancer):

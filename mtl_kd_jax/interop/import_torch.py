@@ -21,6 +21,7 @@ from mtl_kd_jax.interop.torch_names import (
   describe,
   is_ignored,
   torch_name,
+  torch_names,
 )
 from mtl_kd_jax.runtime.mismatch import describe_mismatch, shapes_by_name
 
@@ -51,7 +52,8 @@ def import_variables(weights: Weights, like: Any, *, where: str) -> Imported:
 
   Raises:
     InputError: an entry is missing, unexpected or of another shape; or the
-      network has a layer that the table lacks.
+      network has a layer that the table lacks, or two tasks that it has one
+      name for.
   """
   with _about('like'):
     names = _names(shapes_by_name(like), weights)
@@ -80,9 +82,14 @@ def torch_shapes(
   Args:
     like: {'params', 'batch_stats'} of arrays or their shapes.
     single: whether the names are those of a single-task MTAN.
+
+  Raises:
+    InputError: the network has a layer that the table lacks, or two tasks that
+      it has one name for.
   """
-  paths = shapes_by_name(like)
-  return _torch_shapes(like, {p: torch_name(p, single=single) for p in paths})
+  with _about('like'):
+    names = torch_names(shapes_by_name(like), single=single)
+  return _torch_shapes(like, names)
 
 
 def read_backbone(path: pathlib.Path | str, like: Any) -> dict[str, Any]:
@@ -90,15 +97,19 @@ def read_backbone(path: pathlib.Path | str, like: Any) -> dict[str, Any]:
 
   Args:
     path: a file of weights, e.g. torchvision's ImageNet weights of a ResNet.
-    like: {'params', 'batch_stats'} of the network, each with 'backbone'.
+    like: {'params', 'batch_stats'} of the network.
 
   Returns:
-    {'params', 'batch_stats'} of the backbone alone.
+    Those of them that the backbone has, of the backbone alone.
 
   Raises:
     InputError: the file cannot be read, or is of another network.
   """
-  backbone = {kind: {'backbone': like[kind]['backbone']} for kind in like}
+  backbone = {
+    kind: {'backbone': parts['backbone']}
+    for kind, parts in like.items()
+    if 'backbone' in parts
+  }
   weights = read_state_dict(path)
   with _about('path'):
     variables, _ = import_variables(weights, backbone, where=f'{path}')
@@ -265,7 +276,7 @@ def _names(paths: Iterable[str], weights: Weights) -> dict[str, str]:
     # Several tasks would all get the weights of the one task of the file.
     if len(set(names.values())) == len(names):
       return names
-  return {path: torch_name(path) for path in paths}
+  return torch_names(paths)
 
 
 def _left_over(weights: Weights, expected: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ The names are those of the paper's code (SegNet and MTAN), and of torchvision
 (ResNet).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import re
 from typing import NamedTuple
 
@@ -122,6 +122,34 @@ def torch_name(path: str, *, single: bool = False) -> str:
     do='import into segnet or mtan with dense heads; of a resnet, import the '
     'backbone alone (pretrained)',
   )
+
+
+def torch_names(
+  paths: Iterable[str], *, single: bool = False
+) -> dict[str, str]:
+  """The names in a PyTorch file of a network's variables, path -> name.
+
+  Args:
+    paths: as in `torch_name`.
+    single: as in `torch_name`.
+
+  Raises:
+    InputError: the table lacks a layer, or has one name for two variables.
+  """
+  names, path_of = {}, {}
+  for path in paths:
+    name = torch_name(path, single=single)
+    if name in path_of:
+      raise InputError(
+        expected='another name in the file for every variable',
+        found=f'{name} for {path_of[name]} and {path}',
+        where='the network to import into',
+        argument='paths',
+        do='import a network with one task, or with some of '
+        f'{", ".join(_TASKS)}, which have numbers of their own',
+      )
+    names[path], path_of[name] = name, path
+  return names
 
 
 def is_ignored(name: str) -> bool:

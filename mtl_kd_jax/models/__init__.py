@@ -77,14 +77,22 @@ def make(
     axis_name: the mapped device axis, if any.
 
   Raises:
-    InputError: a part is unknown or cannot be made so, the head reads features
-      that the backbone does not have, or image sides do not fit.
+    InputError: a part is unknown or cannot be made so, the head (or every head)
+      reads features that the backbone does not have, or image sides do not fit.
   """
   _check_known(backbone, BACKBONES, 'backbone')
   module = _make_backbone(
     backbone, width=width, output_stride=output_stride, axis_name=axis_name
   )
   fit = [h for h, c in HEADS.items() if set(c.taps) <= set(module.taps)]
+  if not fit:
+    reads = [f'{", ".join(c.taps)} ({h})' for h, c in HEADS.items()]
+    raise InputError(
+      expected=f'a backbone with the features of a head: {"; ".join(reads)}',
+      found=f'{backbone}, with {", ".join(module.taps)}',
+      argument='backbone',
+      do='choose another backbone, or add a head for its features to HEADS',
+    )
   head = head or fit[0]
   _check_known(head, HEADS, 'head')
   if head not in fit:

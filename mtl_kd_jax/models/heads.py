@@ -7,6 +7,7 @@ from flax.linen.dtypes import promote_dtype
 import jax
 import jax.numpy as jnp
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.initializers import xavier_normal
 from mtl_kd_jax.ops.conv import conv3x3_to_few
 
@@ -49,12 +50,18 @@ class DenseHead(nn.Module):
       The prediction [b h w channels], and no features.
 
     Raises:
-      ValueError: 'decoder' is smaller than the image.
+      InputError: 'decoder' has another size than the image.
     """
     del train
     x = features['decoder']
     if x.shape[1:3] != size:
-      raise ValueError(f'Expected a decoder of size {size}, got {x.shape}.')
+      raise InputError(
+        expected=f"a feature 'decoder' of the size {size} of the image",
+        found=f'{x.shape[1:3]}',
+        argument='features',
+        do='resize it in the backbone, or choose a head that resizes its '
+        'prediction, e.g. aspp',
+      )
     f = x.shape[-1]
     inner, inner_bias = Affine((3, 3, f, f), name='conv')()
     outer, outer_bias = Affine((f, self.channels), name='out')()

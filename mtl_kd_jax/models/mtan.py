@@ -68,12 +68,12 @@ class MTAN(nn.Module):
     )
     # Made once and called by every task.
     down = [
-      block(filters[min(level + 1, 4)], name=f'attention_encoder_{level}')
-      for level in range(5)
+      block(channels, name=f'attention_encoder_{level}')
+      for level, channels in enumerate([*filters[1:], filters[-1]])
     ]
     up = [
-      block(filters[max(level - 1, 0)], name=f'attention_decoder_{level}')
-      for level in range(5)
+      block(channels, name=f'attention_decoder_{level}')
+      for level, channels in enumerate([filters[0], *filters[:-1]])
     ]
 
     features = {}

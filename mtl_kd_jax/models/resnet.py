@@ -6,12 +6,12 @@ Dilation follows torchvision's rule too: a layer that would exceed the output
 stride keeps its size and doubles the dilation instead, from its second block
 on.
 
-| tap    | side                | channels (18, 34) | (50) |
-|--------|---------------------|-------------------|------|
-| layer1 | 1/4                 | 64                | 256  |
-| layer2 | 1/8                 | 128               | 512  |
-| layer3 | 1/16, at the finest | 256               | 1024 |
-| layer4 | 1/32, at the finest | 512               | 2048 |
+| tap    | side at output stride 32 (16, 8) | channels (18, 34) | (50) |
+|--------|----------------------------------|-------------------|------|
+| layer1 | 1/4                              | 64                | 256  |
+| layer2 | 1/8                              | 128               | 512  |
+| layer3 | 1/16 (1/16, 1/8)                 | 256               | 1024 |
+| layer4 | 1/32 (1/16, 1/8)                 | 512               | 2048 |
 """
 
 from collections.abc import Callable, Sequence

@@ -60,8 +60,9 @@ class SegNet(nn.Module):
       train: whether BatchNorm uses, and records, the statistics of this batch.
 
     Returns:
-      'bottleneck' [b h/32 w/32 512*width], the output of the last pooling, and
-      'decoder' [b h w 64*width], the output of the last decoder layer.
+      'bottleneck' [b h/32 w/32 filters[-1]*width], the output of the last
+      pooling, and 'decoder' [b h w filters[0]*width], that of the last decoder
+      layer.
     """
     del tasks
     filters = scaled(self.filters, self.width)

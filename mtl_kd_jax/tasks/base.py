@@ -8,7 +8,6 @@ pattern of missing labels.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -18,6 +17,8 @@ import numpy as np
 from mtl_kd_jax.labels import Label
 
 Statistics = Mapping[str, Any]  # name -> array that adds up over batches
+
+UNLABELED = (90, 90, 90)  # the color of pixels without a label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +106,6 @@ def as_float32(x: jax.Array) -> jax.Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-# Its former name, for tasks that were written with it.
-widened = as_float32
-
-
 def l2_normalize(x: jax.Array, *, eps: float) -> jax.Array:
   """Scales `x` [... c] to length one over c: x / sqrt(|x|^2 + eps)."""
   return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
@@ -117,11 +114,6 @@ def l2_normalize(x: jax.Array, *, eps: float) -> jax.Array:
 def merge(first: Statistics, second: Statistics) -> Statistics:
   """Adds the statistics of two batches, on the host and without overflow."""
   return jax.tree.map(lambda a, b: _wide(a) + _wide(b), first, second)
-
-
-def merge_all(batches) -> Statistics:
-  """Adds the statistics of all batches of a split (at least one)."""
-  return functools.reduce(merge, batches)
 
 
 def ratio(total, count) -> float:

@@ -8,7 +8,6 @@ import numpy as np
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import base
 
-_UNLABELED = (90, 90, 90)
 # Perceptually even, dark = near; a few knots of a sequential color map.
 _COLORS = np.array(
   [
@@ -26,7 +25,8 @@ _COLORS = np.array(
 def make(label: Label) -> base.Task:
   """Makes the task; its errors have the unit of `label`.
 
-  Loss: |prediction - label|, averaged over pixels with a label (label > 0).
+  Loss: |prediction - label|, averaged over pixels with a label (label > 0; NaN
+  is none).
   Metrics over all valid pixels of the split: mean |p - y|; mean |p - y| / y;
   sqrt of mean (p - y)^2.
   """
@@ -48,7 +48,9 @@ def make(label: Label) -> base.Task:
 
 
 def _error(prediction, label):
-  return base.as_float32(prediction[..., 0]) - label[..., 0]
+  # Where there is no label, the product of NaN with a gradient of 0 is NaN.
+  known = jnp.where(label > 0, label, 0)
+  return base.as_float32(prediction[..., 0]) - known[..., 0]
 
 
 def _statistics(prediction, label, valid):
@@ -80,5 +82,6 @@ def _render(x, label, *, far_is_large):
     shade = 1 - shade
   knots = np.linspace(0, 1, len(_COLORS))
   rgb = np.stack([np.interp(shade, knots, c) for c in _COLORS.T], axis=-1)
-  # A prediction may be negative; only an exact 0 is a missing label.
-  return np.where(depth[..., None] != 0, rgb, _UNLABELED).astype(np.uint8)
+  # A prediction may be negative; only an exact 0, or NaN, is a missing label.
+  labeled = (depth != 0) & ~np.isnan(depth)
+  return np.where(labeled[..., None], rgb, base.UNLABELED).astype(np.uint8)

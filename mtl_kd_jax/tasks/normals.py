@@ -15,8 +15,9 @@ def make(label: Label) -> base.Task:
   """Makes the task; predictions are scaled to unit length over channels.
 
   Loss: 1 - <prediction / |prediction|, label>, averaged over pixels with a
-  label. (The KD4MTL code averages over pixels with a *depth* label instead; we
-  follow the normals' own mask, as its successor does.)
+  label (not 0; one with NaN is none). (The KD4MTL code averages over pixels
+  with a *depth* label instead; we follow the normals' own mask, as its
+  successor does.)
   Metrics over all valid pixels of the split: mean and median angle in degrees,
   and the share of pixels whose angle is below 11.25, 22.5 and 30 degrees.
   """
@@ -28,8 +29,8 @@ def make(label: Label) -> base.Task:
   return base.Task(
     name='normals',
     channels=3,
-    valid=lambda label: jnp.any(label != 0, axis=-1),
-    loss=lambda prediction, label: 1 - jnp.sum(_unit(prediction) * label, -1),
+    valid=_valid,
+    loss=_loss,
     statistics=_statistics,
     metrics=_metrics,
     columns={
@@ -40,6 +41,16 @@ def make(label: Label) -> base.Task:
     headline='mean_angle',
     render=_render,
   )
+
+
+def _valid(label):
+  return jnp.any(label != 0, axis=-1) & ~jnp.any(jnp.isnan(label), axis=-1)
+
+
+def _loss(prediction, label):
+  # Where there is no label, the product of NaN with a gradient of 0 is NaN.
+  known = jnp.where(_valid(label)[..., None], label, 0)
+  return 1 - jnp.sum(_unit(prediction) * known, -1)
 
 
 def _unit(prediction):
@@ -101,4 +112,4 @@ def _render(x, label):
   direction = x / np.maximum(length, 1e-12)
   # x right, y up and toward the camera as red, green and blue.
   rgb = 127.5 * (1 + direction * np.array([1, -1, -1]))
-  return np.where(length > 0, rgb, 90).astype(np.uint8)
+  return np.where(length > 0, rgb, base.UNLABELED).astype(np.uint8)

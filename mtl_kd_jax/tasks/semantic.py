@@ -9,8 +9,6 @@ import numpy as np
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import base
 
-_UNLABELED = (90, 90, 90)
-
 
 def make(label: Label) -> base.Task:
   """Makes the task for the classes of `label`.
@@ -34,7 +32,7 @@ def make(label: Label) -> base.Task:
     del label  # the palette is the same in every picture
     class_id = x if x.ndim == 2 else x.argmax(axis=-1)
     labeled = class_id[..., None] >= 0
-    return np.where(labeled, palette[class_id], np.uint8(_UNLABELED))
+    return np.where(labeled, palette[class_id], np.uint8(base.UNLABELED))
 
   return base.Task(
     name='semantic',

@@ -103,15 +103,14 @@ def test_gradients_of_a_probe_are_of_the_same_tasks(name):
   refuse('probe', balancer, state, losses())  # without a probe
 
 
-@pytest.mark.parametrize(
-  'wrap',
-  [
-    lambda balancer: balancing.weight_ema(balancer, 0.5),
-    lambda balancer: balancing.update_every(balancer, 2),
-    lambda balancer: balancing.normalize_gradients(balancer, 'l2'),
-  ],
-  ids=['weight_ema', 'update_every', 'normalize_gradients'],
-)
+WRAPPERS = {
+  'weight_ema': lambda balancer: balancing.weight_ema(balancer, 0.5),
+  'update_every': lambda balancer: balancing.update_every(balancer, 2),
+  'normalize': lambda balancer: balancing.normalize_gradients(balancer, 'l2'),
+}
+
+
+@pytest.mark.parametrize('wrap', WRAPPERS.values(), ids=WRAPPERS)
 def test_wrapped_balancers_refuse_the_same(wrap):
   balancer = wrap(balancing.make('mgda'))
   state = balancer.init(NAMES)
@@ -120,6 +119,36 @@ def test_wrapped_balancers_refuse_the_same(wrap):
     refuse('gradients', balancer, state, losses(), gradients(names))
   refuse('losses', balancer, state, losses(shape=(1,)))
   refuse('present', balancer, state, losses(), present={'a': True})
+
+
+@pytest.mark.parametrize('wrap', [None, *WRAPPERS], ids=str)
+def test_a_misspelled_keyword_is_refused(wrap):
+  for name in ['mgda'] if wrap else BALANCERS | GRADIENT_BALANCERS:
+    balancer = balancing.make(name)
+    if wrap:
+      balancer = WRAPPERS[wrap](balancer)
+    state = balancer.init(NAMES, gradients())
+    with pytest.raises(TypeError, match='presence'):
+      call(balancer, state, losses(), presence=dict.fromkeys(NAMES, True))
+
+
+def test_a_rule_that_is_not_checked_refuses_a_misspelled_keyword():
+  balancer = balancing.from_gram(
+    lambda gram, step, state: (balancing.shared_only(gram.norms), state)
+  )
+  with pytest.raises(TypeError, match='presence'):
+    call(balancer, balancer.init(NAMES), losses(), presence=None)
+
+
+@pytest.mark.parametrize('name', ['uniform', 'mgda'])
+@pytest.mark.parametrize(
+  'names, found', [((), 'none'), (('b', 'a', 'b'), 'a, b, b')]
+)
+def test_init_needs_different_names(name, names, found):
+  with pytest.raises(InputError) as error:
+    balancing.make(name).init(names)
+  assert error.value.argument == 'names'
+  assert error.value.found == found
 
 
 def test_reused_weights_are_of_the_tasks_of_init():

@@ -124,6 +124,23 @@ def test_rules_that_compare_gradients_of_several_batches_say_so():
   assert balancing.make('db_mtl', beta=0.0).on_features
 
 
+def test_only_graddrop_over_a_batch_needs_features():
+  for name in GRADIENT_BALANCERS:
+    assert balancing.make(name).on_parameters
+  balancer = balancing.make('graddrop', over_batch=True)
+  assert not balancer.on_parameters
+  assert not balancing.normalize_gradients(balancer, 'l2').on_parameters
+
+
+@pytest.mark.parametrize('name', GRADIENT_BALANCERS)
+def test_products_are_exact_on_every_platform(name):
+  """The default is TF32 on GPUs and bfloat16 on TPUs."""
+  balancer = balancing.make(name)
+  program = str(jax.make_jaxpr(lambda: trace_values(balancer))())
+  exact = 'precision=(Precision.HIGHEST, Precision.HIGHEST)'
+  assert program.count(exact) == program.count('dot_general[')
+
+
 # ---- Options ----------------------------------------------------------------
 
 

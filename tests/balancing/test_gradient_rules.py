@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from mtl_kd_jax import balancing
 from mtl_kd_jax.balancing import GRADIENT_BALANCERS
 from mtl_kd_jax.balancing._surgery import orders
 
@@ -72,10 +73,11 @@ def beside(key, k, others):
   def probe(part, shift):
     return others[part - 1] - (0 if shift is None else 100 * shift)
 
-  # One draw for each array, in their order.
+  # One draw for each array, in their order, from a key of its own.
+  keys = jax.random.split(jax.random.fold_in(key, 0), len(SHAPES))
   draws = [
-    np.ravel(jax.random.uniform(jax.random.fold_in(key, i), shape))
-    for i, shape in enumerate(SHAPES.values())
+    np.ravel(jax.random.uniform(key, shape))
+    for key, shape in zip(keys, SHAPES.values(), strict=True)
   ]
   return {
     'orders': np.asarray(orders(key, k)),
@@ -129,6 +131,85 @@ def test_a_task_without_labels_is_ignored(name):
   got, state = balancer.step(0 * j, losses, state, absent=NAMES[:3])
   assert not got.direction.any()
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize('name', ['gradnorm', 'imtl_h', 'auto_lambda'])
+def test_the_optimizer_of_a_task_without_labels_stands_still(name):
+  balancer, absent = steps(name), NAMES[2]
+  gone = balancer.names.index(absent)
+  state = balancer.init()
+  losses = np.array([0.5, 9.0, 2.0])
+  _, before = balancer.step(draw(3, 0), losses, state)
+  _, after = balancer.step(draw(3, 1), losses, before, absent=(absent,))
+  for x, y in zip(*map(jax.tree.leaves, (before, after)), strict=True):
+    assert x.shape == (3,)
+    assert x[gone] == y[gone]
+  count = after['rule']['opt_state'][0].count
+  assert [int(n) for n in count] == [1 if i == gone else 2 for i in range(3)]
+
+
+# ---- Three mini-batches -----------------------------------------------------
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize(
+  'name, rule', [('sdmgrad', rules.SDMGrad), ('modo', rules.MoDo)]
+)
+def test_a_task_without_labels_in_another_minibatch_keeps_its_weight(
+  name, rule, batch
+):
+  """The reference learns the weights of the other two among themselves."""
+  balancer, reference = steps(name), rule(2)
+  gone, keep = 1, [0, 2]
+  state = balancer.init()
+  for time in range(3):
+    j, *others = (draw(3, seed=10 * time + i) for i in range(3))
+    others[batch - 1][gone] = 0
+    got, state = balancer.step(j, 1, state, others=others)
+    extra = beside(jax.random.key(0), 2, [other[keep] for other in others])
+    reference.step(j[keep], 1, **extra)
+    w = np.insert(2 / 3 * reference.w, gone, 1 / 3)
+    np.testing.assert_allclose(state['rule'], w, rtol=1e-4, atol=1e-6)
+    pull = getattr(reference, 'pull', 0)
+    mixed = (w + pull / 3) / (1 + pull)
+    np.testing.assert_allclose(got.weights, mixed, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+      got.direction, mixed @ j, atol=3e-4 * np.linalg.norm(mixed @ j)
+    )
+
+
+@pytest.mark.parametrize('name', ['sdmgrad', 'modo'])
+def test_weights_stay_where_no_task_is_measured_twice(name):
+  balancer = steps(name)
+  j, first, second = (draw(3, seed=i) for i in range(3))
+  one, state = balancer.step(j, 1, balancer.init(), others=[first, second])
+  first, second = first * [[1], [0], [0]], second * [[0], [1], [1]]
+  two, after = balancer.step(j, 1, state, others=[first, second])
+  np.testing.assert_allclose(after['rule'], state['rule'], rtol=1e-6)
+  np.testing.assert_allclose(two.weights, one.weights, rtol=1e-6)
+
+
+# ---- Keys -------------------------------------------------------------------
+
+
+def test_graddrop_draws_with_no_key_that_its_caller_may_split_off():
+  """Opposite entries of equal size: the sign that stays is that of 1/2 - U."""
+  g = {str(i): np.ones(1000, np.float32) for i in range(3)}
+  gradients = {'a': g, 'b': jax.tree.map(np.negative, g)}
+  losses, key = {'a': np.float32(1), 'b': np.float32(1)}, jax.random.key(0)
+  balancer = balancing.make('graddrop')
+  combined, _ = jax.jit(balancer.update)(
+    losses, gradients, balancer.init(losses), key
+  )
+  signs = [np.sign(x) for x in combined.direction.values()]
+  keys = [key, *(jax.random.fold_in(key, i) for i in range(4))]
+  for x in (*keys, *jax.random.split(key, 3)):
+    drawn = np.sign(0.5 - jax.random.uniform(x, (1000,)))
+    for sign in signs:
+      assert 400 < (sign == drawn).sum() < 600
+
+
+# ---- Golden values ----------------------------------------------------------
 
 
 GOLDEN = {

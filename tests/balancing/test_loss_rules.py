@@ -146,6 +146,21 @@ def test_a_learned_weight_is_kept_while_its_task_has_no_labels(name):
   assert (again[1:] != due[1:]).all()
 
 
+def test_a_task_without_labels_takes_no_part_in_a_step_of_adam():
+  """Neither its momentum nor its bias correction go on."""
+  balancer = steps('imtl_l', learning_rate=0.05)
+  reference = rules.IMTLL(3, rate=0.05)
+  state = balancer.init()
+  rng = np.random.default_rng(0)
+  for absent in ((), ORDER[:1], ORDER[:2], ORDER[1:2], (), ORDER[:1], ()):
+    losses = np.exp(rng.normal(size=3))
+    weights, state = balancer.step(losses, state, absent=absent)
+    present = [t not in absent for t in ORDER]
+    np.testing.assert_allclose(
+      weights, reference.step(losses, present), rtol=1e-5
+    )
+
+
 @pytest.mark.parametrize('name', BALANCERS)
 def test_losses_of_any_size_give_finite_weights(name):
   balancer = steps(name)

@@ -1,5 +1,7 @@
 """Averaged and reused weights, normalized gradients, against NumPy."""
 
+from fixtures.balancing_steps import GradientSteps
+from fixtures.balancing_steps import draw as draw_matrix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +99,30 @@ def test_weights_of_losses_are_averaged():
     got, state = balancer.update(losses, state, KEY)
     mean = new if mean is None else decay * mean + (1 - decay) * new
     np.testing.assert_allclose([got[n] for n in NAMES], mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'name', ['gradnorm', 'excess_mtl', 'auto_lambda', 'imtl_h', 'mgda']
+)
+def test_heads_descend_on_averages_too(name):
+  decay, plain = 0.75, balancing.make(name)
+  one, two = GradientSteps(plain, 3), GradientSteps(weight_ema(plain, decay), 3)
+  state, averaged, mean = one.init(), two.init(), None
+  for time in range(4):
+    j, losses = draw_matrix(3, time), [0.5, 9.0, 2.0]
+    absent = two.names[:1] if time == 2 else ()
+    new, state = one.step(j, losses, state, absent=absent)
+    got, averaged = two.step(j, losses, averaged, absent=absent)
+    new, got = (np.stack([x.weights, x.task_specific]) for x in (new, got))
+    present = np.array([[t not in absent for t in two.names]])
+    before = new if mean is None else mean
+    moved = decay * before + (1 - decay) * new
+    mean = np.where(present, moved, before)
+    np.testing.assert_allclose(got, present * mean, rtol=1e-5, atol=1e-7)
+    if name == 'mgda':
+      np.testing.assert_array_equal(got[1:], present)
+    elif name != 'imtl_h':
+      np.testing.assert_array_equal(*got)
 
 
 def test_weights_are_reused_until_the_nth_step():

@@ -20,6 +20,7 @@ from mtl_kd_jax.interop.import_torch import (
   import_variables,
   read_backbone,
   read_state_dict,
+  torch_shapes,
 )
 from mtl_kd_jax.interop.torch_names import describe
 from mtl_kd_jax.models import make
@@ -296,6 +297,17 @@ def test_a_resnet_begins_with_torchvisions_weights(layers, tmp_path):
   )
 
 
+def test_a_collection_without_a_part_of_the_backbone_is_left_out(tmp_path):
+  shapes = resnet_shapes(18, NARROW)
+  path = tmp_path / 'resnet.safetensors'
+  safetensors.numpy.save_file(drawn(shapes), path)
+  like = shapes_of('resnet18', ('depth',), NARROW, head='aspp')
+  whole = read_backbone(path, like)
+  more = {**like, 'cache': {'head_depth': like['batch_stats']['head_depth']}}
+  variables = read_backbone(path, more)
+  jax.tree.map(np.testing.assert_array_equal, variables, whole)
+
+
 def test_the_names_of_a_resnet_are_all_used():
   shapes = resnet_shapes(50, NARROW)
   like = shapes_of('resnet50', ('depth',), NARROW, head='aspp')
@@ -484,6 +496,23 @@ def test_a_further_layer_of_a_wanted_task_is_not_dropped(name):
   like = shapes_of('mtan', ('normals',), NARROW)
   _, ignored = import_variables(numbered(shapes), like, where='file')
   assert name in ignored
+
+
+@pytest.mark.parametrize('backbone', ['segnet', 'mtan'])
+def test_two_tasks_of_one_name_are_refused(backbone):
+  network = make(backbone, {'edges': 1, 'parts': 1}, width=NARROW)
+  like = abstract_init(network, SIZE)[1]
+  weights = numbered(mtan_shapes(NARROW))
+  error = refusal(import_variables, weights, like, where='file')
+  assert error.argument == 'like'
+  assert 'edges' in error.found and 'parts' in error.found
+  with pytest.raises(InputError) as caught:
+    torch_shapes(like)
+  assert caught.value.argument == 'like'
+  # One of them alone may be any task.
+  like = abstract_init(network.only('edges'), SIZE)[1]
+  assert 'pred_task4.1.bias' in torch_shapes(like)
+  assert 'pred_task.1.bias' in torch_shapes(like, single=True)
 
 
 def test_a_head_that_the_table_lacks_is_refused():

@@ -57,6 +57,16 @@ def test_a_map_of_the_right_size_is_returned_unchanged():
   assert resize_bilinear(x, (2, 3)) is x
 
 
+def test_products_are_exact_on_every_platform():
+  """The default is TF32 on GPUs and bfloat16 on TPUs."""
+  grad = jax.grad(lambda x: resize_bilinear(x, (7, 9)).sum())
+  program = str(jax.make_jaxpr(grad)(np.ones((1, 4, 6, 2), np.float32)))
+  products = program.count('dot_general[')
+  assert products > 0
+  exact = 'precision=(Precision.HIGHEST, Precision.HIGHEST)'
+  assert program.count(exact) == products
+
+
 def test_doubling_needs_no_gather_or_scatter():
   text = (
     jax.jit(jax.grad(lambda x: resize_bilinear(x, (8, 12)).sum()))

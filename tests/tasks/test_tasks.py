@@ -12,7 +12,7 @@ import pytest
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import TASKS, make_tasks
-from mtl_kd_jax.tasks.base import masked_mean, merge, merge_all
+from mtl_kd_jax.tasks.base import masked_mean, merge
 
 SIZE = (6, 8)
 GRAY = 90
@@ -77,7 +77,7 @@ def score(task, prediction, label):
 
 
 def metrics_of(task, prediction, label):
-  return task.metrics(merge_all([score(task, prediction, label).statistics]))
+  return task.metrics(score(task, prediction, label).statistics)
 
 
 def make_unlabeled(task):
@@ -154,11 +154,28 @@ def test_gradients_are_finite_and_zero_at_unlabeled_pixels(task, scale):
   assert gradient[labeled].any()
 
 
+@pytest.mark.parametrize('name', ['depth', 'normals'])
+def test_nan_is_a_missing_label(name):
+  task = make_task(name)
+  label, prediction, _ = make_unlabeled(task)
+  unlabeled = ~np.asarray(task.valid(label))
+  broken = label.copy()
+  broken[unlabeled, -1] = np.nan  # of a normal, one component is enough
+  np.testing.assert_array_equal(task.valid(broken), ~unlabeled)
+  got, expected = (score(task, prediction, x) for x in (broken, label))
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+  assert np.isfinite(got.losses).all()
+  assert np.isfinite(got.gradient).all()
+  np.testing.assert_array_equal(
+    task.render(broken[0], broken[0]), task.render(label[0], label[0])
+  )
+
+
 def test_an_unlabeled_batch_has_loss_0_and_no_metric(task):
   result = score(task, make_prediction(task), make_missing(task))
   assert result.loss == 0
   assert not result.gradient.any()
-  metrics = task.metrics(merge_all([result.statistics]))
+  metrics = task.metrics(result.statistics)
   assert metrics and all(np.isnan(value) for value in metrics.values())
 
 
@@ -183,7 +200,7 @@ def test_statistics_of_many_batches_neither_overflow_nor_get_lost(task):
     k: x if statistics[k].dtype == np.float32 else x.astype(np.int64)
     for k, x in much.items()
   }
-  merged = merge_all([much, statistics, statistics])
+  merged = merge(merge(much, statistics), statistics)
   for name, value in statistics.items():
     added = merged[name] - much[name]
     np.testing.assert_allclose(added, 2 * value, rtol=1e-5, err_msg=name)

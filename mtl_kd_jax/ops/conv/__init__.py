@@ -95,7 +95,7 @@ def conv_general_dilated(
   padding: str | Sequence[tuple[int, int]],
   **kwargs,
 ) -> jax.Array:
-  """Is `lax.conv_general_dilated`, by `conv3x3` where that applies.
+  """Computes `lax.conv_general_dilated`, by `conv3x3` where that applies.
 
   For `nn.Conv(..., conv_general_dilated=conv_general_dilated)`, whose
   parameters stay the standard `kernel` and `bias`.
@@ -128,7 +128,7 @@ def dot_general(
   dimension_numbers: lax.DotDimensionNumbers,
   **kwargs,
 ) -> jax.Array:
-  """Is `lax.dot_general`, with the gradient of a 1x1 convolution by blocks.
+  """Computes `lax.dot_general`, the gradient of a 1x1 convolution by blocks.
 
   For `nn.Dense(..., dot_general=dot_general)` on maps. Small maps and other
   platforms keep the plain form.
