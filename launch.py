@@ -3,11 +3,13 @@
 --workdir names the folder of the run (default runs/<config.name>), --job what
 to do in it:
 
-train     (default) continues where an earlier run ended
+train     (default) trains, or continues where an earlier run ended
 evaluate  scores the finished networks of a run again, on --split
-import    makes networks of a run from PyTorch weights: --torch, --network
+import    makes networks of a run from PyTorch weights: --torch, --network, and
+          --stage for a single one
 taps      lists the features of the networks, and which are aligned
-inspect   says what is in the data, draws some, and warns of what looks wrong
+inspect   reads --samples of the data, says what is in them, draws some, and
+          warns of what looks wrong
 
 Any config key can be changed: --config.epochs=3
 """
@@ -28,9 +30,9 @@ _JOB = flags.DEFINE_enum('job', 'train', list(JOBS), 'What to run.')
 
 
 def main(argv: list[str]) -> None:
-  """Runs the job; what went wrong is a message and an exit code."""
+  """Runs the job; errors of the user are a message and an exit code."""
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # orbax tells a lot at INFO
+    logging.set_verbosity(logging.WARNING)  # orbax logs a lot at INFO
   try:
     if len(argv) > 1:
       stray = ' '.join(argv[1:])

@@ -49,7 +49,7 @@ from mtl_kd_jax.balancing import (
   make_balancer,
 )
 from mtl_kd_jax.runtime.platform import keep_freed_memory
-from mtl_kd_jax.training.gradients import GRAD_WRT
+from mtl_kd_jax.training.combined import GRAD_WRT
 
 _ALL = [*BALANCERS, *GRADIENT_BALANCERS]
 _COLUMNS = (

@@ -12,6 +12,7 @@ everything else may change. Submodules are imported when they are first used.
 """
 
 import importlib
+import pathlib
 from typing import Any
 
 __version__ = '0.1.0'
@@ -24,6 +25,7 @@ _NAMES = {
   'NotFiniteError': 'errors',
   'Prediction': 'trained',
   'Run': 'run',
+  'Stopped': 'runtime.preemption',
   'TrainedNetwork': 'trained',
   'Trainer': 'trainer',
   'distill': 'trainer',
@@ -59,6 +61,7 @@ def train(config: Any, workdir: Any) -> Any:
   Raises:
     InputError: config, data or workdir cannot be used; before any training.
     NotFiniteError: training diverged.
+    Stopped: a signal asked for it; everything is saved.
   """
   return _job('train').run(config, _path(workdir))
 
@@ -99,4 +102,4 @@ def _job(name):
 
 
 def _path(workdir):
-  return importlib.import_module('pathlib').Path(workdir)
+  return pathlib.Path(workdir).expanduser()

@@ -1,7 +1,8 @@
-"""The two ways in which a run ends early through no fault of the code.
+"""Two ways in which a run ends early through no fault of the code.
 
-Both are caught in one place, the command line, which prints the message alone.
-Everything else is a defect and keeps its traceback.
+The third is `runtime.preemption.Stopped`. All are caught in one place, the
+command line, which prints the message alone. Everything else is a defect and
+keeps its traceback.
 """
 
 

@@ -16,26 +16,29 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mtl_kd_jax import models
-from mtl_kd_jax.config.build import (
-  STUDENT,
-  TEACHER,
-  open_dataset,
-)
-from mtl_kd_jax.config.renames import upgrade
+from mtl_kd_jax.config import defaults
+from mtl_kd_jax.config.build import open_dataset
+from mtl_kd_jax.config.experiment import STUDENT, TEACHER
+from mtl_kd_jax.config.renames import complete, upgrade
 from mtl_kd_jax.config.validate import value
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.methods.multi_task import UNIFORM
-from mtl_kd_jax.methods.single_task import stage_name
 from mtl_kd_jax.models.network import Network, abstract_init
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_writer import read_log
 from mtl_kd_jax.tasks import Task, make_tasks
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Metrics
-from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
+from mtl_kd_jax.training.stage import (
+  SINGLE_TASK,
+  Stage,
+  row_of,
+  single_task_name,
+)
 
 
 class Run(Mapping[str, TrainedNetwork]):
@@ -57,13 +60,13 @@ class Run(Mapping[str, TrainedNetwork]):
     Raises:
       InputError: it is none.
     """
-    self.workdir = pathlib.Path(workdir)
+    self.workdir = pathlib.Path(workdir).expanduser()
     self._config = upgrade(workdirs.read_config(self.workdir))
 
   @functools.cached_property
   def config(self) -> ConfigDict:
-    """The config that it was begun with, under the keys of this version."""
-    return ConfigDict(self._config)
+    """The config that it was started with, under the keys of this version."""
+    return ConfigDict(complete(self._config, defaults.get_config().to_dict()))
 
   @functools.cached_property
   def plan(self) -> dict[str, dict[str, Any]]:
@@ -84,19 +87,39 @@ class Run(Mapping[str, TrainedNetwork]):
     found = {n: workdirs.read_metrics(self.workdir, n) for n in self}
     return {name: metrics for name, metrics in found.items() if metrics}
 
+  def single_task_metrics(self) -> Metrics:
+    """What single-task networks scored on the split that selects checkpoints.
+
+    Task -> metric -> value, of the networks that gains are relative to.
+    """
+    metrics: Metrics = {}
+    for name, about in self.plan.items():
+      if about['row'] == SINGLE_TASK and name in self:
+        metrics |= (
+          workdirs.read_metrics(self.workdir, name, selected=True) or {}
+        )
+    return metrics
+
   def __iter__(self) -> Iterator[str]:
-    for name in workdirs.stage_names(self.workdir):
-      if checkpointing.is_finished(self._folder(name)):
-        yield name
+    """The names of finished stages, in the order of the plan."""
+    there = workdirs.stage_names(self.workdir)
+    planned = [name for name in self.plan if name in there]
+    return (n for n in dict.fromkeys([*planned, *there]) if n in self)
 
   def __len__(self) -> int:
     return len(list(iter(self)))
 
   def __contains__(self, name: object) -> bool:
-    return name in list(iter(self))
+    return isinstance(name, str) and checkpointing.is_finished(
+      self._folder(name)
+    )
 
   def __getitem__(self, name: str) -> TrainedNetwork:
     return self.network(name)
+
+  def get(self, name: str, default: Any = None) -> Any:
+    """The network of a stage; `default` where it is not finished."""
+    return self.network(name) if name in self else default
 
   def network(
     self, name: str, *, best: bool | None = None, module: Network | None = None
@@ -145,7 +168,9 @@ class Run(Mapping[str, TrainedNetwork]):
   def _described(self, name) -> 'NetworkDescription':
     written = workdirs.read_stage(self.workdir, name)
     if written is not None:
-      return NetworkDescription(**written['network'])
+      described = NetworkDescription(**written['network'])
+      size = tuple(described.image_size)  # JSON has no tuples
+      return dataclasses.replace(described, image_size=size)
     return _from_config(self.config, name)
 
   def _not_finished(self, name) -> InputError:
@@ -206,15 +231,17 @@ def describe_network(
 def describe_stage(stage: Stage) -> dict[str, Any]:
   """What is written down of a stage."""
   network = describe_network(stage.network, stage.tasks, stage.data.image_size)
-  return {'network': network, **stage.description}
+  return {
+    'network': network,
+    'steps_per_epoch': stage.data.steps_per_epoch,
+    **stage.description,
+  }
 
 
 def write_run(
   workdir: pathlib.Path | str,
   config: Mapping[str, Any],
   networks: Mapping[str, TrainedNetwork],
-  *,
-  rows: Mapping[str, str] | None = None,
 ) -> 'Run':
   """Makes a run of networks that come from elsewhere: imported, averaged.
 
@@ -224,13 +251,12 @@ def write_run(
     workdir: a folder without these networks.
     config: of the run, a nested dictionary.
     networks: name -> network.
-    rows: name -> row of the result table, where it is not the name.
 
   Raises:
     InputError: the folder belongs to another config, holds one of the networks
-      already, or cannot be written to.
+      already, has another run in it, or cannot be written to.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = pathlib.Path(workdir).expanduser()
   for name in networks:
     folder = workdirs.checkpoint_dir(workdir, name)
     if folder.exists():
@@ -238,12 +264,20 @@ def write_run(
         expected=f'a workdir without a stage {name}',
         found='a checkpoint of it, which is left as it is',
         where=f'{folder}',
-        do='choose another folder: --workdir=FOLDER',
+        argument='workdir',
+        do='choose another folder',
       )
+  workdirs.check(workdir, config)
+  with exclusive(workdir):
+    _write_networks(workdir, config, networks)
+  return Run(workdir)
+
+
+def _write_networks(workdir, config, networks) -> None:
   workdirs.claim(workdir, config)
   plan = workdirs.read_plan(workdir) or {}
-  for name in networks:
-    plan.setdefault(name, {'row': (rows or {}).get(name, name)})
+  for name, trained in networks.items():
+    plan.setdefault(name, {'row': row_of(name, tuple(trained.tasks))})
   workdirs.write_plan(workdir, plan)
   for name, trained in networks.items():
     described = describe_network(
@@ -258,7 +292,6 @@ def write_run(
     state = {'step': np.int32(0), 'params': params, 'collections': collections}
     checkpoints.save(0, state, finished=True)
     checkpoints.close()
-  return Run(workdir)
 
 
 def load(workdir: pathlib.Path | str) -> Run:
@@ -284,7 +317,7 @@ def _plan_of(config: ConfigDict) -> dict[str, dict[str, Any]]:
   """Of a run of an earlier version, which had one method."""
   elsewhere = config.teacher.workdir or None
   plan = {
-    stage_name(task): {'row': SINGLE_TASK, 'trained_in': elsewhere}
+    single_task_name(task): {'row': SINGLE_TASK, 'trained_in': elsewhere}
     for task in config.tasks
   }
   multi_task = [UNIFORM] * bool(config.baseline) + [DISTILLED]
@@ -293,7 +326,7 @@ def _plan_of(config: ConfigDict) -> dict[str, dict[str, Any]]:
 
 def _from_config(config: ConfigDict, name: str) -> NetworkDescription:
   """Of a stage that an earlier version trained, which wrote only the config."""
-  of_task = {stage_name(task): task for task in config.tasks}
+  of_task = {single_task_name(task): task for task in config.tasks}
   section = TEACHER if name in of_task else STUDENT
   dataset = open_dataset(config, data=False)
   model = value(config, section)

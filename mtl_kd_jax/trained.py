@@ -39,7 +39,9 @@ class Prediction(Mapping[str, np.ndarray]):
     return self._arrays[task]
 
   def __getattr__(self, task: str) -> np.ndarray:
-    if task.startswith('_') or task not in self._arrays:
+    if task.startswith('_'):  # `copy` and `pickle` look before there are arrays
+      raise AttributeError(task)
+    if task not in self._arrays:
       raise AttributeError(
         f'no prediction of {task!r}; there are {", ".join(self._arrays)}'
       )

@@ -12,30 +12,64 @@ opens them any later day, and the same lines continue what was interrupted.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 import dataclasses
 import pathlib
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
-from mtl_kd_jax.balancing import Balancer, GradientBalancer, make_balancer
+from mtl_kd_jax import balancing
+from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.config import get_config
-from mtl_kd_jax.config.build import Experiment, build
-from mtl_kd_jax.config.validate import may_change
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.experiment import Experiment
+from mtl_kd_jax.config.validate import check_values, may_change
 from mtl_kd_jax.datasets import Dataset
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.jobs.train import make_score, score_stage, train_stage
-from mtl_kd_jax.methods.single_task import stage_name
+from mtl_kd_jax.jobs.train import (
+  check_splits,
+  make_score,
+  score_stage,
+  train_stage,
+)
 from mtl_kd_jax.models import Network, check_image_size
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.tasks import TASKS
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Metrics
-from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, task_terms
-from mtl_kd_jax.training.stage import SINGLE_TASK
+from mtl_kd_jax.training.loss_terms import (
+  ADAPTORS,
+  ExtraNetwork,
+  LossTerm,
+  task_terms,
+)
+from mtl_kd_jax.training.stage import (
+  SINGLE_TASK,
+  Stage,
+  row_of,
+  single_task_name,
+)
+
+# Sections of the config that stand for arguments of a call, and keys among them
+# that do not.
+_ARGUMENTS = (
+  'balancing.',
+  'baseline',
+  'distill.',
+  'method',
+  'model.',
+  'tasks',
+  'teacher.',
+)
+_KEYS = ('balancing.observe_every',)
+# Sections by task, which have no keys of their own.
+_FREE_SECTIONS = ('distill.weights',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +109,15 @@ def distill(
     schedule: of that rate: 'constant', 'cosine' or 'step'.
     weight_decay: of the adaptors, added to the gradient.
     **loss_options: options of the loss.
+
+  Returns:
+    What `Trainer` takes as `distill`; it checks the values.
   """
   weights = dict(weights or dict.fromkeys(teachers, 1.0))
   return Distill(
     dict(teachers),
     {
-      'distill.taps': tuple(taps),
+      'distill.taps': (taps,) if isinstance(taps, str) else tuple(taps),
       'distill.weights': weights,
       'distill.loss': loss,
       'distill.learning_rate': learning_rate,
@@ -119,13 +156,14 @@ class Trainer:
       schedule: of that rate: 'cosine', 'constant' or 'step'.
       seed: of parameters, order of the samples and augmentation.
       config: further keys of the config (config/defaults.py), with dots:
-        {'data.flip': True, 'select': 'best'}.
+        {'data.flip': True, 'select': 'best'}. Not those of networks, methods
+        and balancing, which are arguments of the call.
 
     Raises:
-      InputError: a value that cannot be used, or a workdir that was begun with
-        others.
+      InputError: a value that cannot be used, or a workdir that was started
+        with others, or in which another run is.
     """
-    self.workdir = pathlib.Path(workdir)
+    self.workdir = pathlib.Path(workdir).expanduser()
     self.config = _make_config(
       data,
       {
@@ -140,8 +178,17 @@ class Trainer:
       },
     )
     self._experiment = build(self.config, dataset=data)
-    workdirs.claim(self.workdir, self.config.to_dict(), may_change=may_change)
+    workdirs.check(self.workdir, self.config.to_dict(), may_change=may_change)
+    if is_main_process():
+      with exclusive(self.workdir):
+        workdirs.claim(
+          self.workdir, self.config.to_dict(), may_change=may_change
+        )
     self._writer = MetricWriter(self.workdir, enabled=is_main_process())
+    # On every process: what is finished before this one trains anything.
+    self._single_task = Run(self.workdir).single_task_metrics()
+    if self.config.data.check:
+      check_splits(self._experiment, self._writer)
 
   def __call__(
     self,
@@ -158,82 +205,115 @@ class Trainer:
 
     Args:
       network: from `models.make`.
-      name: of its folder and its row; by default 'teacher_<task>' for a network
-        of one task, 'distilled' with teachers, else 'multi_task'.
+      name: of its folder and its row; by default 'distilled' with teachers,
+        else 'teacher_<task>' for one task and 'multi_task' for several. Those
+        named 'teacher_<task>' share the row that gains are relative to.
       distill: what teaches it, from `distill`.
       balancer: of its objectives, from `balancing.make`; None for the sum.
       grad_wrt: what a gradient balancer combines: gradients with respect to the
         backbone's 'parameters', or its 'features'.
-      terms: further terms of the loss.
+      terms: further terms of the loss, beside those of the tasks.
       extras: networks that these train along.
 
     Returns:
       The trained network, with its metrics on the split 'val'.
 
     Raises:
-      InputError: it cannot be trained so, or was begun otherwise.
+      InputError: it cannot be trained so, was started otherwise, or another
+        run is in the workdir.
       NotFiniteError: training diverged.
       Stopped: a signal asked for it; the state is saved.
     """
-    experiment, frozen = self._experiment, {}
-    network = network.with_axis(experiment.parallel.axis_name)
+    name = name or _default_name(network, distill)
+    stage = self._stage(
+      name, network, distill, balancer, grad_wrt, terms, extras or {}
+    )
+    frozen = {
+      task: stage.parallel.replicate(jax.device_get(teacher.variables))
+      for task, teacher in (distill.teachers if distill else {}).items()
+    }
+    best = self.config.select == 'best'
+    if best and len(stage.tasks) > 1:
+      _check_comparable(stage.tasks, self._single_task)
+    alone = exclusive(self.workdir) if is_main_process() else nullcontext()
+    with alone:
+      self._plan(stage)
+      variables = train_stage(
+        stage,
+        frozen,
+        workdir=self.workdir,
+        writer=self._writer,
+        intervals=self._experiment.intervals,
+        best=best,
+        score=make_score(stage, self._single_task),
+      )
+      evaluation, selected = score_stage(stage, variables, self.workdir)
+    if stage.row == SINGLE_TASK:
+      self._single_task |= selected
+    return TrainedNetwork(
+      name=name,
+      network=network.with_axis(None),
+      variables=variables,
+      tasks=stage.tasks,
+      image_size=self._experiment.dataset.image_size,
+      metrics=evaluation.metrics,
+      workdir=self.workdir,
+    )
+
+  def _stage(
+    self, name, network, distill, balancer, grad_wrt, terms, extras
+  ) -> Stage:
+    """The stage that `__call__` describes, checked."""
+    experiment = self._experiment
+    axis_name = experiment.parallel.axis_name
+    network = network.with_axis(axis_name)
     check_image_size(network, experiment.dataset.image_size)
     tasks = self._tasks(network)
-    name = name or _default_name(network, distill)
-    all_terms, options = task_terms(tasks), {'extras': dict(extras or {})}
+    all_terms, extras = (*task_terms(tasks), *terms), dict(extras)
+    options: dict[str, Any] = {}
     if distill is not None:
       _check_teachers(distill.teachers, tasks)
+      if ADAPTORS in extras:
+        raise InputError(
+          expected='extra networks with names of their own',
+          found=f'{ADAPTORS}, which distillation adds',
+          argument='extras',
+          do='give it another name',
+        )
       experiment = self._with_settings(distill.settings)
       alignments, attributes = experiment.distill(
-        network, {t: trained.network for t, trained in distill.teachers.items()}
+        network,
+        {
+          task: teacher.network.with_axis(axis_name)
+          for task, teacher in distill.teachers.items()
+        },
       )
       all_terms += alignments
+      extras |= attributes['extras']
       options['teachers'] = attributes['teachers']
-      options['extras'] |= attributes['extras']
       options['inputs'] = {t: x.name for t, x in distill.teachers.items()}
-      frozen = {
-        t: experiment.parallel.replicate(x.variables)
-        for t, x in distill.teachers.items()
-      }
-    balancer = balancer or make_balancer('uniform')
-    stage = experiment.stage(
+    balancer = balancer or balancing.make('uniform')
+    return experiment.stage(
       name,
       network,
-      terms=all_terms + tuple(terms),
+      terms=all_terms,
       balancer=balancer,
       grad_wrt=grad_wrt,
-      row=SINGLE_TASK if len(tasks) == 1 else name,
+      extras=extras,
+      row=row_of(name, tuple(tasks)),
       description={
         'balancer': balancer.made_by,
         'grad_wrt': grad_wrt,
-        'terms': [term.name for term in (*all_terms, *terms)],
-        'distill': None if distill is None else distill.settings,
+        'terms': {
+          term.name: {'objective': term.objective, 'weight': float(term.weight)}
+          for term in all_terms
+        },
+        'extras': sorted(extras),
+        'distill': None
+        if distill is None
+        else {**distill.settings, 'teachers': options['inputs']},
       },
       **options,
-    )
-    single_task = self._single_task()
-    if self.config.select == 'best' and len(tasks) > 1:
-      _check_comparable(tasks, single_task)
-    # --- The same as in the main job ------------------------------------------
-    self._plan(stage)
-    variables = train_stage(
-      stage,
-      frozen,
-      workdir=self.workdir,
-      writer=self._writer,
-      intervals=experiment.intervals,
-      best=self.config.select == 'best',
-      score=make_score(stage, single_task),
-    )
-    evaluation = score_stage(stage, variables, self.workdir, keep=0)
-    return TrainedNetwork(
-      name=name,
-      network=network,
-      variables=variables,
-      tasks=tasks,
-      image_size=experiment.dataset.image_size,
-      metrics=evaluation.metrics,
-      workdir=self.workdir,
     )
 
   def _tasks(self, network):
@@ -251,7 +331,8 @@ class Trainer:
 
   def _with_settings(self, settings) -> Experiment:
     config = self.config.copy_and_resolve_references()
-    _update(config, settings)
+    _update(config, settings, 'distill')
+    check_values(config)
     return dataclasses.replace(self._experiment, config=config)
 
   def _plan(self, stage) -> None:
@@ -261,31 +342,35 @@ class Trainer:
       plan[stage.name] = {'row': stage.row, 'trained_in': None}
       workdirs.write_plan(self.workdir, plan)
 
-  def _single_task(self) -> Metrics:
-    """Metrics of the networks of single tasks that are finished here."""
-    run = Run(self.workdir)
-    metrics: Metrics = {}
-    for name, scores in run.metrics.items():
-      if run.plan.get(name, {}).get('row') == SINGLE_TASK:
-        metrics |= scores
-    return metrics
-
 
 def _make_config(data: Dataset, settings: Mapping[str, Any]) -> ConfigDict:
   config = get_config()
+  options = dict(data.options)
+  options.pop('progress', None)  # a function, which no config holds
   with config.unlocked():
     config.data.name = data.name
-    options = dict(data.options)
-    config.data.data_dir = options.pop('data_dir', '') or ''
+    config.data.data_dir = str(options.pop('data_dir', None) or '')
     if data.name not in config.data:
       config.data[data.name] = ConfigDict()
     config.data[data.name].update(options)
   config.tasks = tuple(t for t in data.labels if t in TASKS)
-  _update(config, settings)
+  for key in settings:
+    if key.startswith(_ARGUMENTS) and key not in _KEYS:
+      raise InputError(
+        expected='keys of data, optimizer, report and the like',
+        found=f'{key!r}, which a Trainer does not read',
+        argument='config',
+        do='give networks, teachers and balancers to the call: fit(network, '
+        'distill=..., balancer=...)',
+      )
+  _update(config, settings, 'config')
   return config
 
 
-def _update(config: ConfigDict, settings: Mapping[str, Any]) -> None:
+def _update(
+  config: ConfigDict, settings: Mapping[str, Any], argument: str
+) -> None:
+  """Sets keys with dots; of a section only those that are given."""
   for key, value in settings.items():
     *path, last = key.split('.')
     section = config
@@ -297,14 +382,27 @@ def _update(config: ConfigDict, settings: Mapping[str, Any]) -> None:
       raise InputError(
         expected='a key of the config (config/defaults.py)',
         found=repr(key),
-        argument='config',
+        argument=argument,
         do='correct the name',
       )
-    if isinstance(section[last], ConfigDict):
-      with section.unlocked():
-        section[last] = ConfigDict(dict(value))
-    else:
-      section[last] = value
+    try:
+      if key in _FREE_SECTIONS:
+        with section.unlocked():
+          section[last] = ConfigDict(dict(value))
+      elif isinstance(section[last], ConfigDict):
+        inner = {f'{key}.{name}': v for name, v in dict(value).items()}
+        _update(config, inner, argument)
+      else:
+        section[last] = value
+    except (TypeError, ValueError) as error:
+      if isinstance(error, InputError):
+        raise
+      raise InputError(
+        expected=f'{key} of the type {type(section[last]).__name__}',
+        found=repr(value),
+        argument=argument,
+        do='correct the value',
+      ) from error
 
 
 def _check_teachers(teachers, tasks) -> None:
@@ -334,4 +432,4 @@ def _default_name(network: Network, distill: Distill | None) -> str:
   if distill is not None:
     return 'distilled'
   tasks = tuple(network.channels)
-  return stage_name(tasks[0]) if len(tasks) == 1 else 'multi_task'
+  return single_task_name(tasks[0]) if len(tasks) == 1 else 'multi_task'

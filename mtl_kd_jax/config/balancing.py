@@ -8,9 +8,8 @@ from mtl_kd_jax import balancing
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models.network import FeatureShapes
 
-# Of the wrappers: whatever is at fault, it is the key that asks for one.
+# Of the wrappers. At fault is the key that enables one, never its argument.
 _WRAPPER_ARGUMENTS = ('balancer', 'kind', 'decay', 'every')
 
 
@@ -18,20 +17,16 @@ def make_balancer(
   values: ConfigDict,
   *,
   objectives: Sequence[str],
-  features: FeatureShapes,
   task_kinds: Mapping[str, str],
   steps_per_epoch: int,
-  device_batch: int,
 ) -> Balancer | GradientBalancer:
   """Makes the balancer that a config describes.
 
   Args:
     values: config.balancing.
     objectives: what it balances.
-    features: of the network.
     task_kinds: task -> 'classification' or 'regression'.
     steps_per_epoch: optimizer steps in an epoch.
-    device_batch: samples of a batch on one device.
 
   Raises:
     InputError: a name or value that cannot be used, also with each other.
@@ -47,9 +42,6 @@ def make_balancer(
       **(values[name].to_dict() if known else {}),
     )
   _check_uses_gradients(balancer, values)
-  if isinstance(balancer, GradientBalancer):
-    _check_parts(balancer, values, device_batch)
-    _check_features(balancer, values, features)
   for key, wrap, neutral in (
     ('normalize', balancing.normalize_gradients, 'none'),
     ('weight_ema', balancing.weight_ema, 0),
@@ -73,38 +65,6 @@ def _check_uses_gradients(balancer, values):
       raise _bad(
         key, values[key], f'{neutral!r}, since {values.name} uses losses alone'
       )
-
-
-def _check_parts(balancer, values, device_batch):
-  if device_batch % balancer.num_minibatches:
-    raise InputError(
-      expected=f'a multiple of {balancer.num_minibatches} on each device: '
-      f'{values.name} splits the batch into {balancer.num_minibatches} '
-      'mini-batches',
-      found=f'{device_batch} on each',
-      where='config.batch_size, with config.balancing.name',
-      do='change one of them',
-    )
-
-
-def _check_features(balancer, values, features):
-  if values.grad_wrt != 'features':
-    return
-  task_specific = [tap for tap in features.backbone if '/' in tap]
-  if task_specific:
-    raise _bad(
-      'grad_wrt',
-      values.grad_wrt,
-      "'parameters', since tasks have features of their own: "
-      f'{task_specific[0]} ...',
-    )
-  if not balancer.on_features:
-    raise _bad(
-      'grad_wrt',
-      values.grad_wrt,
-      f"'parameters', since {values.name} as it is configured compares "
-      'gradients of several batches or of single arrays',
-    )
 
 
 def _bad(key, found, expected):

@@ -77,7 +77,7 @@ def _add_data(config):
   data.label_fraction = FieldReference(1.0, field_type=object)
   # Zoom into random crops by one of these factors; (1.0,) for none.
   data.scales = (1.0,)
-  # Mirror every second sample.
+  # Mirror half of the samples, at random.
   data.flip = False
   # Processes that read and augment; 0 for threads of the main process.
   data.num_workers = 0
@@ -225,8 +225,9 @@ def _add_optim(config):
 
 def _add_balancing(config):
   config.balancing = balancing = ConfigDict()
-  # How the tasks of the distilled network are balanced (docs/balancing.md; the
-  # baseline is always uniform). By losses: 'uniform', 'fixed', 'uncertainty',
+  # How the tasks of the network 'distilled', or 'balanced' in the method
+  # 'multi_task', are balanced (docs/balancing.md); the baseline is always
+  # uniform. By losses: 'uniform', 'fixed', 'uncertainty',
   # 'dwa', 'rlw', 'gls', 'scale_invariant', 'stch', 'imtl_l', 'famo'. By
   # gradients: 'mgda', 'pcgrad', 'gradvac', 'graddrop', 'cagrad', 'imtl_g',
   # 'imtl_h', 'gradnorm', 'nash_mtl', 'fairgrad', 'aligned_mtl', 'upgrad',
@@ -248,7 +249,7 @@ def _add_balancing(config):
   # Weights from gradients are computed in every so many steps.
   balancing.update_every = 1
   # Lengths of the tasks' gradients and the angles between them are measured in
-  # every so many steps, whatever balances; 0 for never.
+  # every so many steps, with any balancer; 0 for never.
   balancing.observe_every = 50
   # Options of each rule, config.balancing.<name>: those of its function, which
   # describes them (docs/balancing.md has them all).
@@ -313,9 +314,9 @@ def _add_running(config):
   config.parallel = ConfigDict()
   # 'jit': batch sharded over all devices; 'pmap': the same under jax.pmap.
   config.parallel.mode = 'jit'
-  # Whether to join the other hosts (jax.distributed.initialize). Cloud TPU pods
-  # are found by themselves, elsewhere set JAX_COORDINATOR_ADDRESS,
-  # JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  # Whether to join the other hosts (jax.distributed.initialize). On Cloud TPU
+  # pods, under Slurm and Open MPI they are found; elsewhere set
+  # JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
   config.parallel.multihost = False
 
   config.checkpoint = ConfigDict()

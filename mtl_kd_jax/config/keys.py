@@ -28,7 +28,7 @@ def named_by_keys(
   try:
     yield
   except InputError as error:
-    if not error.argument:
+    if not error.argument or error.where.startswith('config.'):
       raise
     key = f'config.{_key(error.argument, section, keys or {})}'
     place = error.where
@@ -38,6 +38,7 @@ def named_by_keys(
       found=error.found,
       where=f'{key}{beside}',
       do=f'{error.do}; on the command line: --{key}=...',
+      argument=error.argument,
     ) from error
 
 

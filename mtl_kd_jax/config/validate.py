@@ -31,14 +31,19 @@ _NOT_NEGATIVE = (
 )
 # What may change between two runs of one experiment: it moves or shows the
 # work, and has no influence on the result. A name with a dot at its end stands
-# for a section.
+# for a section. Not report.eval_every_epochs: the best checkpoint is one that
+# was evaluated, and some balancers learn from evaluations.
 _FREE = (
   'name',
   'checkpoint.',
-  'report.',
+  'report.average_epochs',
+  'report.every_steps',
+  'report.images',
   'balancing.observe_every',
   'parallel.',
   'data.data_dir',
+  'data.manual_dir',
+  'data.cityscapes.manual_dir',
   'data.num_workers',
   'data.check',
 )

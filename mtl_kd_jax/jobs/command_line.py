@@ -1,6 +1,7 @@
-"""How the command line starts a job, and what a bad one is told."""
+"""Starts a job from the command line, and reports a bad command line."""
 
 from collections.abc import Callable, Iterable, Sequence
+import os
 import pathlib
 import re
 from types import ModuleType
@@ -9,8 +10,10 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.renames import renamed_key
 from mtl_kd_jax.errors import InputError, NotFiniteError
+from mtl_kd_jax.runtime import peers
 from mtl_kd_jax.runtime.platform import set_up
 from mtl_kd_jax.runtime.preemption import Stopped
 
@@ -18,7 +21,7 @@ _JOBS = {'data': 'inspect'}  # former names
 
 
 class Exit(Exception):
-  """The process shall end with a message.
+  """The process is to end with a message.
 
   Attributes:
     code: the exit code.
@@ -30,7 +33,7 @@ class Exit(Exception):
 
 
 def define_flags(jobs: Iterable[ModuleType]) -> None:
-  """Defines the flags that jobs have for themselves."""
+  """Defines the flags that belong to single jobs."""
   for job in jobs:
     if hasattr(job, 'define_flags'):
       job.define_flags()
@@ -52,22 +55,28 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
   Args:
     job: of `JOBS`.
     config: value of the flag --config.
-    workdir: value of the flag --workdir; None for runs/<config.name>.
+    workdir: value of the flag --workdir, with ~ for the home directory; None
+      for runs/<config.name>.
 
   Raises:
     Exit: it ended early through no fault of the code.
   """
   again = 'run the same command again to continue'
   try:
-    folder = pathlib.Path(workdir) if workdir else None
+    # Shells expand ~ only at the start of a word.
+    folder = pathlib.Path(os.path.expanduser(workdir)) if workdir else None
     config = _config(job, config, folder)
-    set_up(multihost=config.parallel.multihost)
+    with named_by_keys('parallel'):
+      set_up(multihost=config.parallel.multihost)
     options = {
       name: flags.FLAGS[name].value for name in getattr(job, 'OPTIONS', ())
     }
-    job.run(config, folder or pathlib.Path('runs') / config.name, **options)
+    with peers.watched():
+      job.run(config, folder or pathlib.Path('runs') / config.name, **options)
   except InputError as error:
-    raise Exit(2, f'error: {error}') from error
+    of_workdir = error.argument == 'workdir'
+    flag = '; on the command line: --workdir=FOLDER' if of_workdir else ''
+    raise Exit(2, f'error: {error}{flag}') from error
   except NotFiniteError as error:
     raise Exit(3, f'error: {error}') from error
   except Stopped as error:

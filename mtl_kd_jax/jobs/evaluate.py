@@ -1,14 +1,14 @@
 """Scores the finished networks of a run again, on any split."""
 
 import functools
+import json
 import pathlib
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from mtl_kd_jax.config import defaults
-from mtl_kd_jax.config.build import Experiment, build, select_split
-from mtl_kd_jax.config.renames import complete, upgrade
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run
@@ -30,11 +30,15 @@ def define_flags() -> None:
 
 
 def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
-  """The config of the run, under the keys of this version."""
+  """The config of the run, under the keys of this version.
+
+  A run that was trained on several hosts is evaluated on one.
+  """
   if workdir is None:
     return None
-  config = upgrade(workdirs.read_config(workdir))
-  return ConfigDict(complete(config, defaults.get_config().to_dict()))
+  config = Run(workdir).config
+  config.parallel.multihost = False
+  return config
 
 
 def run(
@@ -43,19 +47,21 @@ def run(
   """Prints the table of a run and writes it beside the first one.
 
   The networks are those of the run, whatever the config says of networks.
-  Stages that are not finished are left out, and named.
+  Those that are not finished, or cannot be opened, are left out and named.
 
   Args:
     config: names the data and devices.
     workdir: of the run. Its own results stay as they are: these go to
-      results_<split>.json, results_<split>.md and predictions_<split>.png.
+      results_<split>.json, results_<split>.md and predictions_<split>.png. But
+      a network of the run without metrics, such as an imported one, gets them
+      when the split is the one that the run reports.
     split: the split to score; None for `config.data.eval_split`.
 
   Returns:
     The run.
 
   Raises:
-    InputError: there is no such run, none of its networks is finished, or the
+    InputError: there is no such run, none of its networks can be opened, or the
       data do not have its labels.
   """
   trained = Run(workdir)
@@ -63,16 +69,28 @@ def run(
     config.data.eval_split = split
   experiment = build(config)
   writer = MetricWriter(workdir, enabled=is_main_process())
-  rows, missing = Rows(experiment.tasks), []
+  reported = _data_of(config) == _data_of(trained.config)
+  rows, unfinished, errors = Rows(experiment.tasks), [], {}
   for name, about in trained.plan.items():
     elsewhere = about.get('trained_in')
-    source = Run(elsewhere) if elsewhere else trained
-    if name in source:
-      rows.add(about['row'], _score(source[name], experiment))
-    else:
-      missing.append(name)
-  if len(missing) == len(trained.plan):
-    trained.network(missing[0])  # says what is not finished
+    try:
+      source = Run(elsewhere) if elsewhere else trained
+      network = source.get(name)
+    except InputError as error:
+      errors[name] = error
+      continue
+    if network is None:
+      unfinished.append(name)
+      continue
+    evaluation = _score(network, experiment)
+    rows.add(about['row'], evaluation)
+    if reported and not elsewhere and network.metrics is None:
+      if is_main_process():
+        workdirs.write_metrics(workdir, name, evaluation.metrics)
+  if not rows.metrics:
+    if errors:
+      raise next(iter(errors.values()))
+    trained.network(unfinished[0])  # says what is finished
   if is_main_process():
     report_results(
       rows,
@@ -84,9 +102,23 @@ def run(
       chosen_on=select_split(trained.config),
       suffix=f'_{config.data.eval_split}',
     )
-  if missing:
-    writer.print(f'not scored, since not finished: {", ".join(missing)}')
+  if unfinished:
+    writer.print(f'not scored, since not finished: {", ".join(unfinished)}')
+  for name, error in errors.items():
+    writer.print(f'not scored, since it cannot be opened: {name}\n  {error}')
   return trained
+
+
+def _data_of(config: ConfigDict) -> str:
+  """What of a config decides which samples are scored, as text."""
+  data = config.data
+  described = {
+    'name': data.name,
+    'options': data.to_dict().get(data.name),
+    'split': data.eval_split,
+    'held_out': [data.val_fraction, config.seed] if data.val_fraction else None,
+  }
+  return json.dumps(described, sort_keys=True)  # tuples are lists
 
 
 def _score(trained: TrainedNetwork, experiment: Experiment) -> Evaluation:

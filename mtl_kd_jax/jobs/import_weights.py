@@ -95,14 +95,8 @@ def run(
     )
 
   # --- Write -----------------------------------------------------------------
-  described = describe_plan(plan)
-  written = write_run(
-    workdir,
-    config.to_dict(),
-    networks,
-    rows={name: about['row'] for name, about in described.items()},
-  )
-  workdirs.write_plan(workdir, described)
+  written = write_run(workdir, config.to_dict(), networks)
+  workdirs.write_plan(workdir, describe_plan(plan))
   writer = MetricWriter(workdir, enabled=is_main_process())
   for name, names in ignored.items():
     writer.print(
@@ -126,7 +120,7 @@ def _targets(plan: Plan, name: str | None, heads) -> Sequence[Stage]:
       )
     return [plan[name]]
   stages = [s for s in plan.stages if s.row == SINGLE_TASK]
-  # A head without a number is told by its channels.
+  # A head without a number is identified by its channels.
   fit = []
   for stage in stages:
     (channels,) = stage.network.channels.values()

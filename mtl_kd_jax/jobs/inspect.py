@@ -20,6 +20,7 @@ from mtl_kd_jax.datasets.inspect.doctor import Finding, diagnose
 from mtl_kd_jax.datasets.inspect.profile import (
   SplitProfile,
   evenly_spaced,
+  looks_like_bytes,
   profile_split,
   read_unchecked,
 )
@@ -238,8 +239,9 @@ def draw_sheet(
     raise InputError(
       expected='a folder that can be written to',
       found=str(error),
-      where=f'--workdir={path.parent}',
-      do='choose another with --workdir=FOLDER',
+      where=f'{path.parent}',
+      argument='workdir',
+      do='choose another workdir',
     ) from error
   return True
 
@@ -247,7 +249,8 @@ def draw_sheet(
 def _drawable(dataset, sample, tasks: Mapping[str, Task]):
   """A sample that can be drawn, whatever is wrong with it; and its notes."""
   image = np.nan_to_num(np.asarray(sample['image'], np.float32))
-  drawn = {'image': image / 255 if image.max() > 2 else image}
+  in_bytes = looks_like_bytes(image.min(), image.max())
+  drawn = {'image': image / 255 if in_bytes else image}
   drawn['outlines'] = np.zeros(image.shape[:2], bool)
   notes = {}
   for name in tasks:

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from mtl_kd_jax.config.build import STUDENT, TEACHER, build
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.experiment import STUDENT, TEACHER
 from mtl_kd_jax.distillation import Adaptors
 from mtl_kd_jax.models.features import taps_of
 

@@ -1,6 +1,7 @@
 """The main job: trains the stages of a config's method, and reports."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 import pathlib
 import time
 from typing import Any
@@ -9,7 +10,8 @@ import jax
 from ml_collections import ConfigDict
 
 from mtl_kd_jax import methods
-from mtl_kd_jax.config.build import build, select_split
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.config.renames import upgrade
 from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.datasets.check import check_dataset
@@ -17,16 +19,14 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.methods.plan import Plan
 from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.reports.gains import relative_gains
+from mtl_kd_jax.reports.parameters import parameter_table
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run, describe_stage
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
-from mtl_kd_jax.runtime.metric_writer import (
-  MetricWriter,
-  parameter_table,
-  read_log,
-)
-from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.runtime.lock import exclusive
+from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
+from mtl_kd_jax.runtime.parallel import any_process, is_main_process
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
 from mtl_kd_jax.training.loop import Intervals, run_stage
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
@@ -44,26 +44,32 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
     The run.
 
   Raises:
-    InputError: config, data or workdir cannot be used; before any training.
+    InputError: config, data or workdir cannot be used, or another run is in the
+      workdir; before any training.
     NotFiniteError: training diverged.
     Stopped: a signal asked for it; everything is saved.
   """
-  begun = time.time()
   # --- Make and check everything ---------------------------------------------
   experiment = build(config)
   plan = methods.plan(experiment)
   _refuse_earlier_version(workdir)
-  workdirs.claim(workdir, config.to_dict(), may_change=may_change)
-  workdirs.write_plan(workdir, describe_plan(plan))
+  workdirs.check(workdir, config.to_dict(), may_change=may_change)
+  # --- Alone in the workdir ---------------------------------------------------
+  with exclusive(workdir) if is_main_process() else nullcontext():
+    if is_main_process():
+      workdirs.claim(workdir, config.to_dict(), may_change=may_change)
+      workdirs.write_plan(workdir, describe_plan(plan))
+    _train(experiment, plan, workdir)
+  return Run(workdir)
+
+
+def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
+  """Trains the stages of a plan, and reports."""
+  config, begun = experiment.config, time.time()
   writer = MetricWriter(workdir, enabled=is_main_process())
   _introduce(experiment, plan, workdir, writer)
   if config.data.check:
-    splits = (
-      config.data.train_split,
-      select_split(config),
-      config.data.eval_split,
-    )
-    check_dataset(experiment.dataset, splits, console=writer.console)
+    check_splits(experiment, writer)
 
   # --- Stage by stage ---------------------------------------------------------
   rows = Rows(experiment.tasks)
@@ -80,14 +86,12 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
       best=config.select == 'best',
       score=make_score(stage, single_task),
     )
-    evaluation = score_stage(
+    evaluation, selected = score_stage(
       stage, variables[stage.name], workdir, keep=config.report.images
     )
     rows.add(plan.rows[stage.name], evaluation)
     if stage.row == SINGLE_TASK:
-      if stage.data.select is not None:
-        evaluation = stage.evaluate(variables[stage.name], select=True)
-      single_task |= evaluation.metrics
+      single_task |= selected
 
   # --- Report ----------------------------------------------------------------
   if is_main_process():
@@ -104,7 +108,6 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
       average_epochs=experiment.average_epochs,
     )
   writer.print(f'finished in {time.time() - begun:.0f} s')
-  return Run(workdir)
 
 
 def train_stage(
@@ -142,6 +145,7 @@ def train_stage(
     return _read(stage, workdir, best=best)  # imported
   if is_main_process():
     workdirs.claim_stage(workdir, stage.name, describe_stage(stage))
+  any_process(False)  # the folder is claimed before anybody fills it
   checkpoints = checkpointing.Checkpoints(folder)
   try:
     state = run_stage(
@@ -165,19 +169,41 @@ def train_stage(
 
 
 def score_stage(
-  stage: Stage, variables: Any, workdir: pathlib.Path, *, keep: int
-) -> Evaluation:
-  """Scores a finished stage on the split that is reported; writes that down."""
+  stage: Stage, variables: Any, workdir: pathlib.Path, *, keep: int = 0
+) -> tuple[Evaluation, Metrics]:
+  """Scores a finished stage, and writes that down.
+
+  Args:
+    stage: the stage.
+    variables: of its network.
+    workdir: of the run.
+    keep: see `Stage.evaluate`.
+
+  Returns:
+    How it does on the split that is reported and, for the networks of single
+    tasks, its metrics on the split that checkpoints are chosen on.
+  """
   evaluation = stage.evaluate(variables, keep=keep)
+  selected = evaluation.metrics
+  if stage.row == SINGLE_TASK and stage.data.select is not None:
+    selected = stage.evaluate(variables, select=True).metrics
   if is_main_process() and stage.trained_in is None:
     workdirs.write_metrics(workdir, stage.name, evaluation.metrics)
-  return evaluation
+    workdirs.write_metrics(workdir, stage.name, selected, selected=True)
+  return evaluation, selected
+
+
+def check_splits(experiment: Experiment, writer: MetricWriter) -> None:
+  """Reads all samples that will be used, and warns of what looks wrong."""
+  data = experiment.config.data
+  splits = (data.train_split, select_split(experiment.config), data.eval_split)
+  check_dataset(experiment.dataset, splits, console=writer.console)
 
 
 def make_score(
   stage: Stage, single_task: Metrics
 ) -> Callable[[Metrics], float]:
-  """What tells the best checkpoint of a stage: the higher, the better.
+  """The score that selects the best checkpoint of a stage: higher is better.
 
   Of a single task it is the headline metric; of several the relative gain over
   the networks of single tasks, NaN where there are none.
@@ -221,12 +247,13 @@ def _refuse_earlier_version(workdir: pathlib.Path) -> None:
   config = workdirs.read_config(workdir)
   if upgrade(config) != config:
     raise InputError(
-      expected='a workdir that this version has begun',
+      expected='a workdir that this version started',
       found='one of an earlier version, whose checkpoints have another layout',
       where=f'{workdir}',
-      do='choose another folder with --workdir=FOLDER. Its finished networks '
-      'can be loaded, scored and taught with (--config.teacher.workdir), but '
-      'nothing in it can be continued',
+      argument='workdir',
+      do='choose another folder. Its finished networks can be loaded, scored '
+      'and taught with (--config.teacher.workdir), but nothing in it can be '
+      'continued',
     )
 
 
@@ -244,7 +271,8 @@ def _read(stage: Stage, workdir: pathlib.Path, *, best: bool) -> Any:
       do=f'{error.do}: correct the network in the config, config.tasks, or '
       'config.teacher.workdir',
     ) from error
-  return stage.parallel.replicate(trained.variables)
+  # From the host: what is on one device cannot be placed on those of others.
+  return stage.parallel.replicate(jax.device_get(trained.variables))
 
 
 def _log(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:

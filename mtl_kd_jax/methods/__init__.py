@@ -4,7 +4,8 @@ To add one: a file with a `stages(experiment)`, and a line here; the tests run
 over the registry.
 """
 
-from mtl_kd_jax.config.build import Experiment
+from mtl_kd_jax.config.experiment import Experiment
+from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.methods import distill, multi_task, single_task
 from mtl_kd_jax.methods.plan import Plan, make_plan
@@ -26,10 +27,11 @@ def plan(experiment: Experiment) -> Plan:
   """
   name = experiment.config.method
   if name not in METHODS:
-    raise InputError(
-      expected=f'a known method: {", ".join(METHODS)}',
-      found=repr(name),
-      where='config.method',
-      do='correct the name',
-    )
+    with named_by_keys():
+      raise InputError(
+        expected=f'a known method: {", ".join(METHODS)}',
+        found=repr(name),
+        argument='method',
+        do='correct the name',
+      )
   return make_plan(METHODS[name](experiment))

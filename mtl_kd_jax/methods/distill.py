@@ -5,11 +5,11 @@ descends on the losses of its tasks and on its distance, through small adaptors,
 from the features of the frozen ones.
 """
 
-from mtl_kd_jax.config.build import STUDENT, TEACHER, Experiment
+from mtl_kd_jax.config.experiment import STUDENT, TEACHER, Experiment
 from mtl_kd_jax.methods import single_task
 from mtl_kd_jax.methods.multi_task import baseline
 from mtl_kd_jax.training.loss_terms import task_terms
-from mtl_kd_jax.training.stage import Stage
+from mtl_kd_jax.training.stage import Stage, single_task_name
 
 DISTILLED = 'distilled'
 
@@ -24,10 +24,10 @@ def stages(experiment: Experiment) -> list[Stage]:
     DISTILLED,
     network,
     terms=terms,
-    balancer=experiment.balancer(network, terms),
+    balancer=experiment.balancer(terms),
     grad_wrt=experiment.config.balancing.grad_wrt,
     section=STUDENT,
-    inputs={task: single_task.stage_name(task) for task in tasks},
+    inputs={task: single_task_name(task) for task in tasks},
     **attributes,
   )
   return [*single_task.stages(experiment), *baseline(experiment), distilled]

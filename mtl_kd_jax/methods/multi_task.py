@@ -1,6 +1,6 @@
 """One network for all tasks, without teachers."""
 
-from mtl_kd_jax.config.build import STUDENT, Experiment
+from mtl_kd_jax.config.experiment import STUDENT, Experiment
 from mtl_kd_jax.methods import single_task
 from mtl_kd_jax.training.loss_terms import task_terms
 from mtl_kd_jax.training.stage import Stage
@@ -14,7 +14,7 @@ def stages(experiment: Experiment) -> list[Stage]:
   balanced = experiment.stage(
     BALANCED,
     network,
-    balancer=experiment.balancer(network, terms),
+    balancer=experiment.balancer(terms),
     grad_wrt=experiment.config.balancing.grad_wrt,
     section=STUDENT,
   )

@@ -1,14 +1,15 @@
 """Stages with their dependencies, in an order in which they can be trained."""
 
 from collections.abc import Sequence
+import dataclasses
 import graphlib
-from typing import NamedTuple
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.training.stage import Stage
 
 
-class Plan(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Plan:
   """What a method trains.
 
   Attributes:
@@ -44,29 +45,29 @@ def make_plan(stages: Sequence[Stage]) -> Plan:
   """Checks stages, and sorts them by their inputs.
 
   Raises:
-    InputError: two stages of one name, an input that no stage is, a teacher
-      without an input, or stages that wait for each other.
+    InputError: two stages have one name, an input is no stage, a teacher has no
+      input, or stages wait for each other.
   """
   by_name = {stage.name: stage for stage in stages}
   if len(by_name) < len(stages):
     raise _bad('stages of different names', ', '.join(s.name for s in stages))
   for stage in stages:
-    for teacher in stage.teachers:
-      if stage.inputs.get(teacher) not in by_name:
+    for name in {**stage.teachers, **stage.inputs}:
+      if stage.inputs.get(name) not in by_name:
         raise _bad(
-          f'a stage as input for teacher {teacher} of {stage.name}: '
+          f'a stage as input for teacher {name} of {stage.name}: '
           f'{", ".join(by_name)}',
-          f'{stage.inputs.get(teacher)}',
+          f'{stage.inputs.get(name)}',
         )
   waits = {s.name: sorted(set(s.inputs.values())) for s in stages}
   try:
-    order = list(graphlib.TopologicalSorter(waits).static_order())
+    graphlib.TopologicalSorter(waits).prepare()
   except graphlib.CycleError as error:
     found = ' -> '.join(error.args[1])
     raise _bad('stages that do not wait for each other', found) from error
   # In the order given, as far as the inputs let it: it is the table's.
   ready, ordered = set(), []
-  while len(ordered) < len(order):
+  while len(ordered) < len(stages):
     for stage in stages:
       if stage.name not in ready and set(waits[stage.name]) <= ready:
         ready.add(stage.name)

@@ -1,14 +1,14 @@
 """One network per task: the teachers, and what others are compared with."""
 
-from mtl_kd_jax.config.build import TEACHER, Experiment, source_of_teachers
-from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
+from mtl_kd_jax.config.experiment import TEACHER, Experiment, source_of_teachers
+from mtl_kd_jax.training.stage import SINGLE_TASK, Stage, single_task_name
 
 
 def stages(experiment: Experiment) -> list[Stage]:
   """A stage per task; only read where config.teacher.workdir names a run."""
   return [
     experiment.stage(
-      stage_name(task),
+      single_task_name(task),
       experiment.network(TEACHER, task),
       section=TEACHER,
       row=SINGLE_TASK,
@@ -16,8 +16,3 @@ def stages(experiment: Experiment) -> list[Stage]:
     )
     for task in experiment.tasks
   ]
-
-
-def stage_name(task: str) -> str:
-  """The name of the stage that trains the network of a single task."""
-  return f'teacher_{task}'

@@ -7,7 +7,7 @@ used them.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import statistics
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mtl_kd_jax.runtime.metric_keys import (
   CONFLICT,
@@ -15,6 +15,7 @@ from mtl_kd_jax.runtime.metric_keys import (
   NORM,
   OBSERVED,
   WEIGHT,
+  Log,
   alignment,
   is_alignment,
   key,
@@ -22,8 +23,6 @@ from mtl_kd_jax.runtime.metric_keys import (
   objectives_of,
   of_kind,
 )
-
-Log = Sequence[Mapping[str, Any]]
 
 # A ratio of norms below which no gradient is said to dominate.
 _EVEN = 1.5

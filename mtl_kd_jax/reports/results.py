@@ -1,6 +1,6 @@
 """What a job writes and prints once its networks are evaluated."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import math
 import pathlib
 from typing import Any
@@ -10,12 +10,10 @@ import numpy as np
 from mtl_kd_jax.reports.conflicts import summarize_balance
 from mtl_kd_jax.reports.plots import draw_balance, draw_curves, draw_predictions
 from mtl_kd_jax.reports.tables import Results
-from mtl_kd_jax.runtime.metric_keys import key
+from mtl_kd_jax.runtime.metric_keys import Log, key
 from mtl_kd_jax.runtime.metric_writer import REPORTED
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
-
-Log = Sequence[Mapping[str, Any]]
 
 
 class Rows:
@@ -23,7 +21,8 @@ class Rows:
 
   Attributes:
     tasks: the tasks.
-    metrics: row -> task -> metric -> value.
+    metrics: row -> task -> metric -> value. Tasks that no network of a row has
+      are dashes in the table, and empty in the pictures.
     predictions: row -> task -> float [n h w c], of `samples`.
     samples: 'image' float [n h w 3] and task -> label [n h w (c)]; {} where no
       evaluation kept any.
@@ -43,21 +42,11 @@ class Rows:
       evaluation: of the same split as the others. The first one decides which
         samples are drawn; later ones add labels that it has not.
     """
-    self.add_missing(row)
-    self.metrics[row] |= evaluation.metrics
-    self.predictions[row] |= evaluation.predictions
+    self.metrics.setdefault(row, {}).update(evaluation.metrics)
+    self.predictions.setdefault(row, {}).update(evaluation.predictions)
     # Samples as this process saw them: on several hosts, they are not the first
     # ones of the dataset.
     self.samples = {**evaluation.samples, **self.samples}
-
-  def add_missing(self, row: str) -> None:
-    """Adds the row of a network that is not there, if it is not there yet.
-
-    Tasks that are never added to it are dashes in the table and empty in the
-    pictures.
-    """
-    self.metrics.setdefault(row, {})
-    self.predictions.setdefault(row, {})
 
 
 def report_results(

@@ -24,7 +24,7 @@ from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
 from mtl_kd_jax.training.evaluation import Metrics
-from mtl_kd_jax.training.stage import SINGLE_TASK
+from mtl_kd_jax.training.stage import SINGLE_TASK, row_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Results:
 
   Attributes:
     name: of the experiment.
-    split: the split that was scored.
+    split: the split that was scored; '' where it is not known.
     checkpoint: 'last' or 'best', the checkpoints that were scored.
     tasks: the tasks, for columns and directions.
     rows: network -> task -> metric -> value; NaN and what is missing is a dash.
@@ -62,23 +62,20 @@ class Results:
   def title(self) -> str:
     """One line that says what was scored."""
     chosen = f' (chosen on split {self.chosen_on!r})' if self.chosen_on else ''
-    return (
-      f'{self.name}: {self.checkpoint} checkpoints{chosen} on split '
-      f'{self.split!r}'
-    )
+    return f'{self.name}: {self.checkpoint} checkpoints{chosen}{self._on_split}'
 
   @property
   def average_title(self) -> str:
     """The same for the means over the last epochs."""
     count = self.average_epochs
     epochs = 'epoch' if count == 1 else f'{count} epochs'
-    return f'{self.name}: mean of the last {epochs} on split {self.split!r}'
+    return f'{self.name}: mean of the last {epochs}{self._on_split}'
 
   def json(self) -> str:
     """The content of results.json; a metric without any label is null."""
     document = {
       'name': self.name,
-      'split': self.split,
+      'split': self.split or None,
       'checkpoint': self.checkpoint,
       'chosen_on': self.chosen_on or None,
       'columns': {
@@ -156,6 +153,10 @@ class Results:
   def _repr_markdown_(self) -> str:
     return self.markdown()
 
+  @property
+  def _on_split(self) -> str:
+    return f' on split {self.split!r}' if self.split else ''
+
   def _protocols(self) -> dict[str, Mapping[str, Metrics]]:
     """Title -> rows."""
     average = {self.average_title: self.averages} if self.averages else {}
@@ -213,22 +214,23 @@ class Results:
     return table
 
 
-def table(
-  *networks: Any, name: str = 'networks', split: str = 'val'
-) -> Results:
+def table(*networks: Any, name: str = 'networks', split: str = '') -> Results:
   """Compares trained networks, as the table of a paper.
 
   Args:
-    *networks: `TrainedNetwork`s, or mappings of them. Networks of one task each
-      share the row of single tasks, which gains are relative to.
+    *networks: `TrainedNetwork`s, or mappings of them. A row has the name of its
+      network; those of one task each that are named 'teacher_<task>' share the
+      row of single tasks, which gains are relative to.
     name: of the comparison, for its title.
-    split: that they were scored on, for its title.
+    split: that they were scored on, for its title; '' to leave it out.
 
   Raises:
-    InputError: a network has no metrics.
+    InputError: a network has no metrics, or two networks with different metrics
+      of a task share a row.
   """
   rows: dict[str, Metrics] = {}
   tasks: dict[str, Task] = {}
+  owners = {}  # (row, task) -> its network
   for network in _flat(networks):
     if network.metrics is None:
       raise InputError(
@@ -237,12 +239,27 @@ def table(
         argument='networks',
         do='score it first, e.g. mtl_kd_jax.evaluate(workdir)',
       )
-    row = SINGLE_TASK if len(network.tasks) == 1 else network.name
+    row = row_of(network.name, tuple(network.tasks))
+    for task, metrics in network.metrics.items():
+      other = owners.setdefault((row, task), network)
+      if _without_nan(other.metrics[task]) != _without_nan(metrics):
+        raise InputError(
+          expected=f'networks in rows of their own, or with the same {task}',
+          found=f'{_describe_network(other)} and {_describe_network(network)}, '
+          f'both in row {row!r}',
+          argument='networks',
+          do='rename one of them: dataclasses.replace(network, name=...)',
+        )
     rows.setdefault(row, {}).update(network.metrics)
     tasks |= network.tasks
   return Results(
     name=name, split=split, checkpoint='chosen', tasks=tasks, rows=rows
   )
+
+
+def _describe_network(network) -> str:
+  place = '' if network.workdir is None else f' of {network.workdir}'
+  return f'{network.name!r}{place}'
 
 
 def _flat(networks) -> Iterator[Any]:
@@ -286,9 +303,13 @@ def _format(value: float, column: Metric) -> str:
   return f'{value:.{_DECIMALS.get(column.unit, 4)}f}'
 
 
+def arrow(metric: Metric) -> str:
+  """The direction in which a metric gets better."""
+  return '↑' if metric.higher_is_better else '↓'
+
+
 def _unit(column: Metric) -> str:
-  arrow = '↑' if column.higher_is_better else '↓'
-  return f'{column.unit} {arrow}'.strip()
+  return f'{column.unit} {arrow(column)}'.strip()
 
 
 def _describe(column: Metric) -> dict:

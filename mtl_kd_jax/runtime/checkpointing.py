@@ -8,12 +8,15 @@ moment leaves whole checkpoints only. What orbax does not notice is damage that
 comes later (a flipped bit reads back as another number): every checkpoint
 carries a checksum of its arrays, which is verified when it is read.
 
-Two things are told apart. A checkpoint whose checksum fails is damaged:
-training sets it aside and falls back to the one before. One that is sound but
-of another state is a mismatch, an error that changes nothing.
+Three cases are distinguished. A checkpoint that is broken, or whose checksum
+fails, is damaged: training sets it aside and falls back to an earlier one. A
+sound checkpoint of another state is a mismatch, an error that changes nothing.
+And where the machine fails (memory, permission, disk or network), the
+checkpoint may be sound: that error is raised, and changes nothing either.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
 import logging
 import pathlib
@@ -26,10 +29,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime.damage import is_of_machine, read_all
 from mtl_kd_jax.runtime.log_filters import without_warnings
 from mtl_kd_jax.runtime.mismatch import describe_mismatch, shapes_by_name
 
 _LAST, _BEST = 'last', 'best'
+# How many of the latest checkpoints stay: one, and one to fall back to.
+_KEPT = 2
+_FALLBACK = {_LAST: 'an earlier one', _BEST: 'the newest'}
 
 
 class _DamagedError(Exception):
@@ -39,19 +46,17 @@ class _DamagedError(Exception):
 class Checkpoints:
   """Saves and restores the training state of one stage."""
 
-  def __init__(self, directory: pathlib.Path | str, *, keep: int = 2):
+  def __init__(self, directory: pathlib.Path | str):
     """Opens the folder, making it when needed.
 
     Args:
       directory: the stage's folder.
-      keep: how many of the latest checkpoints stay; two, so that there is one
-        to fall back to.
 
     Raises:
       InputError: the folder cannot be made.
     """
     self._directory = pathlib.Path(directory).absolute()
-    self._last = _manager(self._directory / _LAST, keep)
+    self._last = _manager(self._directory / _LAST, _KEPT)
     self._best = _manager(self._directory / _BEST, 1)
     self._best_score = None
     if (step := self._best.latest_step()) is not None:
@@ -109,7 +114,7 @@ class Checkpoints:
     """The newest state that can be read, or None when there is none.
 
     A damaged checkpoint is warned about, moved to `<directory>/damaged` (never
-    deleted) and the one before it is tried.
+    deleted), and the one before it is tried.
 
     Args:
       like: pytree of arrays or jax.ShapeDtypeStruct with shardings: structure,
@@ -118,11 +123,17 @@ class Checkpoints:
     Raises:
       InputError: a checkpoint is sound, but of another structure or of other
         shapes; it stays where it is.
+      OSError, MemoryError, jax.errors.JaxRuntimeError: the machine cannot read
+        a checkpoint, which stays where it is.
     """
     return self._restore(self._last, _LAST, like)
 
   def restore_best(self, like: Any) -> Any | None:
-    """The state with the highest score, or the newest when it is unreadable."""
+    """The state with the highest score; the newest where there is none.
+
+    A damaged one is set aside as in `restore_last`, which describes argument
+    and errors.
+    """
     best = self._restore(self._best, _BEST, like)
     return self.restore_last(like) if best is None else best
 
@@ -133,11 +144,11 @@ class Checkpoints:
       try:
         return _read(directory, like)
       except _DamagedError as error:
-        self._set_aside(directory, error)
+        self._set_aside(directory, error, _FALLBACK[kind])
         manager.reload()
     return None
 
-  def _set_aside(self, directory, error):
+  def _set_aside(self, directory, error, fallback):
     damaged = self._directory / 'damaged'
     damaged.mkdir(exist_ok=True)
     name = f'{directory.parent.name}-{directory.name}'
@@ -147,7 +158,7 @@ class Checkpoints:
       target = damaged / f'{name}-{n}'
     warnings.warn(
       f'checkpoint {directory} is damaged ({error}); moved it to {target}, and '
-      'falling back to the one before',
+      f'falling back to {fallback}, if there is one',
       stacklevel=4,
     )
     if jax.process_index() == 0:
@@ -171,6 +182,8 @@ def read_variables(
   Raises:
     InputError: there is no finished stage, it is damaged, or its variables
       have other names or shapes.
+    OSError, MemoryError, jax.errors.JaxRuntimeError: the machine cannot read
+      it.
   """
   directory = pathlib.Path(directory).absolute()
   newest = _newest(directory / _LAST)
@@ -198,10 +211,10 @@ def read_variables(
   )
   if difference:
     raise InputError(
-      expected='the variables of the network that was asked for',
+      expected='the variables of the requested network',
       found=difference,
       where=f'{chosen}',
-      do='name the workdir of a run with that network, or ask for the network '
+      do='name the workdir of a run with that network, or request the network '
       'that it has',
     )
   return {kind: variables.get(kind, {}) for kind in like}
@@ -250,7 +263,8 @@ def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
       expected='a folder that can be written to',
       found=str(error),
       where=f'{directory}',
-      do='choose another with --workdir=FOLDER',
+      argument='workdir',
+      do='choose another workdir',
     ) from error
   return ocp.CheckpointManager(
     directory,
@@ -294,7 +308,7 @@ def _save_args(state, **info):
 
 
 def _read(directory, like):
-  """The state of a checkpoint; mismatches are told before anything is read."""
+  """A checkpoint's state; mismatches are reported before arrays are read."""
   with without_warnings(), ocp.StandardCheckpointer() as checkpointer:
     written = _metadata(checkpointer, directory)
     difference = describe_mismatch(
@@ -305,8 +319,8 @@ def _read(directory, like):
         expected='the checkpoint of the stage as it is now',
         found=difference,
         where=f'{directory}',
-        do='continue with the settings and the version that it was begun with, '
-        'or choose another workdir; it is left as it is',
+        do='continue with the settings and the version that it was started '
+        'with, or choose another workdir; it is left as it is',
       )
     return _restored(checkpointer, directory, like)
 
@@ -325,27 +339,37 @@ def _read_unknown(directory, sharding):
 
 
 def _metadata(checkpointer, directory):
-  try:
+  with _noticing_damage(directory):
     return checkpointer.metadata(directory / 'state').item_metadata.tree
-  except Exception as error:
-    raise _damaged(error) from error
 
 
 def _restored(checkpointer, directory, like):
-  try:
+  with _noticing_damage(directory):
     state = checkpointer.restore(directory / 'state', like)
-  except Exception as error:
-    raise _damaged(error) from error
-  if checksum(state) != _read_info(directory, 'checksum'):
-    raise _DamagedError('its numbers do not match its checksum')
+    if checksum(state) != _read_info(directory, 'checksum'):
+      raise _DamagedError('its numbers do not match its checksum')
   return state
 
 
-def _damaged(error: Exception) -> _DamagedError:
-  # Orbax and tensorstore raise many kinds of errors for broken files, and leave
-  # failed reads behind, which would complain at exit.
-  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-  return _DamagedError(f'{type(error).__name__}: {error}'.splitlines()[0][:200])
+@contextlib.contextmanager
+def _noticing_damage(directory: pathlib.Path) -> Iterator[None]:
+  """Raises `_DamagedError` for what broken files make orbax raise."""
+  try:
+    yield
+  except Exception as error:
+    if is_of_machine(error):
+      raise
+    # Orbax may have hidden that it could not open a file. Where one has gone,
+    # another process may have set the checkpoint aside.
+    with contextlib.suppress(FileNotFoundError):
+      read_all(directory)
+    if isinstance(error, _DamagedError):
+      raise
+    # Orbax and tensorstore raise many kinds of errors for broken files, and
+    # leave failed reads behind, which would complain at exit.
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    text = f'{type(error).__name__}: {error}'
+    raise _DamagedError(text.splitlines()[0][:200]) from error
 
 
 def _newest(directory: pathlib.Path) -> pathlib.Path | None:

@@ -1,4 +1,4 @@
-"""Keeping back warnings of libraries that say nothing to the user."""
+"""Suppresses warnings of libraries that say nothing to the user."""
 
 from collections.abc import Iterator
 import contextlib
@@ -7,7 +7,7 @@ import logging
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-  """Keeps back what orbax and TFDS warn about; their errors are shown."""
+  """Suppresses what orbax and TFDS warn about; their errors are shown."""
   logger = logging.getLogger('absl')
   level = logger.level
   logger.setLevel(logging.ERROR)

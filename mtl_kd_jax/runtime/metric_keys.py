@@ -20,6 +20,9 @@ from collections.abc import Mapping, Sequence
 import math
 from typing import Any
 
+# The lines of metrics.jsonl.
+Log = Sequence[Mapping[str, Any]]
+
 TASK_LOSS, ALIGNMENT = 'loss', 'alignment'
 TOTAL, GRADIENT_NORM, COMBINED = 'loss', 'gradient_norm', 'combined'
 WEIGHT, NORM, COSINE, CONFLICT = 'weight', 'norm', 'cosine', 'conflict'
@@ -101,7 +104,7 @@ def _mean(name, steps):
 
 
 def lines_of(
-  log: Sequence[Mapping[str, Any]], stage: str
+  log: Log, stage: str
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
   """The lines of a stage with gradients, and those with weights.
 

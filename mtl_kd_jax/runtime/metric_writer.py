@@ -22,7 +22,6 @@ from rich.progress import (
   TimeElapsedColumn,
   TimeRemainingColumn,
 )
-from rich.table import Table
 
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.runtime.files import write_atomically
@@ -65,17 +64,34 @@ class MetricWriter:
 class StageWriter:
   """Progress, JSON lines and TensorBoard of one stage; a context manager."""
 
-  def __init__(self, parent, name, *, start, steps, steps_per_epoch):
+  def __init__(
+    self,
+    parent: MetricWriter,
+    name: str,
+    *,
+    start: int,
+    steps: int,
+    steps_per_epoch: int,
+  ):
+    """Opens nothing yet; entering does.
+
+    Args:
+      parent: says where, and whether this process writes.
+      name: of the stage.
+      start: steps that were taken before.
+      steps: length of the stage.
+      steps_per_epoch: steps in an epoch.
+    """
     self._parent = parent
     self._name = name
     self._start = self._step = start
     self._steps = steps
     self._steps_per_epoch = steps_per_epoch
-    self._begun = None  # when the first step was done: compiling is not counted
+    self._started = None  # when the first step ended: compiling does not count
     self._first = start
     self._paused = 0.0  # seconds since then that went into evaluation
-    self._pause_begun = None
-    self._said = 0.0
+    self._pause_started = None
+    self._next_line = -math.inf  # when the next plain line is due
     self._progress = None
 
   def __enter__(self) -> 'StageWriter':
@@ -134,12 +150,12 @@ class StageWriter:
           speed=f'{speed:.1f} steps/s' if speed else '',
           losses=shown,
         )
-      elif self._step == self._steps or time.time() > self._said:
+      elif self._step == self._steps or time.monotonic() > self._next_line:
         left = (self._steps - self._step) / speed if speed else math.nan
         pace = f', {speed:.1f} steps/s, {left:.0f} s left' if speed else ''
         self._say(f'step {self._step}/{self._steps}{pace}: {shown}')
-    if self._begun is None:
-      self._begun, self._first = time.time(), self._step
+    if self._started is None:
+      self._started, self._first = time.monotonic(), self._step
       self._paused = 0.0
 
   def measured(self, steps: list[tuple[int, Mapping[str, float]]]) -> None:
@@ -151,7 +167,7 @@ class StageWriter:
 
   def pause(self, reason: str) -> None:
     """Stops the clock until the next step; shows why."""
-    self._pause_begun = time.time()
+    self._pause_started = time.monotonic()
     if self._progress:
       self._progress.update(self._bar, speed=reason)
 
@@ -182,14 +198,14 @@ class StageWriter:
       )
 
   def _resume_clock(self):
-    if self._pause_begun is not None:
-      self._paused += time.time() - self._pause_begun
-      self._pause_begun = None
+    if self._pause_started is not None:
+      self._paused += time.monotonic() - self._pause_started
+      self._pause_started = None
 
   def _steps_per_second(self):
-    if self._begun is None or self._step == self._first:
+    if self._started is None or self._step == self._first:
       return None
-    seconds = time.time() - self._begun - self._paused
+    seconds = time.monotonic() - self._started - self._paused
     return (self._step - self._first) / max(seconds, 1e-9)
 
   def _write(self, kind, values, *, step=None):
@@ -209,30 +225,13 @@ class StageWriter:
         self._tensorboard.add_scalar(f'{kind}/{name}', x, step)
 
   def _say(self, text):
-    self._said = time.time() + _PLAIN_SECONDS
+    self._next_line = time.monotonic() + _PLAIN_SECONDS
     self._parent.print(f'[{self._name}] {text}')
 
 
 def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """The lines of metrics.jsonl; [] when there is none."""
   return [entry for _, entry in _lines(workdir / _LOG)]
-
-
-def parameter_table(networks: Mapping[str, Mapping[str, int]]) -> Table:
-  """A table of the parameters of every network.
-
-  Args:
-    networks: name -> part, 'backbone' or another -> number of parameters.
-  """
-  parts = dict.fromkeys(part for counts in networks.values() for part in counts)
-  table = Table(title='Parameters', title_justify='left')
-  table.add_column('network')
-  for column in (*parts, 'total'):
-    table.add_column(column, justify='right')
-  for name, counts in networks.items():
-    row = [counts.get(part, 0) for part in parts]
-    table.add_row(name, *(f'{n:,}' for n in (*row, sum(row))))
-  return table
 
 
 def _lines(path):

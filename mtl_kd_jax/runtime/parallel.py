@@ -8,7 +8,7 @@ Two ways to run the same pure steps over all devices:
         over the axis `AXIS` itself.
 
 State and teachers are whole, unstacked arrays in both, so that checkpoints are
-the same and one mode can continue what the other began.
+the same and one mode can continue what the other started.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ import functools
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -164,24 +165,26 @@ def make_parallel(mode: str, *, batch_size: int) -> Parallel:
     batch_size: of the global batch.
 
   Raises:
-    InputError: unknown mode, or a batch that the devices do not divide.
+    InputError: unknown mode, or a batch that cannot be split evenly over the
+      devices.
   """
   if mode not in MODES:
     raise InputError(
       expected=f'one of {", ".join(MODES)}',
       found=repr(mode),
       argument='mode',
-      do="'jit' unless you know why not",
+      do="use 'jit', unless you need 'pmap'",
     )
   devices = jax.devices()
   n = len(devices)
   if batch_size < 1 or batch_size % n:
     fit = max(1, round(batch_size / n)) * n
     raise InputError(
-      expected=f'a batch size that {n} {devices[0].platform} device(s) divide',
+      expected=f'a positive multiple of {n}, the number of '
+      f'{devices[0].platform} devices',
       found=f'{batch_size}',
       argument='batch_size',
-      do=f'set it to a multiple of {n}, e.g. {fit}',
+      do=f'set it to e.g. {fit}',
     )
   return Parallel(mode, Mesh(np.array(devices), (AXIS,)))
 
@@ -192,11 +195,9 @@ def is_main_process() -> bool:
 
 
 def any_process(flag: bool) -> bool:
-  """Whether the flag is up in any process; all of them must ask together."""
+  """Whether the flag is set in any process; all of them must call this."""
   if jax.process_count() == 1:
     return flag
-  from jax.experimental import multihost_utils
-
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 

@@ -7,6 +7,8 @@ import platform
 
 import jax
 
+from mtl_kd_jax.errors import InputError
+
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
@@ -15,9 +17,12 @@ def set_up(*, multihost: bool) -> None:
   """Sets JAX up for a job: compilation cache, hosts and memory.
 
   Args:
-    multihost: whether to join the other hosts. Cloud TPU pods are found by
-      JAX itself; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-      JAX_PROCESS_ID say where they are.
+    multihost: whether to join the other hosts. JAX finds them itself on Cloud
+      TPU pods and under Slurm or Open MPI; elsewhere JAX_COORDINATOR_ADDRESS,
+      JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are.
+
+  Raises:
+    InputError: the other hosts are not known.
   """
   # Compiled programs are kept between runs, here or where JAX is told to.
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
@@ -25,11 +30,7 @@ def set_up(*, multihost: bool) -> None:
     jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   if multihost:
-    # JAX itself reads the coordinator's address from its variable, not these.
-    jax.distributed.initialize(
-      num_processes=_integer('JAX_NUM_PROCESSES'),
-      process_id=_integer('JAX_PROCESS_ID'),
-    )
+    _join_hosts()
   if jax.default_backend() == 'cpu':
     keep_freed_memory()
 
@@ -58,6 +59,31 @@ def keep_freed_memory() -> bool:
   return all(mallopt(name, value) for name, value in settings)
 
 
+def _join_hosts() -> None:
+  address = os.environ.get('JAX_COORDINATOR_ADDRESS')
+  try:
+    if address is not None and ':' not in address:
+      raise ValueError(f'JAX_COORDINATOR_ADDRESS={address}, without a port')
+    # JAX itself reads the coordinator's address from its variable, not these.
+    jax.distributed.initialize(
+      num_processes=_integer('JAX_NUM_PROCESSES'),
+      process_id=_integer('JAX_PROCESS_ID'),
+    )
+  except ValueError as error:
+    raise InputError(
+      expected='hosts that JAX finds itself (on a TPU pod, under Slurm or Open '
+      'MPI), or variables that name them',
+      found=f'{error}',
+      argument='multihost',
+      do='set JAX_COORDINATOR_ADDRESS=HOST:PORT of the first process, '
+      'JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) for each process; or '
+      'leave multihost off, for a single host',
+    ) from error
+
+
 def _integer(variable):
   value = os.environ.get(variable)
-  return None if value is None else int(value)
+  try:
+    return None if value is None else int(value)
+  except ValueError as error:
+    raise ValueError(f'{variable}={value}, no whole number') from error

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 
 import jax
 from jax.experimental import multihost_utils
@@ -24,7 +25,8 @@ class Stopped(Exception):
 class Preemption:
   """While entered, notes the first SIGINT or SIGTERM instead of dying of it.
 
-  A second one acts as usual, for those who cannot wait.
+  A second one acts as usual, for those who cannot wait. Python lets only the
+  main thread handle signals: entered in another one, it notes none.
 
   On several hosts SIGTERM, by which schedulers announce that a host will be
   taken away, is JAX's: its service lets all hosts stop after the same step.
@@ -40,6 +42,8 @@ class Preemption:
     self._service = self._several and jax.config.jax_enable_preemption_service
 
   def __enter__(self) -> 'Preemption':
+    if threading.current_thread() is not threading.main_thread():
+      return self
     for signum in (signal.SIGINT, signal.SIGTERM):
       if not (signum == signal.SIGTERM and self._service):
         self._previous[signum] = signal.signal(signum, self._note)

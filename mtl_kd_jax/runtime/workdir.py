@@ -1,9 +1,13 @@
 """The folder of a run: what belongs to whom in it, written down as JSON.
 
-<workdir>/config.json                       the config it was begun with
-<workdir>/checkpoints/<stage>/stage.json    what the stage is
-<workdir>/checkpoints/<stage>/metrics.json  how its network scored
-<workdir>/checkpoints/<stage>/{last,best}/  checkpointing.py
+<workdir>/.lock          who is in it (lock.py)
+<workdir>/config.json    the config it was started with
+<workdir>/plan.json      its stages, and their rows in the table
+<workdir>/checkpoints/<stage>/
+  stage.json             what the stage is
+  metrics.json           metrics of its network on the split that is reported
+  metrics_selected.json  the same on the split that selects checkpoints
+  last/ best/ damaged/   checkpointing.py
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +19,37 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.files import write_atomically
 
 _CONFIG, _PLAN = 'config.json', 'plan.json'
-_STAGE, _METRICS = 'stage.json', 'metrics.json'
+_STAGE = 'stage.json'
+_METRICS, _SELECTED = 'metrics.json', 'metrics_selected.json'
+
+
+def check(
+  workdir: pathlib.Path,
+  config: Mapping[str, Any],
+  *,
+  may_change: Callable[[str], bool] = lambda key: False,
+) -> None:
+  """Checks that a workdir is new, or was started with this config.
+
+  Args:
+    workdir: the folder; it need not exist.
+    config: nested dictionary.
+    may_change: key with dots -> whether another value of it is no difference.
+
+  Raises:
+    InputError: the workdir belongs to another config.
+  """
+  if not is_workdir(workdir):
+    return
+  differing = _differences(read_config(workdir), config, may_change)
+  if differing:
+    raise InputError(
+      expected='the config that this workdir was started with',
+      found='; '.join(differing),
+      where=f'{workdir / _CONFIG}',
+      argument='workdir',
+      do='choose another workdir, or give the old values to continue this one',
+    )
 
 
 def claim(
@@ -28,22 +62,13 @@ def claim(
 
   Args:
     workdir: made when it does not exist.
-    config: nested dictionary.
-    may_change: key with dots -> whether another value of it is no difference.
+    config: as in `check`.
+    may_change: as in `check`.
 
   Raises:
-    InputError: the workdir belongs to another config, or cannot be written to.
+    InputError: as `check`, or the workdir cannot be written to.
   """
-  if (workdir / _CONFIG).exists():
-    differing = _differences(read_config(workdir), config, may_change)
-    if differing:
-      raise InputError(
-        expected='the config that this workdir was begun with',
-        found='; '.join(differing),
-        where=f'{workdir / _CONFIG}',
-        do='choose another folder with --workdir=FOLDER, or give the old '
-        'values to continue this one',
-      )
+  check(workdir, config, may_change=may_change)
   _write(workdir / _CONFIG, config)
 
 
@@ -67,24 +92,39 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     raise InputError(
       expected='the workdir of an earlier run',
       found=f'{error}',
-      where=f'--workdir={workdir}',
+      where=f'{workdir}',
+      argument='workdir',
       do='name the workdir of a run, or train one first',
     ) from error
 
 
 def write_plan(workdir: pathlib.Path, stages: Mapping[str, Any]) -> None:
-  """Writes down the stages of a run: name -> what is known of it beforehand."""
+  """Writes down the stages of a run: name -> what is known of it beforehand.
+
+  Raises:
+    InputError: the workdir cannot be written to.
+  """
   entries = [{'name': name, **about} for name, about in stages.items()]
   _write(workdir / _PLAN, {'stages': entries})
 
 
 def read_plan(workdir: pathlib.Path) -> dict[str, dict[str, Any]] | None:
-  """The stages of a run, in their order; None where nothing is written."""
+  """The stages of a run, in their order; None where nothing is written.
+
+  Raises:
+    InputError: what is written cannot be read.
+  """
   path = workdir / _PLAN
   if not path.exists():
     return None
-  entries = _read(path)['stages']
-  return {e['name']: {k: e[k] for k in e if k != 'name'} for e in entries}
+  written = _read(path)
+  try:
+    return {
+      entry['name']: {k: entry[k] for k in entry if k != 'name'}
+      for entry in written['stages']
+    }
+  except (KeyError, TypeError) as error:
+    raise _unreadable(path, 'no list of stages with names') from error
 
 
 def checkpoint_dir(workdir: pathlib.Path, stage: str) -> pathlib.Path:
@@ -117,7 +157,7 @@ def claim_stage(
     differing = _differences(_read(path), description, lambda key: False)
     if differing:
       raise InputError(
-        expected=f'the stage {stage!r} as it was begun',
+        expected=f'the stage {stage!r} as it was started',
         found='; '.join(differing),
         where=f'{path}',
         do='give it another name, or choose another workdir',
@@ -128,41 +168,82 @@ def claim_stage(
       expected=f'a folder that describes the stage {stage!r}',
       found='checkpoints without stage.json, as an older version wrote them',
       where=f'{path.parent}',
-      do='finish that run with the version that began it, or choose another '
+      do='finish that run with the version that started it, or choose another '
       'workdir; its networks can be read as they are',
     )
   _write(path, description)
 
 
 def read_stage(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
-  """What a stage is; None where nothing is written of it."""
+  """What a stage is; None where nothing is written of it.
+
+  Raises:
+    InputError: what is written cannot be read.
+  """
   path = checkpoint_dir(workdir, stage) / _STAGE
   return _read(path) if path.exists() else None
 
 
 def write_metrics(
-  workdir: pathlib.Path, stage: str, metrics: Mapping[str, Any]
+  workdir: pathlib.Path,
+  stage: str,
+  metrics: Mapping[str, Any],
+  *,
+  selected: bool = False,
 ) -> None:
-  """Writes down how the network of a stage scored."""
-  _write(checkpoint_dir(workdir, stage) / _METRICS, metrics)
+  """Writes down how the network of a stage scored.
+
+  Args:
+    workdir: of the run.
+    stage: name of the stage.
+    metrics: task -> metric -> value.
+    selected: whether they are of the split that selects checkpoints, instead of
+      the one that is reported.
+
+  Raises:
+    InputError: the workdir cannot be written to.
+  """
+  _write(_metrics_path(workdir, stage, selected), metrics)
 
 
-def read_metrics(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
-  """How the network of a stage scored; None where nothing is written."""
-  path = checkpoint_dir(workdir, stage) / _METRICS
+def read_metrics(
+  workdir: pathlib.Path, stage: str, *, selected: bool = False
+) -> dict[str, Any] | None:
+  """How the network of a stage scored; None where nothing is written.
+
+  Args:
+    workdir: of the run.
+    stage: name of the stage.
+    selected: see `write_metrics`.
+
+  Raises:
+    InputError: what is written cannot be read.
+  """
+  path = _metrics_path(workdir, stage, selected)
   return _read(path) if path.exists() else None
+
+
+def _metrics_path(workdir, stage, selected) -> pathlib.Path:
+  return checkpoint_dir(workdir, stage) / (_SELECTED if selected else _METRICS)
 
 
 def _read(path) -> dict[str, Any]:
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError) as error:
-    raise InputError(
-      expected='a JSON file of a run',
-      found=f'{error}',
-      where=f'{path}',
-      do='restore the file, or remove it with the folder that it stands in',
-    ) from error
+    raise _unreadable(path, f'{error}') from error
+  if not isinstance(content, dict):
+    raise _unreadable(path, f'a {type(content).__name__}, no dictionary')
+  return content
+
+
+def _unreadable(path, found) -> InputError:
+  return InputError(
+    expected='a JSON file of a run',
+    found=found,
+    where=f'{path}',
+    do='restore the file, or remove it with the folder that it is in',
+  )
 
 
 def _write(path, content) -> None:
@@ -175,13 +256,14 @@ def _write(path, content) -> None:
     raise InputError(
       expected='a folder that can be written to',
       found=str(error),
-      where=f'--workdir={path.parent}',
-      do='choose another with --workdir=FOLDER',
+      where=f'{path.parent}',
+      argument='workdir',
+      do='choose another workdir',
     ) from error
 
 
 def _differences(old, new, may_change) -> list[str]:
-  old, new = flatten(_plain(old)), flatten(_plain(new))
+  old, new = _flatten(_plain(old)), _flatten(_plain(new))
   return [
     f'{key} was {_value(old, key)} and is {_value(new, key)}'
     for key in sorted(old.keys() | new.keys())
@@ -197,12 +279,12 @@ def _plain(config):
   return json.loads(json.dumps(config))  # tuples become lists, as when read
 
 
-def flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
+def _flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
   """Nested dictionaries as one, with dots in its keys."""
   if not isinstance(tree, dict):
     return {prefix[:-1]: tree}
   return {
     k: v
     for name, sub in tree.items()
-    for k, v in flatten(sub, f'{prefix}{name}.').items()
+    for k, v in _flatten(sub, f'{prefix}{name}.').items()
   }

@@ -57,7 +57,8 @@ def measure_conflict(
   Returns:
     float32 scalars: 'norm/<name>'; 'cosine/<task>/<task>' of all pairs;
     'cosine/<task>/alignment/<task>' of each task with its own alignment; and
-    'labeled/<task>'. What concerns a task without a label is 0.
+    'labeled/<task>'. Of a task without a label all are 0, but for the norm of
+    its alignment.
   """
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   terms = [term for term in terms if _objective(term)]
@@ -77,7 +78,7 @@ def measure_conflict(
   split = axis_name
   if any('/' in tap for tap in forward.features):
     gradients = {n: forward.backbone_vjp(g) for n, g in gradients.items()}
-    split = None  # parameters are whole on every device
+    split = None  # parameters are replicated
   names = sorted(gradients)
   gram = inner_products([gradients[n] for n in names], axis_name=split)
   place = {name: i for i, name in enumerate(names)}

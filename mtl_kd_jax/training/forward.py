@@ -56,14 +56,14 @@ class Forward(NamedTuple):
   vjp: Callable[[Mapping[str, Any]], Cotangent]
   backbone_vjp: Callable[[Any], Any]
 
-  def objectives(self, total: Callable[[Any], Any]) -> dict[str, jax.Array]:
-    """Objective -> the weighted sum of its terms, over the global batch."""
+  def objectives(self) -> dict[str, jax.Array]:
+    """Objective -> the weighted sum of its terms; shares, where mapped."""
     sums: dict[str, Any] = {}
     for term in self.terms:
       if term.objective is not None:
         value = term.weight * self.losses[term.name]
         sums[term.objective] = sums.get(term.objective, 0) + value
-    return total(sums)
+    return sums
 
   def objective_vjp(self, name: str | None) -> Cotangent:
     """Of one objective; None: of all terms that belong to none."""
@@ -101,10 +101,11 @@ def run_forward(
     network: the network.
     terms: what it descends on.
     extras: the extra networks.
-    key: PRNG key, the source of dropout and the like.
+    key: PRNG key of the step, which dropout and the like draw with.
     axis_name: the mapped device axis, if any.
   """
   image = batch['image']
+  key = jax.random.fold_in(key, 1)  # apart from what the balancer draws with
   if axis_name is not None:  # every device drops its own
     key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
   run = _Runner(network, state.params, dict(state.collections), image, key)
@@ -157,7 +158,7 @@ def run_forward(
 
   def backbone_vjp(cotangent):
     (gradient,) = features_vjp(cotangent)
-    return gradient if axis_name is None else jax.lax.psum(gradient, axis_name)
+    return total(gradient, axis_name)
 
   return Forward(
     tuple(terms),
@@ -243,6 +244,11 @@ def _add_inputs(gradients: Iterable[_Inputs]) -> _Inputs:
   parts = zip(*gradients, strict=True)
   sums = [add(part) or {} for part in parts]
   return _Inputs(*sums) if sums else _Inputs({}, {}, {}, {})
+
+
+def total(tree: Any, axis_name: str | None) -> Any:
+  """Sums the shares of all mapped devices."""
+  return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
 def add(trees: Iterable[Any]) -> Any:

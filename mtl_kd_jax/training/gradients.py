@@ -1,32 +1,18 @@
-"""The gradient of a step: of the weighted sum of objectives, or combined.
+"""The gradient of a step: of the weighted sum of objectives.
 
-A balancer that weighs losses needs one backward pass, of the weighted sum. One
-that combines gradients gets the gradient of every objective by itself: each
-runs backward through the heads that it reads, to the features; from there it
-goes through the backbone by itself (`grad_wrt` 'parameters'), or all are
-combined first and go through it together ('features').
-
-A rule that wants n mini-batches gets every n-th sample for each, which are the
-same samples on any number of devices. The step is then one on mini-batch 0, its
-losses and BatchNorm's statistics included.
+A balancer that weighs losses needs this one backward pass. One that combines
+gradients needs more: combined.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from mtl_kd_jax.balancing import (
-  Balancer,
-  GradientBalancer,
-  Gram,
-  inner_products,
-)
+from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.runtime import metric_keys
-from mtl_kd_jax.training.forward import Cotangent, Forward, add, run_forward
+from mtl_kd_jax.training.forward import Forward, run_forward, total
 from mtl_kd_jax.training.loss_terms import (
   LossTerm,
   labeled_flags,
@@ -34,8 +20,6 @@ from mtl_kd_jax.training.loss_terms import (
   present_objectives,
 )
 from mtl_kd_jax.training.state import TrainState
-
-GRAD_WRT = ('parameters', 'features')
 
 
 class StepGradient(NamedTuple):
@@ -79,16 +63,10 @@ def weighted_gradient(
     axis_name: the mapped device axis, if any.
     **options: network, terms and extras, as in `run_forward`.
   """
-  total = functools.partial(_total, axis_name=axis_name)
   forward = run_forward(
-    state,
-    teachers,
-    batch,
-    key=_network_key(key),
-    axis_name=axis_name,
-    **options,
+    state, teachers, batch, key=key, axis_name=axis_name, **options
   )
-  losses = forward.objectives(total)
+  losses = total(forward.objectives(), axis_name)
   weights, balancer_state = balancer.update(
     jax.lax.stop_gradient(losses),
     state.balancer_state,
@@ -101,217 +79,16 @@ def weighted_gradient(
       for t in forward.terms
     }
   )
-  heads, extras = total((cotangent.heads, cotangent.extras))
+  heads, extras = total((cotangent.heads, cotangent.extras), axis_name)
   return StepGradient(
-    params=_joined(forward.backbone_vjp(cotangent.features), heads),
+    params=joined(forward.backbone_vjp(cotangent.features), heads),
     extras=extras,
-    measured=_losses(forward, weights, losses, batch, axis_name)
+    measured=measure_losses(forward, weights, losses, batch, axis_name)
     | {metric_keys.key(metric_keys.WEIGHT, n): w for n, w in weights.items()},
     collections=forward.collections,
     extra_collections=forward.extra_collections,
     balancer_state=balancer_state,
   )
-
-
-def combined_gradient(
-  state: TrainState,
-  teachers: Any,
-  batch: Mapping[str, jax.Array],
-  *,
-  balancer: GradientBalancer,
-  key: jax.Array,
-  grad_wrt: str,
-  axis_name: str | None,
-  **options: Any,
-) -> StepGradient:
-  """Combines the gradients of all objectives.
-
-  Args:
-    state: the stage's state.
-    teachers: outputs of the frozen teachers.
-    batch: as in `train_step`.
-    balancer: the rule.
-    key: PRNG key of the step.
-    grad_wrt: what the gradients are with respect to, of `GRAD_WRT`.
-    axis_name: the mapped device axis, if any.
-    **options: network, terms and extras, as in `run_forward`.
-  """
-  total = functools.partial(_total, axis_name=axis_name)
-  n = balancer.num_minibatches
-  samples = [
-    jax.tree.map(lambda x, i=i: x[i::n], (dict(batch), teachers))
-    for i in range(n)
-  ]
-  run = functools.partial(
-    run_forward, key=_network_key(key), axis_name=axis_name, **options
-  )
-
-  def exact(forward):
-    cotangents = _by_objective(forward)
-    return _exact(forward, cotangents, state, balancer, total)
-
-  def probe(i, shift):
-    moved = state if shift is None else _shifted(state, shift, balancer)
-    minibatch, outputs = samples[i]
-    return exact(run(moved, outputs, minibatch))
-
-  batch, teachers = samples[0]
-  forward = run(state, teachers, batch)
-  losses = forward.objectives(total)
-  outside = None
-  if any(term.objective is None for term in forward.terms):
-    outside = forward.objective_vjp(None)
-  cotangents = _by_objective(forward)
-  mixed = _combine(
-    forward,
-    cotangents,
-    outside,
-    state,
-    key,
-    balancer=balancer,
-    grad_wrt=grad_wrt,
-    losses=losses,
-    probe=probe,
-    present=present_objectives(forward.terms, batch, axis_name=axis_name),
-    total=total,
-    axis_name=axis_name,
-  )
-  specific = [
-    _scaled((cotangent.heads, cotangent.extras), mixed.task_specific[name])
-    for name, cotangent in cotangents.items()
-  ]
-  if outside is not None:
-    specific.append((outside.heads, outside.extras))
-  heads, extras = total(tuple(map(add, zip(*specific, strict=True))))
-  return StepGradient(
-    params=_joined(mixed.gradient, heads),
-    extras=extras,
-    measured=_losses(forward, mixed.weights, losses, batch, axis_name)
-    | _gradients(mixed),
-    collections=forward.collections,
-    extra_collections=forward.extra_collections,
-    balancer_state=mixed.state,
-  )
-
-
-class _Mixed(NamedTuple):
-  """The combined gradient, and what it was combined with.
-
-  Attributes:
-    gradient: like the backbone's parameters, of the global batch.
-    weights: objective -> float32 scalar.
-    task_specific: objective -> float32 scalar, see `balancing.Combined`.
-    state: the balancer's next state.
-    gram: of the objectives' gradients, in the order of their names.
-    due: float32 scalar, 1; 0 in a step that reuses weights, whose `gram` is
-      without meaning.
-  """
-
-  gradient: Any
-  weights: dict[str, jax.Array]
-  task_specific: dict[str, jax.Array]
-  state: Any
-  gram: Gram
-  due: jax.Array
-
-
-def _by_objective(forward: Forward) -> dict[str, Cotangent]:
-  names = {t.objective for t in forward.terms if t.objective is not None}
-  return {name: forward.objective_vjp(name) for name in sorted(names)}
-
-
-def _exact(forward, cotangents, state, balancer, total) -> dict[str, Any]:
-  """Objective -> gradient that a rule combines, of the global batch."""
-  shared = {n: forward.backbone_vjp(c.features) for n, c in cotangents.items()}
-  if not balancer.all_parameters:
-    return shared
-  zeros = jax.tree.map(jnp.zeros_like, combined_params(state, balancer))
-  specific = total({n: (c.heads, c.extras) for n, c in cotangents.items()})
-  return {
-    n: add(
-      [
-        zeros,
-        {
-          'params': _joined(gradient, specific[n][0]),
-          'extras': specific[n][1],
-        },
-      ]
-    )
-    for n, gradient in shared.items()
-  }
-
-
-def _combine(
-  forward: Forward,
-  cotangents: dict[str, Cotangent],
-  outside: Cotangent | None,
-  state: TrainState,
-  key: jax.Array,
-  *,
-  balancer: GradientBalancer,
-  grad_wrt: str,
-  losses: dict[str, jax.Array],
-  probe: Callable[[int, Any], Any],
-  present: dict[str, jax.Array],
-  total: Callable[[Any], Any],
-  axis_name: str | None,
-) -> _Mixed:
-  """Combines gradients with respect to features or, behind them, parameters."""
-  on_features = grad_wrt == 'features'
-  # Features are split over devices as the batch is; parameters are not.
-  split = axis_name if on_features else None
-  of_features = {n: c.features for n, c in cotangents.items()}
-  rest = None if outside is None else outside.features
-
-  def combine():
-    given = of_features
-    if not on_features:
-      given = _exact(forward, cotangents, state, balancer, total)
-    combined, after = balancer.update(
-      losses,
-      given,
-      state.balancer_state,
-      key,
-      present=present,
-      axis_name=split,
-      values=forward.features if on_features else None,
-      probe=probe,
-    )
-    gradient = combined.direction
-    if on_features:
-      gradient = forward.backbone_vjp(add([gradient, rest]))
-    else:
-      if balancer.all_parameters:
-        gradient = gradient['params'].get(BACKBONE, {})
-      if rest is not None:
-        gradient = add([gradient, forward.backbone_vjp(rest)])
-    gram = inner_products([given[n] for n in sorted(given)], axis_name=split)
-    return _Mixed(
-      gradient,
-      combined.weights,
-      combined.task_specific,
-      after,
-      gram,
-      jnp.ones((), jnp.float32),
-    )
-
-  if balancer.reuse is None:
-    return combine()
-  kept = balancer.reuse(state.balancer_state, tuple(losses))
-
-  def reuse():
-    weighted = [_scaled(c, kept.weights[n]) for n, c in of_features.items()]
-    k = len(losses)
-    return _Mixed(
-      forward.backbone_vjp(add([*weighted, rest])),
-      kept.weights,
-      kept.task_specific,
-      kept.state,
-      Gram(*(jnp.zeros(shape, jnp.float32) for shape in ((k,), (k, k)))),
-      jnp.zeros((), jnp.float32),
-    )
-
-  return jax.lax.cond(kept.due, combine, reuse)
 
 
 def balancer_init(
@@ -338,41 +115,31 @@ def combined_params(
   return state.params.get(BACKBONE, {})
 
 
-def _joined(backbone, heads) -> dict[str, Any]:
+def joined(backbone: Any, heads: Mapping[str, Any]) -> dict[str, Any]:
   """Like the network's parameters; a backbone may have none."""
   return ({BACKBONE: backbone} if backbone else {}) | heads
 
 
-def _shifted(state, shift, balancer) -> TrainState:
-  """The state with parameters moved by minus `shift`."""
-  if not balancer.all_parameters:
-    shift = {'params': _joined(shift, {}), 'extras': {}}
+def measure_losses(
+  forward: Forward,
+  weights: Mapping[str, jax.Array],
+  balanced: Mapping[str, jax.Array],
+  batch: Mapping[str, jax.Array],
+  axis_name: str | None,
+) -> dict[str, jax.Array]:
+  """What a step logs of its losses.
 
-  def moved(params, by):
-    return {
-      **params,
-      **{k: jax.tree.map(jnp.subtract, params[k], by[k]) for k in by},
-    }
+  Args:
+    forward: what the batch gave.
+    weights: objective -> weight.
+    balanced: objective -> loss, of the global batch.
+    batch: as in `train_step`.
+    axis_name: the mapped device axis, if any.
 
-  return state.replace(
-    params=moved(state.params, shift['params']),
-    extras={
-      name: {
-        **variables,
-        'params': moved(
-          {name: variables['params']}, {name: shift['extras'][name]}
-        )[name],
-      }
-      if name in shift['extras']
-      else variables
-      for name, variables in state.extras.items()
-    },
-  )
-
-
-def _losses(forward, weights, balanced, batch, axis_name):
-  """All losses by name, their sum, and which tasks had a label."""
-  losses = _total(forward.losses, axis_name=axis_name)
+  Returns:
+    All losses by name, their sum, and which tasks had a label; float32 scalars.
+  """
+  losses = total(forward.losses, axis_name)
   balanced = sum(weights[n] * x for n, x in balanced.items())
   rest = sum(
     t.weight * losses[t.name] for t in forward.terms if t.objective is None
@@ -382,33 +149,3 @@ def _losses(forward, weights, balanced, batch, axis_name):
     | {metric_keys.TOTAL: balanced + rest}
     | labeled_flags(forward.terms, batch, axis_name=axis_name)
   )
-
-
-def _gradients(mixed: _Mixed) -> dict[str, jax.Array]:
-  """Weights, and lengths and angles of gradients, by name."""
-  key = metric_keys.key
-  named = {metric_keys.COMBINED: mixed.due}
-  names = sorted(mixed.weights)
-  for i, n in enumerate(names):
-    named[key(metric_keys.WEIGHT, n)] = mixed.weights[n]
-    named[key(metric_keys.NORM, n)] = mixed.gram.norms[i]
-    for j in range(i):
-      cosine = mixed.gram.cosines[j, i]
-      named[key(metric_keys.COSINE, names[j], n)] = cosine
-      conflict = (cosine < 0).astype(jnp.float32)
-      named[key(metric_keys.CONFLICT, names[j], n)] = conflict
-  return named
-
-
-def _scaled(tree, factor):
-  return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
-
-
-def _network_key(key):
-  """Apart from the key that the balancer draws with."""
-  return jax.random.fold_in(key, 1)
-
-
-def _total(tree, *, axis_name):
-  """Sums the shares of all devices."""
-  return tree if axis_name is None else jax.lax.psum(tree, axis_name)

@@ -71,6 +71,8 @@ class ExtraNetwork(NamedTuple):
     apply: (variables, image, *, key) -> (Output, updated collections), for one
       that teaches: terms find its output among the teachers, and a gradient
       flows into it where they let it. None for one that terms apply themselves.
+      Where devices are mapped it sees this device's images, and has to average
+      what it updates over the devices.
   """
 
   init: Callable[..., Any]
@@ -185,8 +187,9 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
   """Checks that terms fit together and to the tasks of a network.
 
   Raises:
-    InputError: two have one name, one reads a task that the network does not
-      have, or an objective has a name that the log could not tell from others.
+    InputError: two have one name or one has a name without a kind, one reads a
+      task that the network does not have, a task is read by none, there is no
+      objective, or one has a name that the log could not tell from others.
   """
   names = [term.name for term in terms]
   for term in terms:
@@ -194,6 +197,8 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
     objective = metric_keys.task_of(term.objective or '')
     if names.count(term.name) > 1:
       problem = ('terms of different names', f'{term.name} twice')
+    elif not all(term.name.partition('/')):
+      problem = ("names of the form '<kind>/<what>'", repr(term.name))
     elif unknown:
       problem = (
         f'terms that read tasks of the network: {", ".join(tasks)}',
@@ -206,10 +211,21 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
       )
     else:
       continue
-    expected, found = problem
-    raise InputError(
-      expected=expected, found=found, argument='terms', do='correct the term'
+    raise _bad_terms(*problem)
+  unread = set(tasks).difference(*(term.tasks for term in terms))
+  if unread:
+    raise _bad_terms(
+      f'terms that read all tasks of the network: {", ".join(tasks)}',
+      f'none that reads {", ".join(sorted(unread))}',
     )
+  if not objectives(terms):
+    raise _bad_terms('a term with an objective', 'none among the terms')
+
+
+def _bad_terms(expected, found) -> InputError:
+  return InputError(
+    expected=expected, found=found, argument='terms', do='correct the terms'
+  )
 
 
 def present_objectives(

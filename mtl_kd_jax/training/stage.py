@@ -14,23 +14,43 @@ import jax
 import numpy as np
 import optax
 
-from mtl_kd_jax.balancing import Balancer, GradientBalancer, make_balancer
+from mtl_kd_jax import balancing
+from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.distillation import Teacher
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.training.combined import check_grad_wrt
 from mtl_kd_jax.training.conflict import measure_conflict
 from mtl_kd_jax.training.evaluation import Evaluation, evaluate
-from mtl_kd_jax.training.gradients import GRAD_WRT, balancer_init
+from mtl_kd_jax.training.gradients import balancer_init
 from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, check_terms
-from mtl_kd_jax.training.state import TrainState, init_state
+from mtl_kd_jax.training.state import NETWORK, TrainState, init_state
 from mtl_kd_jax.training.step import eval_step, train_step
 
 Batches = Iterator[Mapping[str, np.ndarray]]
 
 # The row of the networks of single tasks, which gains are relative to.
 SINGLE_TASK = 'single-task'
+
+
+def single_task_name(task: str) -> str:
+  """The name of the stage whose network is the single-task one of a task."""
+  return f'teacher_{task}'
+
+
+def row_of(name: str, tasks: Sequence[str]) -> str:
+  """The row of the result table of a network, where nothing else is said.
+
+  Its name, but for single-task networks, which share a row.
+
+  Args:
+    name: of its stage.
+    tasks: that it predicts.
+  """
+  alone = len(tasks) == 1 and name == single_task_name(*tasks)
+  return SINGLE_TASK if alone else name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +81,7 @@ class Stage:
     name: e.g. 'teacher_depth'; names its checkpoints and its curves.
     network: the network.
     tasks: the tasks it is trained on and scored by.
-    terms: what it descends on.
+    terms: all that it descends on.
     tx: optimizer of the network.
     data: its batches.
     epochs: its length.
@@ -89,7 +109,7 @@ class Stage:
   epochs: int
   parallel: Parallel
   balancer: Balancer | GradientBalancer = dataclasses.field(
-    default_factory=lambda: make_balancer('uniform')
+    default_factory=lambda: balancing.make('uniform')
   )
   grad_wrt: str = 'parameters'
   teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
@@ -103,12 +123,15 @@ class Stage:
 
   def __post_init__(self):
     check_terms(self.terms, tuple(self.network.channels))
-    if self.grad_wrt not in GRAD_WRT:
+    check_grad_wrt(self.balancer, self.grad_wrt)
+    taken = {NETWORK, *self.teachers}.intersection(self.extras)
+    if taken:
       raise InputError(
-        expected=f'one of {", ".join(GRAD_WRT)}',
-        found=repr(self.grad_wrt),
-        argument='grad_wrt',
-        do="'parameters' is exact, 'features' is cheaper",
+        expected='extra networks with names of their own',
+        found=f'{", ".join(sorted(taken))}, the name of the network or of a '
+        'teacher',
+        argument='extras',
+        do='give it another name',
       )
 
   @property
@@ -151,7 +174,7 @@ class Stage:
         tx=self.tx,
         balancer=self.balancer,
         grad_wrt=self.grad_wrt,
-        **self._parts,
+        **self._step_options,
       )
     )
 
@@ -159,7 +182,7 @@ class Stage:
   def measure_conflict(self) -> Callable:
     """Compiled, (state, frozen, batch) -> norms and cosines of gradients."""
     return self.parallel.compile_measurement(
-      functools.partial(measure_conflict, **self._parts)
+      functools.partial(measure_conflict, **self._step_options)
     )
 
   @functools.cached_property
@@ -196,7 +219,7 @@ class Stage:
     )
 
   @property
-  def _parts(self) -> dict[str, Any]:
+  def _step_options(self) -> dict[str, Any]:
     return {
       'network': self.network,
       'terms': self.terms,

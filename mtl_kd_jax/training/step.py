@@ -18,8 +18,9 @@ from mtl_kd_jax.distillation import Teacher
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks.base import Statistics, Task
-from mtl_kd_jax.training.forward import run_forward
-from mtl_kd_jax.training.gradients import combined_gradient, weighted_gradient
+from mtl_kd_jax.training.combined import combined_gradient
+from mtl_kd_jax.training.forward import run_forward, total
+from mtl_kd_jax.training.gradients import weighted_gradient
 from mtl_kd_jax.training.loss_terms import (
   ExtraNetwork,
   LossTerm,
@@ -126,7 +127,7 @@ def train_step(
     after = run_forward(before, outputs, batch, key=key, **options)
     next_state = next_state.replace(
       balancer_state=balancer.observe(
-        after.objectives(lambda tree: _total(tree, axis_name)),
+        total(after.objectives(), axis_name),
         gradient.balancer_state,
         present=present_objectives(terms, batch, axis_name=axis_name),
       )
@@ -175,14 +176,9 @@ def eval_step(
     prediction, label = output.predictions[name], batch[name]
     valid = task.valid(label)
     statistics[name] = task.statistics(prediction, label, valid)
-  return _total(statistics, axis_name), output.predictions
+  return total(statistics, axis_name), output.predictions
 
 
 def _updated(tx, gradient, opt_state, params):
   updates, opt_state = tx.update(gradient, opt_state, params)
   return optax.apply_updates(params, updates), opt_state
-
-
-def _total(tree, axis_name):
-  """Sums the shares of all devices."""
-  return tree if axis_name is None else jax.lax.psum(tree, axis_name)

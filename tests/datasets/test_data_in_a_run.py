@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from mtl_kd_jax.config.build import build, select_split
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.experiment import select_split
 from mtl_kd_jax.datasets.partial import hide_labels
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.training.loss_terms import ADAPTORS

@@ -142,6 +142,17 @@ DEFECTS = {
     'train: image',
     'values from -',
   ),
+  # As by ImageNet's statistics: it exceeds 2, but it is no image of bytes.
+  'standardized, above 2': (
+    change_images(lambda image: (image - 0.45) / 0.2),
+    'train: image',
+    'values from -',
+  ),
+  'too bright': (
+    change_images(lambda image: 1.5 * image),
+    'train: image',
+    'values from 0',
+  ),
   'disparity': (
     change('depth', inverted),
     'train: depth',
@@ -263,6 +274,16 @@ def test_a_rare_class_may_be_absent_from_a_few_samples(splits):
   assert [
     f for f in examine(splits, max_samples=4) if 'picture (in 100%' in f.what
   ]
+
+
+def test_standardized_frames_that_differ_are_not_taken_for_the_same(splits):
+  """The splits have frames in common only where these are equal in 8 bits."""
+  for samples in splits.values():
+    for i, sample in enumerate(samples):
+      sample['image'] = np.full((*SIZE, 3), -0.5, np.float32)
+      sample['image'][0] = 2.4
+      sample['image'][1, i] = 0.2 if samples is splits['train'] else 0.3
+  assert not [f for f in examine(splits) if 'share' in f.what]
 
 
 def test_samples_are_evenly_spaced():

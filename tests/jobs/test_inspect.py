@@ -95,6 +95,23 @@ def test_what_the_loader_refuses_is_told_and_drawn(tmp_path, capsys):
   assert (tmp_path / 'run' / 'data.png').exists()
 
 
+def test_standardized_images_are_not_drawn_black(tmp_path, capsys, monkeypatch):
+  config = make_config('nyuv2', nyuv2_options(tmp_path))
+  for path in (tmp_path / 'train/image').glob('*.npy'):
+    image = np.linspace(-2.1, 2.6, 32 * 48 * 3).reshape(32, 48, 3)
+    np.save(path, image.astype(np.float32))
+  drawn = {}
+
+  def draw(samples, *args, **kwargs):
+    drawn.update(samples)
+
+  monkeypatch.setattr(inspect, 'draw_samples', draw)
+  text = run(config, tmp_path / 'run', capsys)
+  assert 'train: image: values from -2.1 to 2.6' in text
+  assert 'divide by 255' not in text
+  assert drawn['train 0']['image'].max() > 1
+
+
 def test_only_some_samples_are_read_when_asked(tmp_path, capsys):
   config = make_config('nyuv2', nyuv2_options(tmp_path))
   (tmp_path / 'train/depth/1.npy').write_bytes(b'never opened')

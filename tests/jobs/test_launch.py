@@ -1,6 +1,7 @@
 """launch.py as a user starts it: in a process of its own."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -13,6 +14,8 @@ from fixtures.tensorboard import scalars
 import numpy as np
 from PIL import Image
 import pytest
+
+from mtl_kd_jax.runtime.lock import exclusive
 
 
 @pytest.fixture(scope='module')
@@ -160,6 +163,21 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, data_dir):
   assert 'optim.learning_rate was 0.005 and is 0.5' in stderr
   assert 'Traceback' not in stderr
   assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
+
+
+def test_a_workdir_in_use_is_refused_and_nothing_is_touched(finished, data_dir):
+  workdir, _ = finished
+
+  def state():
+    files = (p for p in workdir.rglob('*') if p.name != '.lock')
+    return {p: p.stat().st_mtime_ns for p in files}
+
+  before = state()
+  with exclusive(workdir):
+    code, _, stderr = launch(*TINY, data_dir, f'--workdir={workdir}')
+    assert code == 2 and f'process {os.getpid()} on' in stderr
+    assert 'Traceback' not in stderr
+  assert before == state()
 
 
 def copy_teachers(finished, workdir):

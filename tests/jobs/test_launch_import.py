@@ -79,6 +79,10 @@ def test_imported_networks_are_scored_and_teach(
   assert not stderr
   scores = json.loads((workdir / 'results_val.json').read_text())['rows']
   assert scores.keys() == {'single-task'}
+  # Imported networks have no metrics until they are scored.
+  for task, metrics in scores['single-task']['metrics'].items():
+    path = workdir / 'checkpoints' / f'teacher_{task}' / 'metrics.json'
+    assert json.loads(path.read_text()) == {task: metrics}
 
   code, stdout, stderr = launch(
     *SEGNET,

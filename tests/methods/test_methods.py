@@ -60,15 +60,15 @@ def test_teachers_of_another_run_are_not_trained_here(tmp_path):
 
 
 def test_networks_and_weights_are_made_once(tmp_path, monkeypatch):
-  from mtl_kd_jax.config import build
+  from mtl_kd_jax.config import experiment
 
   made, traced = [], []
-  make, trace = build.models.make, build.feature_shapes
+  make, trace = experiment.models.make, experiment.feature_shapes
   monkeypatch.setattr(
-    build.models, 'make', lambda *a, **k: made.append(a) or make(*a, **k)
+    experiment.models, 'make', lambda *a, **k: made.append(a) or make(*a, **k)
   )
   monkeypatch.setattr(
-    build, 'feature_shapes', lambda *a: traced.append(a) or trace(*a)
+    experiment, 'feature_shapes', lambda *a: traced.append(a) or trace(*a)
   )
   preview('quickstart')
   assert len(made) == 4  # one student, three teachers
@@ -111,6 +111,10 @@ def test_plans_that_cannot_be_are_refused(stages):
   )
   with pytest.raises(InputError, match='wait for each other'):
     make_plan([waiting, *teachers[1:], student])
+  # Also an input that is no teacher, such as a network to merge.
+  alone = dataclasses.replace(teachers[0], inputs={'x': 'elsewhere'})
+  with pytest.raises(InputError, match='as input for teacher x'):
+    make_plan([alone])
 
 
 # ---- Terms -------------------------------------------------------------------
@@ -123,11 +127,14 @@ def nothing(output, teachers, batch, extras, *, axis_name=None):
 @pytest.mark.parametrize(
   'terms, message',
   [
-    ([LossTerm('a', nothing), LossTerm('a', nothing)], 'different names'),
-    ([LossTerm('a', nothing, tasks=('sky',))], 'read tasks of the network'),
-    ([LossTerm('a', nothing, objective='depth/normals')], "without '/'"),
+    ([LossTerm('a/b', nothing), LossTerm('a/b', nothing)], 'different names'),
+    ([LossTerm('loss', nothing)], "'<kind>/<what>'"),
+    ([LossTerm('a/b', nothing, tasks=('sky',))], 'read tasks of the network'),
+    ([LossTerm('a/b', nothing, objective='depth/normals')], "without '/'"),
+    ([LossTerm('a/b', nothing, tasks=('depth', 'normals'))], 'none that reads'),
+    ([LossTerm('a/b', nothing, tasks=tuple(TASKS))], 'with an objective'),
   ],
-  ids=['twice', 'task', 'objective'],
+  ids=['twice', 'kind', 'task', 'objective', 'unread', 'none'],
 )
 def test_terms_that_do_not_fit_are_refused(terms, message):
   with pytest.raises(InputError, match=message) as error:

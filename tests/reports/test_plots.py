@@ -16,10 +16,11 @@ from mtl_kd_jax.reports.plots import (
   draw_samples,
   plot_balance,
   plot_curves,
+  plot_predictions,
 )
 from mtl_kd_jax.reports.plots.style import COLORS, GRAY, new_figure
-from mtl_kd_jax.reports.tables import SINGLE_TASK
 from mtl_kd_jax.tasks import make_tasks
+from mtl_kd_jax.training.stage import SINGLE_TASK
 
 TASKS = make_tasks(LABELS, LABELS, dataset='toy')
 UNLABELED = (90, 90, 90)
@@ -325,6 +326,18 @@ def test_every_network_and_label_is_shown(tmp_path, pyplot_in_use):
   # A network without the task has a pale picture in its place.
   assert share(picture, (242, 242, 242)) == pytest.approx(one, rel=0.1)
   assert share(picture, colors[3]) == 0
+
+
+def test_only_tasks_with_labels_of_the_samples_have_columns():
+  samples = random_batch(2, (16, 24), seed=0)
+  del samples['semantic'], samples['normals']
+  predictions = {'alone': {'depth': samples['depth']}, 'other': {}}
+  figure = plot_predictions(samples, predictions, TASKS)
+  headings = {axis.get_title() for axis in figure.axes}
+  assert headings >= {'image', 'label', 'alone', 'other'}
+  assert len(figure.axes) == 2 * (1 + 3)
+  texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+  assert 'depth' in texts and 'semantic' not in texts
 
 
 def test_predictions_far_outside_the_labels_are_drawn(tmp_path):

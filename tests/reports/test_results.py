@@ -17,8 +17,8 @@ from mtl_kd_jax.reports.results import (
   average_rows,
   report_results,
 )
-from mtl_kd_jax.reports.tables import SINGLE_TASK
 from mtl_kd_jax.tasks import make_tasks
+from mtl_kd_jax.training.stage import SINGLE_TASK
 
 SIZE = (16, 24)
 TASKS = make_tasks(LABELS, LABELS, dataset='toy')
@@ -133,24 +133,6 @@ def test_adding_leaves_evaluations_as_they_are():
   assert list(one.samples) == ['image', 'depth']
 
 
-def test_a_missing_network_keeps_its_place(tmp_path, drawn):
-  rows = Rows(TASKS)
-  rows.add_missing(SINGLE_TASK)
-  rows.add('distilled', evaluation(TASKS))
-  rows.add_missing('distilled')
-  results, _ = report(rows, tmp_path)
-  document = json.loads(results.json())
-  assert list(document['rows']) == [SINGLE_TASK, 'distilled']
-  entry = document['rows'][SINGLE_TASK]
-  assert entry['metrics'] == {
-    t: dict.fromkeys(task.columns) for t, task in TASKS.items()
-  }
-  assert set(document['rows']['distilled']['gains'].values()) == {None}
-  assert document['rows']['distilled']['metrics'] == rows.metrics['distilled']
-  (_, predictions, _), _ = drawn['predictions.png']
-  assert predictions[SINGLE_TASK] == {}
-
-
 # ---- The report -------------------------------------------------------------
 
 
@@ -177,6 +159,17 @@ def test_all_files_are_written_and_the_table_is_printed(tmp_path):
   document = json.loads(results.json())
   gains = document['rows']['distilled']['gains']
   assert all(math.isfinite(gain) for gain in gains.values())
+
+
+def test_a_run_with_a_single_teacher_so_far_is_reported(tmp_path):
+  """Samples have labels of the tasks that were scored, and no others."""
+  rows = Rows(TASKS)
+  rows.add(SINGLE_TASK, evaluation(['depth']))
+  results, text = report(rows, tmp_path)
+  assert (tmp_path / 'predictions.png').exists()
+  assert 'predictions.png' in text
+  metrics = json.loads(results.json())['rows'][SINGLE_TASK]['metrics']
+  assert metrics['semantic'] == dict.fromkeys(TASKS['semantic'].columns)
 
 
 def test_figures_are_drawn_of_what_was_evaluated_and_logged(tmp_path, drawn):

@@ -5,13 +5,16 @@ import io
 import itertools
 import json
 import re
+import types
 
 from fixtures.samples import LABELS
 import pytest
 from rich.console import Console
 
-from mtl_kd_jax.reports.tables import SINGLE_TASK, Results
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.reports.tables import Results, table
 from mtl_kd_jax.tasks import make_tasks
+from mtl_kd_jax.training.stage import SINGLE_TASK
 
 NAN = float('nan')
 TASKS = make_tasks(LABELS, LABELS, dataset='toy')
@@ -65,9 +68,9 @@ def cells_of_markdown(results):
 def render(results, width):
   """The text of every table, drawn on a terminal of that width."""
   texts = []
-  for table in itertools.chain(*results.tables(width).values()):
+  for drawn in itertools.chain(*results.tables(width).values()):
     out = io.StringIO()
-    Console(file=out, width=width).print(table)
+    Console(file=out, width=width).print(drawn)
     texts.append(out.getvalue())
   return texts
 
@@ -350,3 +353,69 @@ def test_files_are_written_under_their_stem(tmp_path):
     assert text == results.json()
     text = (tmp_path / f'{stem}.md').read_text(encoding='utf-8')
     assert text == results.markdown()
+
+
+# ---- Of networks -------------------------------------------------------------
+
+
+def network(name, *tasks, factor=1.0, workdir=None):
+  return types.SimpleNamespace(
+    name=name,
+    tasks={t: TASKS[t] for t in tasks},
+    metrics={t: better(factor)[t] for t in tasks},
+    workdir=workdir,
+  )
+
+
+def test_networks_share_the_single_task_row_by_their_default_names():
+  teachers = {t: network(f'teacher_{t}', t) for t in TASKS}
+  smooth = network('smooth', 'depth', factor=1.2)
+  both = network('uniform', *TASKS, factor=0.9)
+  results = table(teachers, smooth, both)
+  assert list(results.rows) == [SINGLE_TASK, 'smooth', 'uniform']
+  assert results.rows[SINGLE_TASK] == REFERENCE
+  assert results.rows['smooth'] == {'depth': better(1.2)['depth']}
+  # Not the teacher of the task that it has.
+  odd = table(network('teacher_depth', 'normals'))
+  assert list(odd.rows) == ['teacher_depth']
+
+
+def test_a_row_has_one_network_for_each_task():
+  one = network('distilled', *TASKS, workdir='runs/a')
+  other = network('distilled', *TASKS, factor=1.1, workdir='runs/b')
+  with pytest.raises(InputError) as error:
+    table(one, other)
+  for part in ("'distilled' of runs/a", "'distilled' of runs/b"):
+    assert part in error.value.found
+  assert error.value.argument == 'networks'
+  assert list(table(one, network('distilled', *TASKS)).rows) == ['distilled']
+  assert list(table(one, network('b', *TASKS, factor=1.1)).rows) == [
+    'distilled',
+    'b',
+  ]
+
+
+def test_the_same_network_twice_is_one_row_also_without_some_labels():
+  copies = [network('distilled', *TASKS) for _ in range(2)]
+  for copy in copies:
+    copy.metrics['depth'] = dict.fromkeys(REFERENCE['depth'], float('nan'))
+  assert list(table(*copies).rows) == ['distilled']
+
+
+def test_a_network_without_metrics_is_refused():
+  one = network('distilled', *TASKS)
+  one.metrics = None
+  with pytest.raises(InputError, match='distilled without'):
+    table(one)
+
+
+def test_a_title_names_the_split_only_where_it_is_known():
+  one = network('distilled', *TASKS)
+  assert table(one).title == 'networks: chosen checkpoints'
+  assert json.loads(table(one).json())['split'] is None
+  assert table(one, split='val').title.endswith("on split 'val'")
+  averages = {'distilled': REFERENCE}
+  results = dataclasses.replace(
+    make_results(averages, distilled=better(1.1)), split=''
+  )
+  assert 'split' not in results.average_title

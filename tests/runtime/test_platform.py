@@ -1,9 +1,11 @@
-"""The C library is asked to keep freed memory, where it can be."""
+"""The C library keeps freed memory; hosts that are not known are explained."""
 
+import os
 import platform
 import subprocess
 import sys
 
+from fixtures.launching import run_python
 from fixtures.paths import REPOSITORY
 import pytest
 
@@ -35,3 +37,56 @@ def test_freed_memory_is_not_fetched_again():
     )
 
   assert page_faults(keep=True) < page_faults(keep=False) / 5
+
+
+UNKNOWN_HOSTS = """
+import os
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime.platform import set_up
+
+for variables in (
+  {},
+  {'COORDINATOR_ADDRESS': 'localhost:1234'},
+  {'NUM_PROCESSES': 'two'},
+  {'COORDINATOR_ADDRESS': 'localhost'},
+  {
+    'COORDINATOR_ADDRESS': 'localhost:1234',
+    'NUM_PROCESSES': '2',
+    'PROCESS_ID': '2',
+  },
+):
+  for name in ('COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID'):
+    os.environ.pop(f'JAX_{name}', None)
+  os.environ.update({f'JAX_{k}': v for k, v in variables.items()})
+  try:
+    set_up(multihost=True)
+  except InputError as error:
+    assert 'JAX_COORDINATOR_ADDRESS=HOST:PORT' in error.do
+    print(error.argument, '|', error.found)
+"""
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+  """Nothing by which JAX would find other hosts."""
+  for name in os.environ:
+    if name.startswith(('KUBERNETES_', 'SLURM_', 'OMPI_')):
+      monkeypatch.delenv(name)
+
+
+def test_hosts_that_are_not_known_are_explained(no_cluster):
+  code, stdout, stderr = run_python('-c', UNKNOWN_HOSTS)
+  assert code == 0, stderr
+  arguments, found = zip(
+    *(line.split(' | ') for line in stdout.splitlines()), strict=True
+  )
+  assert set(arguments) == {'multihost'}
+  expected = (
+    'coordinator_address',
+    'Number of processes',
+    'JAX_NUM_PROCESSES=two',
+    'JAX_COORDINATOR_ADDRESS=localhost, without a port',
+    'process_id=2',
+  )
+  for text, part in zip(found, expected, strict=True):
+    assert part in text

@@ -1,5 +1,6 @@
 """The first signal ends the run after the step, the second at once."""
 
+from concurrent import futures
 import os
 import signal
 import threading
@@ -123,6 +124,20 @@ def test_on_several_hosts_jax_says_when_to_stop(
     assert not preemption.requested(4, sync=False)
     assert preemption.requested(5, sync=True)
   assert asked == [1, 2, 3, 4, 5]
+
+
+def test_outside_the_main_thread_no_signal_is_handled(handlers):
+  """Only the main thread may set handlers, and it may have its own."""
+  _, note = handlers
+
+  def work():
+    with Preemption() as preemption:
+      return current(), preemption.requested(1, sync=True), preemption.signum
+
+  with futures.ThreadPoolExecutor(1) as pool:
+    inside, requested, signum = pool.submit(work).result()
+  assert inside == current() == [note, note]
+  assert not requested and signum is None
 
 
 def test_stopped_carries_its_signal():

@@ -107,7 +107,8 @@ def test_another_config_is_refused(tmp_path, key, value):
   )
   message = str(error.value)
   assert str(tmp_path / 'config.json') in message
-  assert '--workdir=' in message
+  assert error.value.argument == 'workdir'
+  assert '--' not in message  # flags are those of the command line
   assert (tmp_path / 'config.json').read_bytes() == before
   assert [p.name for p in tmp_path.iterdir()] == ['config.json']
 
@@ -179,7 +180,7 @@ def test_a_folder_without_config_is_no_workdir(tmp_path):
   for folder in (tmp_path, tmp_path / 'absent'):
     with pytest.raises(InputError) as error:
       workdirs.read_config(folder)
-    assert f'--workdir={folder}' in str(error.value)
+    assert (error.value.where, error.value.argument) == (str(folder), 'workdir')
   assert not (tmp_path / 'absent').exists()
 
 
@@ -204,7 +205,8 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_correct(tmp_path):
   file.write_text('no folder')
   with pytest.raises(InputError) as error:
     workdirs.claim(file / 'run', CONFIG)
-  assert f'--workdir={file / "run"}' in str(error.value)
+  assert error.value.where == f'{file / "run"}'
+  assert error.value.argument == 'workdir'
   assert file.read_text() == 'no folder'
 
 
@@ -231,6 +233,20 @@ def test_a_stage_is_written_down_and_read_back(tmp_path):
   assert workdirs.read_metrics(tmp_path, 'b') is None
 
 
+def test_metrics_of_the_split_that_selects_are_kept_apart(tmp_path):
+  reported, selected = ({'depth': {'rmse': x}} for x in (1.0, 2.0))
+  workdirs.write_metrics(tmp_path, 'a', selected, selected=True)
+  assert workdirs.read_metrics(tmp_path, 'a') is None
+  workdirs.write_metrics(tmp_path, 'a', reported)
+  assert workdirs.read_metrics(tmp_path, 'a') == reported
+  assert workdirs.read_metrics(tmp_path, 'a', selected=True) == selected
+  folder = workdirs.checkpoint_dir(tmp_path, 'a')
+  assert {p.name for p in folder.iterdir()} == {
+    'metrics.json',
+    'metrics_selected.json',
+  }
+
+
 def test_another_stage_of_the_same_name_is_refused_with_the_difference(
   tmp_path,
 ):
@@ -255,3 +271,13 @@ def test_the_plan_keeps_the_order_of_its_stages(tmp_path):
   workdirs.write_plan(tmp_path, plan)
   assert workdirs.read_plan(tmp_path) == plan
   assert list(workdirs.read_plan(tmp_path)) == ['z', 'a']
+
+
+@pytest.mark.parametrize(
+  'text', ['', '{}', '[]', '7', '{"stages": 7}', '{"stages": [{"row": "a"}]}']
+)
+def test_a_plan_that_cannot_be_read_is_named(tmp_path, text):
+  (tmp_path / 'plan.json').write_text(text)
+  with pytest.raises(InputError) as error:
+    workdirs.read_plan(tmp_path)
+  assert error.value.where == f'{tmp_path / "plan.json"}'

@@ -7,7 +7,12 @@ import itertools
 import numpy as np
 
 from mtl_kd_jax.datasets.base import Dataset
-from mtl_kd_jax.datasets.inspect.profile import LabelProfile, SplitProfile
+from mtl_kd_jax.datasets.inspect.profile import (
+  ROUNDING,
+  LabelProfile,
+  SplitProfile,
+  looks_like_bytes,
+)
 
 # A larger median depth in meters is neither that of rooms nor of streets.
 _MAX_MEDIAN_DEPTH = 100.0
@@ -112,13 +117,13 @@ def _images(split, profile) -> Iterator[Finding]:
   yield from _non_finite(where, profile.images)
   low = min((f.low for f in profile.images), default=0.0)
   high = max((f.high for f in profile.images), default=0.0)
-  if high > 2:
+  if looks_like_bytes(low, high):
     yield Finding(
       where,
       f'values up to {high:g}, as in bytes from 0 to 255',
       'divide by 255: networks expect 0 to 1',
     )
-  elif low < -1e-3 or high > 1 + 1e-3:
+  elif low < -ROUNDING or high > 1 + ROUNDING:
     yield Finding(
       where,
       f'values from {low:.3g} to {high:.3g}',

@@ -15,6 +15,8 @@ from mtl_kd_jax.datasets.inspect.geometry import (
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
+# How far image values may be below 0 or above 1.
+ROUNDING = 1e-3
 _MAX_VALUES = 2000  # of each map, for the quantiles
 _LENGTH_TOLERANCE = 0.01  # of unit vectors in half precision or bytes
 
@@ -155,10 +157,18 @@ def read_unchecked(source: Source, index: int) -> Mapping[str, np.ndarray]:
   return getattr(source, 'unchecked', source.__getitem__)(index)
 
 
+def looks_like_bytes(low: float, high: float) -> bool:
+  """Whether an image of this range has values from 0 to 255, and not to 1.
+
+  Standardized images exceed 1 too, but they have negative values.
+  """
+  return low >= -ROUNDING and high > 2
+
+
 def _profile_image(image: np.ndarray) -> ImageProfile:
   finite = np.isfinite(image)
   low, high = _range(image[finite])
-  scaled = image if high > 2 else image * 255.0
+  scaled = image if looks_like_bytes(low, high) else image * 255.0
   in_bytes = np.rint(np.clip(np.where(finite, scaled, 0), 0, 255))
   digest = hashlib.sha1(repr(image.shape).encode())
   digest.update(in_bytes.astype(np.uint8).tobytes())

@@ -1,9 +1,8 @@
 """balancing.png: weights of the objectives, norms and angles of gradients."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 import itertools
 import pathlib
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,6 +22,7 @@ from mtl_kd_jax.runtime.metric_keys import (
   COSINE,
   NORM,
   WEIGHT,
+  Log,
   alignment,
   is_alignment,
   lines_of,
@@ -30,8 +30,6 @@ from mtl_kd_jax.runtime.metric_keys import (
   of_kind,
   task_of,
 )
-
-Log = Sequence[Mapping[str, Any]]
 
 # kind -> (label of its axis, height relative to the others)
 _KINDS = {

@@ -1,8 +1,7 @@
 """curves.png: what was logged of every task while the networks trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import pathlib
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -16,13 +15,12 @@ from mtl_kd_jax.reports.plots.style import (
   save,
   style_axes,
 )
-from mtl_kd_jax.reports.tables import SINGLE_TASK
-from mtl_kd_jax.runtime.metric_keys import TASK_LOSS, alignment, key
+from mtl_kd_jax.reports.tables import arrow
+from mtl_kd_jax.runtime.metric_keys import TASK_LOSS, Log, alignment, key
 from mtl_kd_jax.runtime.metric_writer import SELECTION
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
-
-Log = Sequence[Mapping[str, Any]]
+from mtl_kd_jax.training.stage import SINGLE_TASK
 
 
 def draw_curves(
@@ -124,4 +122,4 @@ def _add_lines(axis, log, kind, name, *, rows, colors):
 
 def _label(metric: Metric) -> str:
   unit = f' [{metric.unit}]' if metric.unit else ''
-  return f'{metric.title}{unit} {"↑" if metric.higher_is_better else "↓"}'
+  return f'{metric.title}{unit} {arrow(metric)}'

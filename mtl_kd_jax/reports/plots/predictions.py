@@ -39,11 +39,13 @@ def plot_predictions(
   """Shows a row for each image: for every task its label and all predictions.
 
   Args:
-    samples: 'image' float [n h w 3] in [0, 1], and task -> label [n h w (c)].
+    samples: 'image' float [n h w 3] in [0, 1], and task -> label [n h w (c)]
+      for some of the tasks.
     predictions: network -> task -> float [n h w c], of the same samples. The
       place of a task that a network does not have stays empty.
-    tasks: the tasks to show.
+    tasks: the tasks to show, where the samples have labels of them.
   """
+  tasks = {name: task for name, task in tasks.items() if name in samples}
   images = samples['image']
   n, h, w = images.shape[:3]
   headings = ['label', *predictions]

@@ -1,0 +1,376 @@
+"""What a config names, made; and the stages that methods make of it.
+
+`Experiment.stage` and what it is given check what they are made of: what is
+wrong with a config is reported before a step is taken.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mtl_kd_jax import distillation, models
+from mtl_kd_jax.balancing import Balancer, GradientBalancer
+from mtl_kd_jax.config.balancing import make_balancer
+from mtl_kd_jax.config.keys import named_by_keys
+from mtl_kd_jax.config.validate import value
+from mtl_kd_jax.datasets import Dataset, loader
+from mtl_kd_jax.datasets.base import Source
+from mtl_kd_jax.datasets.holdout import HELD_OUT
+from mtl_kd_jax.datasets.partial import hide_labels
+from mtl_kd_jax.distillation import Adaptors, Teacher
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.interop.import_torch import read_backbone
+from mtl_kd_jax.models import Network
+from mtl_kd_jax.models.network import (
+  BACKBONE,
+  FeatureShapes,
+  abstract_init,
+  feature_shapes,
+)
+from mtl_kd_jax.runtime.parallel import Parallel
+from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.training.combined import check_grad_wrt, check_minibatches
+from mtl_kd_jax.training.loop import Intervals
+from mtl_kd_jax.training.loss_terms import (
+  ADAPTORS,
+  ExtraNetwork,
+  LossTerm,
+  alignment_terms,
+  objectives,
+  task_terms,
+)
+from mtl_kd_jax.training.optim import make_adam, make_schedule
+from mtl_kd_jax.training.stage import Stage, StageData
+
+# The sections of the config that say what a network is made of.
+STUDENT, TEACHER = 'model', 'teacher.model'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+  """Everything that a config names, made and checked; and what makes stages.
+
+  Attributes:
+    config: the config it was made from.
+    dataset: the dataset, opened.
+    tasks: the tasks, in their order.
+    parallel: the devices.
+    steps_per_epoch: optimizer steps in an epoch, of every stage.
+  """
+
+  config: ConfigDict
+  dataset: Dataset
+  tasks: dict[str, Task]
+  parallel: Parallel
+  steps_per_epoch: int
+
+  # ---- Networks --------------------------------------------------------------
+
+  @functools.cached_property
+  def network(self) -> Callable[..., Network]:
+    """From a section, and tasks, to its network; of all tasks for none.
+
+    Each is made once. The section is `STUDENT` or `TEACHER`. Raises InputError
+    for a network that cannot be made so.
+    """
+    return functools.cache(self._make_network)
+
+  def features(self, network: Network) -> FeatureShapes:
+    """The shapes of a network's features, traced once for each network."""
+    # By identity, since modules cannot be hashed; kept to stay the only one.
+    known = self._features
+    if id(network) not in known:
+      shapes = feature_shapes(network, self.dataset.image_size)
+      known[id(network)] = network, shapes
+    return known[id(network)][1]
+
+  @functools.cached_property
+  def _features(self) -> dict[int, tuple[Network, FeatureShapes]]:
+    return {}
+
+  @functools.cached_property
+  def pretrained(self) -> Callable[[str], Mapping[str, Any] | None]:
+    """From a section to the variables its networks begin with, read once.
+
+    Raises InputError where the file cannot be read, or is of another network.
+    """
+    return functools.cache(self._read_pretrained)
+
+  def _make_network(self, section, *tasks):
+    model = value(self.config, section)
+    keys = {'image_size': f'data.{self.config.data.name}.image_size'}
+    with named_by_keys(section, keys):
+      return models.make(
+        model.backbone,
+        {task: self.tasks[task] for task in tasks or self.tasks},
+        head=model.head,
+        width=model.width,
+        output_stride=model.output_stride,
+        image_size=self.dataset.image_size,
+        axis_name=self.parallel.axis_name,
+      )
+
+  def _read_pretrained(self, section):
+    path = value(self.config, section).pretrained
+    if not path:
+      return None
+    network = self.network(section)
+    _, like = abstract_init(network, self.dataset.image_size)
+    with named_by_keys(section, {'path': f'{section}.pretrained'}):
+      variables = read_backbone(path, like)
+    return {kind: {BACKBONE: tree} for kind, tree in variables.items()}
+
+  # ---- Stages ----------------------------------------------------------------
+
+  def stage(
+    self,
+    name: str,
+    network: Network,
+    *,
+    terms: Sequence[LossTerm] = (),
+    balancer: Balancer | GradientBalancer | None = None,
+    grad_wrt: str = 'parameters',
+    section: str = '',
+    **options: Any,
+  ) -> Stage:
+    """A stage with this experiment's data, schedule and devices.
+
+    Args:
+      name: of the stage.
+      network: what is trained.
+      terms: all that it descends on; () for the losses of its tasks.
+      balancer: None for uniform weights.
+      grad_wrt: what its gradients are with respect to.
+      section: of the config that describes the network's initial weights; ''
+        for none.
+      **options: further attributes of `Stage`.
+
+    Raises:
+      InputError: it cannot be made so.
+    """
+    config = self.config
+    tasks = {task: self.tasks[task] for task in network.channels}
+    if balancer is not None:
+      options['balancer'] = balancer
+      of_features = grad_wrt == 'features'
+      with named_by_keys('balancing', {'batch_size': 'batch_size'}):
+        check_minibatches(
+          balancer, config.batch_size // self.parallel.num_devices
+        )
+        check_grad_wrt(
+          balancer,
+          grad_wrt,
+          self.features(network).backbone if of_features else (),
+        )
+    return Stage(
+      name=name,
+      network=network,
+      tasks=tasks,
+      terms=tuple(terms) or task_terms(tasks),
+      tx=self.adam('optim'),
+      data=self.data,
+      epochs=config.epochs,
+      parallel=self.parallel,
+      grad_wrt=grad_wrt,
+      pretrained=self.pretrained(section) if section else None,
+      seed=config.seed,
+      **options,
+    )
+
+  def adam(self, section: str) -> Any:
+    """The Adam of a section, 'optim' or 'distill', with its schedule."""
+    values, optim = self.config[section], self.config.optim
+    with named_by_keys(section):
+      schedule = make_schedule(
+        values.schedule,
+        values.learning_rate,
+        steps_per_epoch=self.steps_per_epoch,
+        epochs=self.config.epochs,
+        decay_every_epochs=optim.decay_every_epochs,
+        decay_rate=optim.decay_rate,
+      )
+    return make_adam(schedule, weight_decay=values.weight_decay)
+
+  def balancer(self, terms: Sequence[LossTerm]) -> Balancer | GradientBalancer:
+    """The balancer that config.balancing describes, for these terms."""
+    return make_balancer(
+      self.config.balancing,
+      objectives=objectives(terms),
+      task_kinds={
+        name: 'classification'
+        if task.label.quantity == 'class'
+        else 'regression'
+        for name, task in self.tasks.items()
+      },
+      steps_per_epoch=self.steps_per_epoch,
+    )
+
+  def adaptors(
+    self, network: Network, teachers: Mapping[str, Network]
+  ) -> Adaptors:
+    """The adaptors of config.distill.taps.
+
+    Args:
+      network: the student.
+      teachers: task -> its teacher's network.
+
+    Raises:
+      InputError: features that cannot be aligned.
+    """
+    with named_by_keys('distill'):
+      return distillation.make_adaptors(
+        self.config.distill.taps,
+        self.features(network).all,
+        {task: self.features(n).all for task, n in teachers.items()},
+      )
+
+  def distill(
+    self, network: Network, teachers: Mapping[str, Network]
+  ) -> tuple[tuple[LossTerm, ...], dict[str, Any]]:
+    """What distillation adds to a stage, as config.distill describes it.
+
+    Args:
+      network: the student.
+      teachers: task -> its teacher's network.
+
+    Returns:
+      Its terms, and the attributes `teachers` and `extras` of the stage.
+
+    Raises:
+      InputError: features that cannot be aligned, or an unknown option.
+    """
+    values, teacher = self.config.distill, self.config.teacher
+    missing = [t for t in teachers if t not in values.weights]
+    if missing:
+      raise InputError(
+        expected='a weight (lambda) for every task',
+        found=f'none for {", ".join(missing)}',
+        where='config.distill.weights',
+        do='add it to the config file',
+      )
+    with named_by_keys('teacher'):
+      made = {t: Teacher(n, teacher.batch_norm) for t, n in teachers.items()}
+    adaptors = self.adaptors(network, teachers)
+    known = values.loss in distillation.LOSSES
+    options = values[values.loss].to_dict() if known else {}
+    with named_by_keys(f'distill.{values.loss}', {'loss': 'distill.loss'}):
+      loss = distillation.make_loss(values.loss, **options)
+    with named_by_keys(keys={'placement': 'balancing.distillation'}):
+      terms = alignment_terms(
+        adaptors,
+        values.weights,
+        loss,
+        placement=self.config.balancing.distillation,
+        head_taps=tuple(self.features(network).heads),
+      )
+    extras = {ADAPTORS: adaptor_network(adaptors, self.adam('distill'))}
+    return terms, {'teachers': made, 'extras': extras}
+
+  # ---- Data ------------------------------------------------------------------
+
+  @functools.cached_property
+  def data(self) -> StageData:
+    """The batches of every stage."""
+    reported, chosen_on = self.config.data.eval_split, select_split(self.config)
+    return StageData(
+      image_size=self.dataset.image_size,
+      steps_per_epoch=self.steps_per_epoch,
+      train=self._train_batches,
+      eval=functools.partial(self._eval_batches, reported),
+      select=None
+      if chosen_on == reported
+      else functools.partial(self._eval_batches, chosen_on),
+    )
+
+  def train_source(self) -> Source:
+    """The training samples, with the labels that they keep.
+
+    Raises:
+      InputError: config.data.label_fraction cannot be used.
+    """
+    data = self.config.data
+    fraction = data.label_fraction
+    if isinstance(fraction, ConfigDict):
+      fraction = fraction.to_dict()
+    with named_by_keys('data', {'fraction': 'data.label_fraction'}):
+      return hide_labels(
+        self.dataset.source(data.train_split),
+        labels={task: self.dataset.labels[task] for task in self.tasks},
+        fraction=fraction,
+        seed=self.config.seed,
+      )
+
+  def _train_batches(self, start_step):
+    config = self.config
+    return loader.train_batches(
+      self.dataset,
+      self.train_source(),
+      batch_size=config.batch_size,
+      epochs=config.epochs,
+      start_step=start_step,
+      seed=config.seed,
+      scales=config.data.scales,
+      flip=config.data.flip,
+      num_workers=config.data.num_workers,
+    )
+
+  def _eval_batches(self, split):
+    return loader.eval_batches(
+      self.dataset,
+      self.dataset.source(split),
+      batch_size=self.config.batch_size,
+      num_workers=self.config.data.num_workers,
+    )
+
+  # ---- How long, and what is reported ----------------------------------------
+
+  @property
+  def intervals(self) -> Intervals:
+    """How often a stage logs, saves and evaluates."""
+    config, epoch = self.config, self.steps_per_epoch
+    return Intervals(
+      report=config.report.every_steps,
+      checkpoint=(
+        config.checkpoint.every_steps,
+        config.checkpoint.every_epochs * epoch,
+      ),
+      evaluate=config.report.eval_every_epochs * epoch,
+      average=range(
+        (config.epochs - self.average_epochs + 1) * epoch,
+        config.epochs * epoch + 1,
+        epoch,
+      ),
+      measure=config.balancing.observe_every,
+    )
+
+  @property
+  def average_epochs(self) -> int:
+    """Over how many last epochs metrics are averaged; 0 for none."""
+    return min(self.config.report.average_epochs, self.config.epochs)
+
+
+def adaptor_network(adaptors: Adaptors, tx: Any) -> ExtraNetwork:
+  """Adaptors as the extra network of a stage."""
+
+  def init(key: jax.Array, output: Any) -> Any:
+    return adaptors.init(key, output.features)
+
+  return ExtraNetwork(init=init, tx=tx)
+
+
+def select_split(config: ConfigDict) -> str:
+  """The split that checkpoints are chosen on."""
+  data = config.data
+  default = HELD_OUT if data.val_fraction else data.eval_split
+  return data.select_split or default
+
+
+def source_of_teachers(config: ConfigDict) -> pathlib.Path | None:
+  """The workdir that teachers are taken from; None where they are trained."""
+  workdir = config.teacher.workdir
+  return pathlib.Path(workdir).expanduser().absolute() if workdir else None
