@@ -228,6 +228,8 @@ class Trainer:
     stage = self._stage(
       name, network, distill, balancer, grad_wrt, terms, extras or {}
     )
+    if note := self._experiment.note(stage):
+      self._writer.print(f'note: {note}')
     frozen = {
       task: stage.parallel.replicate(jax.device_get(teacher.variables))
       for task, teacher in (distill.teachers if distill else {}).items()

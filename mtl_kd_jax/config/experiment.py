@@ -44,6 +44,10 @@ from mtl_kd_jax.training.loss_terms import (
   objectives,
   task_terms,
 )
+from mtl_kd_jax.training.normalization import (
+  check_normalization,
+  few_values,
+)
 from mtl_kd_jax.training.optim import make_adam, make_schedule
 from mtl_kd_jax.training.stage import Stage, StageData
 
@@ -167,6 +171,13 @@ class Experiment:
           grad_wrt,
           self.features(network).backbone if of_features else (),
         )
+    samples = self._samples(balancer)
+    with named_by_keys():
+      check_normalization(self.features(network).normalized, samples)
+      for teacher in options.get('teachers', {}).values():
+        if teacher.batch_norm == 'batch':
+          features = self.features(teacher.network)
+          check_normalization(features.normalized, samples)
     return Stage(
       name=name,
       network=network,
@@ -181,6 +192,16 @@ class Experiment:
       seed=config.seed,
       **options,
     )
+
+  def note(self, stage: Stage) -> str:
+    """What should be known of a stage before it is trained, or ''."""
+    normalized = self.features(stage.network).normalized
+    return few_values(normalized, self._samples(stage.balancer))
+
+  def _samples(self, balancer) -> int:
+    """Samples in a step, over all devices."""
+    parts = getattr(balancer, 'num_minibatches', 1)
+    return self.config.batch_size // parts
 
   def adam(self, section: str) -> Any:
     """The Adam of a section, 'optim' or 'distill', with its schedule."""

@@ -307,5 +307,8 @@ def _introduce(experiment, plan, workdir, writer):
     )
   if config.data.label_fraction != 1:
     writer.print(f'labels kept in training: {config.data.label_fraction}')
+  for text in dict.fromkeys(map(experiment.note, plan.stages)):
+    if text:
+      writer.print(f'note: {text}')
   counts = {stage.name: count_parameters(stage) for stage in plan.stages}
   writer.print(parameter_table(counts))

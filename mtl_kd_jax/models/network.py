@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.features import taps_of, task_tap
+from mtl_kd_jax.ops.norm import BatchNorm
 
 BACKBONE = 'backbone'  # the key of the backbone in a network's variables
 
@@ -162,10 +164,13 @@ class FeatureShapes:
   Attributes:
     backbone: tap -> shape, of those that the backbone computes.
     heads: tap -> shape, of those that the heads compute.
+    normalized: path of a BatchNorm -> how many values of each channel it sees
+      of one image.
   """
 
   backbone: Mapping[str, tuple[int, ...]]
   heads: Mapping[str, tuple[int, ...]]
+  normalized: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def all(self) -> dict[str, tuple[int, ...]]:
@@ -184,14 +189,28 @@ def feature_shapes(
   """
   image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
 
-  def features(x):
-    key = jax.random.key(0)
-    output, variables = network.init_with_output(key, x, train=False)
-    encoded = network.apply(variables, x, train=False, method='encode')
-    return output.features, encoded
+  def parts(module, x):
+    encoded, computed = module.encode(x, train=False), {}
+    for task in module.channels:
+      _, task_specific = module.decode(
+        encoded, task, size=image_size, train=False
+      )
+      computed |= task_specific
+    return encoded, computed
 
-  every, encoded = jax.eval_shape(features, image)
+  normalized = {}
+
+  def note(call, args, kwargs, context):
+    module = context.module
+    if isinstance(module, (BatchNorm, nn.BatchNorm)) and args:
+      normalized['/'.join(module.path)] = math.prod(args[0].shape[:-1])
+    return call(*args, **kwargs)
+
+  def features(x):
+    return network.init_with_output(jax.random.key(0), x, method=parts)[0]
+
+  with nn.intercept_methods(note):
+    outputs = jax.eval_shape(features, image)
   return FeatureShapes(
-    {tap: x.shape for tap, x in encoded.items()},
-    {tap: x.shape for tap, x in every.items() if tap not in encoded},
+    *jax.tree.map(lambda x: x.shape, outputs), normalized=normalized
   )
