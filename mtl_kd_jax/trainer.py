@@ -25,11 +25,12 @@ from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment
-from mtl_kd_jax.config.validate import check_values, may_change
+from mtl_kd_jax.config.validate import check_values
 from mtl_kd_jax.datasets import Dataset
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs.train import (
   check_splits,
+  claim_of,
   make_score,
   score_stage,
   train_stage,
@@ -178,12 +179,10 @@ class Trainer:
       },
     )
     self._experiment = build(self.config, dataset=data)
-    workdirs.check(self.workdir, self.config.to_dict(), may_change=may_change)
+    claim = claim_of(self.workdir, self.config)
     if is_main_process():
       with exclusive(self.workdir):
-        workdirs.claim(
-          self.workdir, self.config.to_dict(), may_change=may_change
-        )
+        claim()
     self._writer = MetricWriter(self.workdir, enabled=is_main_process())
     # On every process: what is finished before this one trains anything.
     self._single_task = Run(self.workdir).single_task_metrics()
@@ -313,10 +312,16 @@ class Trainer:
         'extras': sorted(extras),
         'distill': None
         if distill is None
-        else {**distill.settings, 'teachers': options['inputs']},
+        else self._describe_distill(distill.settings, options['inputs']),
       },
       **options,
     )
+
+  def _describe_distill(self, settings, teachers) -> dict[str, Any]:
+    described = {**settings, 'teachers': teachers}
+    if settings['distill.schedule'] == 'cosine':
+      described['epochs'] = self.config.epochs  # which no other may follow
+    return described
 
   def _tasks(self, network):
     known = self._experiment.tasks

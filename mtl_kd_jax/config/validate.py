@@ -1,5 +1,6 @@
 """Checks the values of a config that can be known wrong without data."""
 
+from collections.abc import Callable, Mapping
 import functools
 import math
 from typing import Any
@@ -52,6 +53,38 @@ _FREE = (
 def may_change(key: str) -> bool:
   """Whether another value of a key leaves the result of a run as it is."""
   return any(key == f or (f[-1] == '.' and key.startswith(f)) for f in _FREE)
+
+
+def may_change_from(
+  old: Mapping[str, Any], config: ConfigDict
+) -> Callable[[str], bool]:
+  """`may_change` for a run that was started with another config.
+
+  It may also be trained for more epochs, where what it has done so far is what
+  a longer run would have done.
+
+  Args:
+    old: the config of the run, a nested dictionary.
+    config: the new one.
+
+  Raises:
+    InputError: more epochs are wanted, and a learning rate depends on their
+      number.
+  """
+  epochs = old.get('epochs', config.epochs)
+  if config.epochs <= epochs:
+    return may_change
+  for section in ('optim', 'distill'):
+    if config[section].schedule == 'cosine':
+      raise InputError(
+        expected=f'{epochs} epochs, as the run was started with: the cosine of '
+        f'config.{section}.schedule has brought the learning rate to 0 there',
+        found=f'{config.epochs}',
+        where='config.epochs',
+        do="start a new run in another workdir; one with schedules 'constant' "
+        "or 'step' can be trained for longer",
+      )
+  return lambda key: key == 'epochs' or may_change(key)
 
 
 def check_values(config: ConfigDict) -> None:

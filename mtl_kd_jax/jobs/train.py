@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+import functools
 import pathlib
 import time
 from typing import Any
@@ -13,7 +14,7 @@ from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.config.renames import upgrade
-from mtl_kd_jax.config.validate import may_change
+from mtl_kd_jax.config.validate import may_change, may_change_from
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.methods.plan import Plan
@@ -53,11 +54,11 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
   experiment = build(config)
   plan = methods.plan(experiment)
   _refuse_earlier_version(workdir)
-  workdirs.check(workdir, config.to_dict(), may_change=may_change)
+  claim = claim_of(workdir, config)
   # --- Alone in the workdir ---------------------------------------------------
   with exclusive(workdir) if is_main_process() else nullcontext():
     if is_main_process():
-      workdirs.claim(workdir, config.to_dict(), may_change=may_change)
+      claim()
       workdirs.write_plan(workdir, describe_plan(plan))
     _train(experiment, plan, workdir)
   return Run(workdir)
@@ -166,6 +167,23 @@ def train_stage(
   finally:
     checkpoints.close()
   return state.variables
+
+
+def claim_of(workdir: pathlib.Path, config: ConfigDict) -> Callable[[], None]:
+  """Checks that a workdir is new, or can be continued with a config.
+
+  Returns:
+    Writes the config into it.
+
+  Raises:
+    InputError: it cannot be continued so.
+  """
+  allowed = may_change
+  if workdirs.is_workdir(workdir):
+    allowed = may_change_from(workdirs.read_config(workdir), config)
+  options = {'config': config.to_dict(), 'may_change': allowed}
+  workdirs.check(workdir, **options)
+  return functools.partial(workdirs.claim, workdir, **options)
 
 
 def score_stage(

@@ -74,7 +74,8 @@ def run_stage(
   state = checkpoints.restore_last(stage.abstract_state) or stage.init()
   start = step = int(state.step)
   writer = open_writer(start)
-  finished = checkpoints.finished
+  # A run may go on for longer than it once ended.
+  finished = checkpoints.finished and start >= stage.total_steps
   # What an earlier run, killed after saving, has not scored.
   missed = [
     kind
