@@ -30,6 +30,7 @@ from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.statistics import with_statistics
 from mtl_kd_jax.tasks import Task, make_tasks
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Metrics
@@ -147,6 +148,7 @@ class Run(Mapping[str, TrainedNetwork]):
       like,
       best=self.config.select == 'best' if best is None else best,
     )
+    variables, _ = with_statistics(self._folder(name), variables)
     return TrainedNetwork(
       name=name,
       network=network,

@@ -34,6 +34,7 @@ from mtl_kd_jax.jobs.train import (
   make_score,
   score_stage,
   train_stage,
+  with_own_statistics,
 )
 from mtl_kd_jax.models import Network, check_image_size
 from mtl_kd_jax.run import Run
@@ -247,6 +248,12 @@ class Trainer:
         intervals=self._experiment.intervals,
         best=best,
         score=make_score(stage, self._single_task),
+      )
+      variables = with_own_statistics(
+        stage,
+        variables,
+        self.workdir,
+        num_batches=self.config.recalibrate,
       )
       evaluation, selected = score_stage(stage, variables, self.workdir)
     if stage.row == SINGLE_TASK:

@@ -31,6 +31,10 @@ def get_config() -> ConfigDict:
   config.batch_size = 2
   # Whether to train the uniformly weighted multi-task network, for comparison.
   config.baseline = True
+  # Batches of training over which the statistics of BatchNorm are computed
+  # anew, with the final weights, before a network is scored or teaches; 0 keeps
+  # the running means of training, as the literature does.
+  config.recalibrate = 0
   # Which checkpoint of a stage teaches and is reported: 'last', or 'best' on
   # the split that data.select_split and data.val_fraction say.
   config.select = 'last'

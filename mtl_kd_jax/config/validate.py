@@ -29,6 +29,7 @@ _NOT_NEGATIVE = (
   'report.average_epochs',
   'report.images',
   'balancing.observe_every',
+  'recalibrate',
 )
 # What may change between two runs of one experiment: it moves or shows the
 # work, and has no influence on the result. A name with a dot at its end stands

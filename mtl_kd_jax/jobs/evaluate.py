@@ -11,6 +11,7 @@ from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.results import Rows, report_results
+from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
@@ -100,6 +101,12 @@ def run(
       split=config.data.eval_split,
       checkpoint=trained.config.select,
       chosen_on=select_split(trained.config),
+      statistics=describe_statistics(
+        rows.metrics,
+        {},
+        experiment.tasks,
+        num_batches=trained.config.recalibrate,
+      ),
       suffix=f'_{config.data.eval_split}',
     )
   if unfinished:

@@ -22,12 +22,14 @@ from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.reports.gains import relative_gains
 from mtl_kd_jax.reports.parameters import parameter_table
 from mtl_kd_jax.reports.results import Rows, report_results
+from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.run import Run, describe_stage
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
 from mtl_kd_jax.runtime.parallel import any_process, is_main_process
+from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
 from mtl_kd_jax.training.loop import Intervals, run_stage
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
@@ -76,9 +78,10 @@ def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
   rows = Rows(experiment.tasks)
   variables: dict[str, Any] = {}
   single_task: Metrics = {}  # what others are compared with, while they train
+  running: dict[str, Metrics] = {}  # row -> with the running means
   for stage in plan.stages:
     frozen = {t: variables[name] for t, name in stage.inputs.items()}
-    variables[stage.name] = train_stage(
+    trained = train_stage(
       stage,
       frozen,
       workdir=workdir,
@@ -87,12 +90,18 @@ def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
       best=config.select == 'best',
       score=make_score(stage, single_task),
     )
+    variables[stage.name] = with_own_statistics(
+      stage, trained, workdir, num_batches=config.recalibrate
+    )
     evaluation, selected = score_stage(
       stage, variables[stage.name], workdir, keep=config.report.images
     )
     rows.add(plan.rows[stage.name], evaluation)
     if stage.row == SINGLE_TASK:
       single_task |= selected
+    if config.recalibrate and stage.trained_in is None:
+      metrics = running.setdefault(plan.rows[stage.name], {})
+      metrics |= stage.evaluate(trained).metrics
 
   # --- Report ----------------------------------------------------------------
   if is_main_process():
@@ -107,6 +116,12 @@ def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
       log=_log(plan, workdir),
       stages=plan.rows,
       average_epochs=experiment.average_epochs,
+      statistics=describe_statistics(
+        rows.metrics,
+        running,
+        experiment.tasks,
+        num_batches=config.recalibrate,
+      ),
     )
   writer.print(f'finished in {time.time() - begun:.0f} s')
 
@@ -167,6 +182,31 @@ def train_stage(
   finally:
     checkpoints.close()
   return state.variables
+
+
+def with_own_statistics(
+  stage: Stage, variables: Any, workdir: pathlib.Path, *, num_batches: int
+) -> Any:
+  """Recalibrates a network that was trained here, and writes that down.
+
+  Args:
+    stage: the stage.
+    variables: of its network.
+    workdir: of the run.
+    num_batches: of training; 0 to leave the statistics as they are.
+
+  Returns:
+    The variables that are to be scored, and to teach with.
+  """
+  if not num_batches or stage.trained_in is not None:
+    return variables
+  folder = workdirs.checkpoint_dir(workdir, stage.name)
+  known, over = with_statistics(folder, variables)
+  if over != num_batches:
+    known = stage.recalibrate(variables, num_batches)
+    if is_main_process():
+      write_statistics(folder, known, num_batches=num_batches)
+  return stage.parallel.replicate(known)
 
 
 def claim_of(workdir: pathlib.Path, config: ConfigDict) -> Callable[[], None]:

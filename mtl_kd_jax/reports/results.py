@@ -61,6 +61,7 @@ def report_results(
   log: Log = (),
   stages: Mapping[str, str] | None = None,
   average_epochs: int = 0,
+  statistics: str = '',
   suffix: str = '',
 ) -> Results:
   """Writes tables and figures, and prints the tables.
@@ -83,6 +84,7 @@ def report_results(
     stages: stage -> its row, of the stages in the log, in the order of the
       curves' legend. Required with a log.
     average_epochs: how many last epochs to report the mean of; 0 for none.
+    statistics: which statistics BatchNorm was scored with; '' for the usual.
     suffix: of the names of all files.
 
   Returns:
@@ -102,6 +104,7 @@ def report_results(
     average_epochs=average_epochs if averages else 0,
     averages=averages,
     balance=summarize_balance(log, tasks),
+    statistics=statistics,
   )
   results.write(workdir, f'results{suffix}')
   written = [f'results{suffix}.json', f'results{suffix}.md']

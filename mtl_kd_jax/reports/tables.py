@@ -46,6 +46,7 @@ class Results:
     averages: the same as `rows`, as means over the last epochs, the protocol of
       CAGrad, Nash-MTL and FAMO; {} for none.
     balance: a summary of the balance of gradients; '' for none.
+    statistics: which statistics BatchNorm was scored with; '' for the usual.
   """
 
   name: str
@@ -57,6 +58,7 @@ class Results:
   average_epochs: int = 0
   averages: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
   balance: str = ''
+  statistics: str = ''
 
   @property
   def title(self) -> str:
@@ -85,6 +87,8 @@ class Results:
       'gain_columns': {g: _describe(gain.column) for g, gain in GAINS.items()},
       'rows': self._with_gains(self.rows),
     }
+    if self.statistics:
+      document['statistics'] = self.statistics
     if self.averages:
       document['mean_of_last_epochs'] = {
         'epochs': self.average_epochs,
@@ -101,8 +105,8 @@ class Results:
       lines += [[row, *cells] for row, cells in self._cells(rows).items()]
       table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
       parts.append(f'# {title}\n\n{table}\n')
-    balance = [f'{self.balance}\n'] if self.balance else []
-    return '\n'.join([*parts, f'{_LEGEND}\n', *balance])
+    below = [f'{text}\n' for text in self._below()]
+    return '\n'.join([*parts, f'{_LEGEND}\n', *below])
 
   def tables(self, width: int) -> dict[str, list[Table]]:
     """Tables that fit in `width` characters.
@@ -138,8 +142,8 @@ class Results:
     for title, tables in self.tables(options.max_width).items():
       yield Text(f'\n{title}')
       yield from tables
-    if self.balance:
-      yield Text(f'\n{self.balance}')
+    for text in self._below():
+      yield Text(f'\n{text}')
 
   def __str__(self) -> str:
     """The tables as plain text, at least 100 characters wide."""
@@ -156,6 +160,10 @@ class Results:
   @property
   def _on_split(self) -> str:
     return f' on split {self.split!r}' if self.split else ''
+
+  def _below(self) -> list[str]:
+    """Paragraphs under the tables."""
+    return [text for text in (self.statistics, self.balance) if text]
 
   def _protocols(self) -> dict[str, Mapping[str, Metrics]]:
     """Title -> rows."""

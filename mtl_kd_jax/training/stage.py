@@ -26,6 +26,7 @@ from mtl_kd_jax.training.conflict import measure_conflict
 from mtl_kd_jax.training.evaluation import Evaluation, evaluate
 from mtl_kd_jax.training.gradients import balancer_init
 from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, check_terms
+from mtl_kd_jax.training.recalibration import recalibrate
 from mtl_kd_jax.training.state import NETWORK, TrainState, init_state
 from mtl_kd_jax.training.step import eval_step, train_step
 
@@ -216,6 +217,17 @@ class Stage:
       self.tasks,
       parallel=self.parallel,
       keep=keep,
+    )
+
+  def recalibrate(self, variables: Any, num_batches: int) -> dict[str, Any]:
+    """The variables with statistics of the first batches; on the host."""
+    return recalibrate(
+      self.network,
+      variables,
+      self.data.train(0),
+      parallel=self.parallel,
+      num_batches=num_batches,
+      seed=self.seed,
     )
 
   @property
