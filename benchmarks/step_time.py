@@ -29,8 +29,8 @@ from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.methods.multi_task import UNIFORM
-from mtl_kd_jax.methods.single_task import stage_name
 from mtl_kd_jax.runtime.platform import keep_freed_memory
+from mtl_kd_jax.training.stage import single_task_name
 from mtl_kd_jax.training.step import teacher_outputs
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
@@ -57,7 +57,7 @@ def main(argv):
   }
   first = next(iter(experiment.tasks))
   stages = {
-    f'single-task ({first})': (plan[stage_name(first)], {}),
+    f'single-task ({first})': (plan[single_task_name(first)], {}),
     'multi-task': (plan[UNIFORM], {}),
     'distilled': (student, frozen),
   }

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import pathlib
 import re
 
@@ -132,3 +133,18 @@ def test_packages_do_not_import_each_other_in_a_circle():
         if other != own:
           arrows.setdefault(own, set()).add(other)
   list(graphlib.TopologicalSorter(arrows).static_order())
+
+
+@pytest.mark.parametrize(
+  'path',
+  sorted((REPOSITORY / 'benchmarks').glob('*.py')),
+  ids=lambda path: path.name,
+)
+def test_what_a_benchmark_imports_is_there(path):
+  """Nothing else runs them."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and PACKAGE.name in node.module:
+      module = importlib.import_module(node.module)
+      for alias in node.names:
+        if not hasattr(module, alias.name):
+          importlib.import_module(f'{node.module}.{alias.name}')
