@@ -139,15 +139,16 @@ def main():
     text=True,
   )
   kills = rounds = 0
-  while kills < options.kills and rounds < 4 * options.kills:
-    rounds += 1
-    # Data are prepared anew at times; and what is finished is begun again.
-    data = folder / f'data_{kills // 10}'
-    kills += kill_at_random(killed, data, 0.6 * seconds, draw)
-    print(f'\r{kills} kills', end='', flush=True)
-  finish(killed, folder / 'data_last')
-  (killed / 'done').touch()
-  read, stderr = reader.communicate()
+  try:
+    while kills < options.kills and rounds < 4 * options.kills:
+      rounds += 1
+      data = folder / f'data_{kills // 10}'  # prepared anew at times
+      kills += kill_at_random(killed, data, 0.6 * seconds, draw)
+      print(f'\r{kills} kills', end='', flush=True)
+    finish(killed, folder / 'data_last')
+  finally:
+    (killed / 'done').touch()
+    read, stderr = reader.communicate()
   if reader.returncode:
     sys.exit(f'the reader failed\n{stderr}')
   one, other = outcome(alone), outcome(killed)
