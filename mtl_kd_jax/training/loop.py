@@ -66,8 +66,8 @@ def run_stage(
     The state after the last step.
 
   Raises:
-    NotFiniteError: a loss or the gradient became NaN or infinite. Nothing
-      computed since the last checkpoint is saved.
+    NotFiniteError: a loss or the gradient became NaN or infinite. What was
+      computed since the last checkpoint, if there is one, is not saved.
     Stopped: a signal asked for it; the state is saved.
   """
   # --- Where an earlier run ended ---------------------------------------------
@@ -104,8 +104,9 @@ def run_stage(
       reports = saves or _due(step, intervals.report) or step == start + 1
       stops = preemption.requested(step, sync=reports)
       if reports or stops:
-        writer.train(_checked(stage.name, unchecked))
-        writer.measured(_checked(stage.name, measured))
+        saved = checkpoints.latest_step
+        writer.train(_checked(stage.name, unchecked, saved))
+        writer.measured(_checked(stage.name, measured, saved))
         unchecked, measured = [], []
       due = _scores_due(stage, intervals, step)
       if scores.feed_balancer:  # its state is part of what is saved
@@ -187,7 +188,9 @@ def _due(step: int, period: int) -> bool:
   return period > 0 and step % period == 0
 
 
-def _checked(stage: str, steps) -> list[tuple[int, dict[str, float]]]:
+def _checked(
+  stage: str, steps, saved: int | None
+) -> list[tuple[int, dict[str, float]]]:
   """Fetches the losses of some steps and stops at the first bad one."""
   fetched = [
     (step, {name: float(x) for name, x in values.items()})
@@ -201,8 +204,14 @@ def _checked(stage: str, steps) -> list[tuple[int, dict[str, float]]]:
       raise NotFiniteError(
         f'{", ".join(f"{n} = {losses[n]}" for n in culprits)} in stage '
         f'{stage}, step {step}: training has stopped\n'
-        '  The last checkpoint before it is intact. A lower learning rate (of '
-        'the network or, for an alignment, of the adaptors) usually helps; '
-        'with the same settings it will happen again.'
+        f'  {_what_is_saved(saved)} A lower learning rate (of the network or, '
+        'for an alignment, of the adaptors) usually helps; with the same '
+        'settings it will happen again.'
       )
   return fetched
+
+
+def _what_is_saved(step: int | None) -> str:
+  if step is None:
+    return 'Nothing of this stage was saved before.'
+  return f'The checkpoint of step {step} is intact.'

@@ -299,6 +299,7 @@ def test_divergence_ends_with_its_own_exit_code(data_dir, tmp_path):
   )
   assert code == 3
   assert 'in stage teacher_semantic, step' in stderr
+  assert 'Nothing of this stage was saved' in stderr
   assert 'Traceback' not in stderr
 
 
