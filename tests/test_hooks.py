@@ -7,9 +7,20 @@ operation on finished runs.
 
 import dataclasses
 
+from fixtures.backbones import Tiny
 from fixtures.samples import RandomSource, random_batch
-from fixtures.stages import make_stage, run
-from fixtures.toy import SIZE, TASKS, make_network, make_parts, make_terms
+from fixtures.stages import make_stage, run, train_batches, with_data
+from fixtures.toy import (
+  SIZE,
+  TASKS,
+  as_float64,
+  in_float64,
+  layouts,
+  learned,
+  make_network,
+  make_parts,
+  make_terms,
+)
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,9 +28,12 @@ import numpy as np
 import optax
 import pytest
 
+from mtl_kd_jax import models
 from mtl_kd_jax.balancing import Balancer, make
 from mtl_kd_jax.distillation import make_loss
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.run import load, write_run
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_writer import read_log
 from mtl_kd_jax.tasks.base import masked_mean
 from mtl_kd_jax.trained import TrainedNetwork
@@ -193,6 +207,47 @@ def test_a_live_teacher_trains_along_and_only_on_its_own_loss(
   assert max(jax.tree.leaves(differs)) > 1e-6
 
 
+def test_a_live_teacher_learns_the_same_on_one_device_and_under_pmap():
+  """In float64, where Adam makes nothing of the rounding of zero gradients."""
+  updates, batch = {}, as_float64(random_batch(8, SIZE))
+  batch['depth'][:5] = 0
+  with jax.enable_x64(True):
+    for name, parallel, axis_name in layouts():
+      if name == 'jit':
+        continue  # the compiler splits what it is given
+      network = make_network(('depth',), axis_name=axis_name)
+      step, state = make_parts(
+        tasks=('depth',),
+        distill=False,
+        axis_name=axis_name,
+        terms=make_terms(distill=False, tasks=('depth',)) + live_terms(),
+        extras={'live': live_teacher(network)},
+      )
+      begun = state = in_float64(state)
+      compiled = (
+        parallel.compile_train_step(step) if parallel else jax.jit(step)
+      )
+      for _ in range(2):
+        state, _ = compiled(
+          state, {}, parallel.shard(batch) if parallel else batch
+        )
+      updates[name] = learned(*jax.device_get((state, begun)))
+  reference = updates.pop('one device')
+  assert np.linalg.norm(reference) > 1e-2
+  for name, update in updates.items():
+    difference = np.linalg.norm(update - reference)
+    assert difference < 1e-6 * np.linalg.norm(reference), name
+
+
+@pytest.mark.parametrize('name', ['network', 'depth'])
+def test_an_extra_network_has_a_name_of_its_own(name, toy_dataset):
+  """Or it would take the place of the network's optimizer, or a teacher's."""
+  extras = {name: live_teacher(make_network(('depth',)))}
+  with pytest.raises(InputError, match='names of their own') as error:
+    make_stage(toy_dataset, extras=extras)
+  assert error.value.argument == 'extras' and name in error.value.found
+
+
 # ---- Weights between epochs, from validation metrics -------------------------
 
 
@@ -219,10 +274,10 @@ def fed_balancer():
   return Balancer(init, update, on_metrics=on_metrics)
 
 
-def test_a_balancer_learns_between_epochs_from_validation_metrics(
-  toy_dataset, tmp_path
-):
-  stage = make_stage(
+@pytest.fixture(scope='module')
+def fed(toy_dataset):
+  """A stage with that balancer, compiled once."""
+  return make_stage(
     toy_dataset,
     terms=task_terms(TASKS),
     balancer=fed_balancer(),
@@ -230,7 +285,12 @@ def test_a_balancer_learns_between_epochs_from_validation_metrics(
     inputs={},
     extras={},
   )
-  state = run(stage, tmp_path)
+
+
+def test_a_balancer_learns_between_epochs_from_validation_metrics(
+  fed, tmp_path
+):
+  state = run(fed, tmp_path)
   log = read_log(tmp_path)
   scores = {e['step']: e for e in log if e['kind'] == 'eval'}
   train = [e for e in log if e['kind'] == 'train']
@@ -249,17 +309,8 @@ def test_a_balancer_learns_between_epochs_from_validation_metrics(
   assert float(state.balancer_state['depth']) != after['weight/depth']
 
 
-def test_a_fed_balancer_goes_on_where_it_was(toy_dataset, tmp_path):
-  make_fed = lambda **o: make_stage(  # noqa: E731
-    toy_dataset,
-    terms=task_terms(TASKS),
-    balancer=fed_balancer(),
-    teachers={},
-    inputs={},
-    extras={},
-    **o,
-  )
-  whole = run(make_fed(), tmp_path / 'whole')
+def test_a_fed_balancer_goes_on_where_it_was(fed, toy_dataset, tmp_path):
+  whole = run(fed, tmp_path / 'whole')
 
   class Ends(RandomSource):
     def __getitem__(self, index):
@@ -270,9 +321,12 @@ def test_a_fed_balancer_goes_on_where_it_was(toy_dataset, tmp_path):
 
   source = Ends(12, SIZE, seed=0)
   source.reads = 0
+  killed = with_data(fed, train=train_batches(toy_dataset, source))
   with pytest.raises(BaseException):  # noqa: B017  (grain wraps it)
-    run(make_fed(source=source), tmp_path / 'killed')
-  resumed = run(make_fed(), tmp_path / 'killed')
+    run(killed, tmp_path / 'killed')
+  begun = Checkpoints(tmp_path / 'killed' / 'checkpoints').latest_step
+  assert 0 < begun < killed.total_steps
+  resumed = run(fed, tmp_path / 'killed')
   same = jax.tree.map(np.array_equal, resumed, whole)
   assert all(jax.tree.leaves(same))
 
@@ -282,10 +336,8 @@ def test_a_fed_balancer_goes_on_where_it_was(toy_dataset, tmp_path):
 
 def finished_run(workdir, seed):
   """A run whose network was drawn, and not trained."""
-  from mtl_kd_jax import models
-
   tasks = {t: TASKS[t] for t in ('depth', 'normals')}
-  network = models.make('segnet', tasks, width=1 / 64)
+  network = models.make('tiny', tasks)
   image = jnp.zeros((1, 32, 32, 3))
   variables = network.init(jax.random.key(seed), image, train=False)
   trained = TrainedNetwork('distilled', network, variables, tasks, (32, 32))
@@ -293,7 +345,8 @@ def finished_run(workdir, seed):
   return write_run(workdir, config, {'distilled': trained})
 
 
-def test_two_finished_runs_are_averaged_into_a_third(tmp_path):
+def test_two_finished_runs_are_averaged_into_a_third(tmp_path, monkeypatch):
+  monkeypatch.setitem(models.BACKBONES, 'tiny', Tiny)
   for seed in (0, 1):
     finished_run(tmp_path / str(seed), seed)
   before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
@@ -307,7 +360,7 @@ def test_two_finished_runs_are_averaged_into_a_third(tmp_path):
   run = load(tmp_path / 'mean')
   assert list(run) == ['soup']
   image = random_batch(1, (32, 32))['image']
-  expected = one.apply(mean, image)
+  expected = jax.jit(one.apply)(mean, image)
   actual = jax.jit(run['soup'].apply)(run['soup'].variables, image)
   for task, x in expected.items():
     np.testing.assert_allclose(actual[task], x, rtol=1e-4, atol=1e-5)

@@ -1,13 +1,18 @@
 """The front door in Python: train, load, predict; as in a notebook."""
 
+import copy
 import dataclasses
+import hashlib
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 import zipfile
 
 from fixtures.backbones import Tiny
+from fixtures.once import made_once
 from fixtures.paths import REPOSITORY
 import jax
 import jax.numpy as jnp
@@ -33,7 +38,7 @@ def tiny_backbone():
 
 def open_data(folder):
   return mtl.datasets.make(
-    'scenes', image_size=SIZE, num_train=8, num_val=4, data_dir=str(folder)
+    'scenes', image_size=SIZE, num_train=8, num_val=4, data_dir=folder
   )
 
 
@@ -55,8 +60,8 @@ class Notebook:
 
   data: object
   workdir: object
-  teachers: dict
-  kd: object
+  teachers: dict | None = None
+  kd: object = None
 
   def cells(self):
     """The cells, run again."""
@@ -73,10 +78,26 @@ class Notebook:
 
 @pytest.fixture(scope='module')
 def notebook(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('notebook')
-  cells = Notebook(open_data(folder / 'data'), folder / 'run', {}, None)
+  """Trained by one of xdist's workers; each goes on with a copy of the run."""
+
+  def train(folder):
+    _, kd = Notebook(open_data(folder / 'data'), folder / 'run').cells()
+    return str(folder), digest(kd.variables), kd.metrics
+
+  folder, *result = made_once(tmp_path_factory, 'notebook', train)
+  workdir = tmp_path_factory.mktemp('notebook') / 'run'
+  shutil.copytree(pathlib.Path(folder) / 'run', workdir)
+  cells = Notebook(open_data(pathlib.Path(folder) / 'data'), workdir)
   cells.teachers, cells.kd = cells.cells()
+  # What is read is what the session had that trained it.
+  assert [digest(cells.kd.variables), cells.kd.metrics] == result
   return cells
+
+
+def digest(variables):
+  """Of every bit of the arrays."""
+  leaves = jax.tree.leaves(jax.device_get(variables))
+  return hashlib.sha256(b''.join(x.tobytes() for x in leaves)).hexdigest()
 
 
 def assert_identical(one, two):
@@ -138,7 +159,7 @@ def test_a_trainer_and_a_config_train_the_same_bits(notebook, tmp_path):
   config.optim.learning_rate, config.optim.schedule = 1e-3, 'cosine'
   config.model.backbone = 'tiny'
   options = dict(notebook.data.options)
-  config.data.data_dir = options.pop('data_dir')
+  config.data.data_dir = str(options.pop('data_dir'))
   config.data.scenes.update(options)
   config.report.average_epochs = 0
   run = mtl.train(config, tmp_path / 'run')
@@ -149,11 +170,94 @@ def test_a_trainer_and_a_config_train_the_same_bits(notebook, tmp_path):
   assert run.metrics['teacher_depth'] == notebook.teachers['depth'].metrics
 
 
+def test_the_best_are_compared_with_single_task_networks_on_one_split(
+  notebook, tmp_path
+):
+  data, tasks = notebook.data, ('depth', 'normals')
+  options = {'select': 'best', 'data.val_fraction': 0.5}
+  fit, net = make_trainer(data, tmp_path, **options), make_network(data)
+  singles = {t: fit(net.only(t)) for t in tasks}
+  fit(net.only('depth'), 'other')
+  both = fit(net)
+  run = mtl.load(tmp_path)
+  rows = {name: about['row'] for name, about in run.plan.items()}
+  assert rows == {
+    'teacher_depth': 'single-task',
+    'teacher_normals': 'single-task',
+    'other': 'other',
+    'multi_task': 'multi_task',
+  }
+  assert list(run) == list(rows)
+  assert list(mtl.table(run).rows) == ['single-task', 'other', 'multi_task']
+  reference = run.single_task_metrics()
+  assert list(reference) == list(tasks)
+  for task in tasks:  # on the held-out split, and not on the reported one
+    scored = [
+      e
+      for e in run.log
+      if e['stage'] == f'teacher_{task}' and e['kind'] == 'eval'
+    ]
+    headline = both.tasks[task].headline
+    assert reference[task][headline] == pytest.approx(
+      scored[-1][f'{task}/{headline}']
+    )
+    assert reference[task] != singles[task].metrics[task]
+  # A later session reads what this one wrote.
+  assert make_trainer(data, tmp_path, **options)._single_task == reference
+
+
+def test_teachers_see_the_whole_batch_under_pmap(notebook, tmp_path):
+  """And what comes of it can be used without a mapped axis."""
+  losses = {}
+  teacher = mtl.load(notebook.workdir)['teacher_depth']
+  for mode in ('jit', 'pmap'):
+    fit = make_trainer(
+      notebook.data, tmp_path / mode, **{'parallel.mode': mode}
+    )
+    trained = fit(
+      make_network(notebook.data).only('depth'),
+      distill=mtl.distill({'depth': teacher}, batch_norm='batch'),
+    )
+    run = mtl.load(tmp_path / mode)
+    losses[mode] = [
+      e['alignment/depth'] for e in run.log if e['kind'] == 'train'
+    ]
+    assert trained.network.backbone.axis_name is None
+    assert trained.predict(np.zeros((*SIZE, 3))).depth.shape == SIZE
+  np.testing.assert_allclose(losses['pmap'], losses['jit'], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
   'call, message',
   [
     (lambda d, w: make_trainer(d, w, **{'optim.rate': 1}), "'optim.rate'"),
+    (
+      lambda d, w: make_trainer(d, w, **{'data.scales': 1.0}),
+      'of the type tuple',
+    ),
+    (
+      lambda d, w: make_trainer(d, w, **{'balancing.name': 'mgda'}),
+      'does not read',
+    ),
+    (
+      lambda d, w: make_trainer(d, w, **{'parallel.multihost': True}),
+      'joined the others',
+    ),
     (lambda d, w: mtl.Trainer(d, w, epochs=0), 'above 0'),
+    (lambda d, w: mtl.Trainer(d, w, epochs=2.5), 'epochs of the type int'),
+    (
+      lambda d, w: make_trainer(d, w)(
+        make_network(d), balancer=mtl.balancing.make('modo')
+      ),
+      'splits the batch into 3',
+    ),
+    (
+      lambda d, w: make_trainer(d, w)(
+        make_network(d),
+        balancer=mtl.balancing.make('graddrop', over_batch=True),
+      ),
+      'needs their values',
+    ),
     (
       lambda d, w: make_trainer(d, w)(mtl.models.make('tiny', {'depth': 3})),
       'labels of depth, 3 channels',
@@ -170,7 +274,20 @@ def test_a_trainer_and_a_config_train_the_same_bits(notebook, tmp_path):
       'networks of single tasks, to compare',
     ),
   ],
-  ids=['key', 'epochs', 'labels', 'teachers', 'only', 'best'],
+  ids=[
+    'key',
+    'type',
+    'unread',
+    'hosts',
+    'epochs',
+    'half',
+    'batch',
+    'features',
+    'labels',
+    'teachers',
+    'only',
+    'best',
+  ],
 )
 def test_what_cannot_be_is_refused_before_training(
   call, message, notebook, tmp_path
@@ -178,6 +295,28 @@ def test_what_cannot_be_is_refused_before_training(
   with pytest.raises(mtl.InputError, match=message):
     call(notebook.data, tmp_path / 'run')
   assert not list((tmp_path / 'run').glob('checkpoints/*'))
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'taps': 'neck'}, 'a feature of the backbone'),
+    ({'weights': {'depth': -1.0}}, '0 or more'),
+    ({'weights': {'normals': 1.0}}, 'for every task'),
+    ({'learning_rate': 0.0}, 'above 0'),
+    ({'weight_decay': 'small'}, 'of the type float'),
+    ({'loss': 'taps'}, 'a known distillation loss'),
+    ({'sharpness': 1.0}, 'distill.feature_l2.sharpness'),
+    ({'batch_norm': 'eval'}, 'running, batch'),
+  ],
+  ids=lambda x: next(iter(x)) if isinstance(x, dict) else '',
+)
+def test_a_wrong_distillation_is_refused(change, message, notebook, tmp_path):
+  fit, net = make_trainer(notebook.data, tmp_path), make_network(notebook.data)
+  teachers = {'depth': notebook.teachers['depth']}
+  with pytest.raises(mtl.InputError, match=message):
+    fit(net, distill=mtl.distill(teachers, **change))
+  assert not list(tmp_path.glob('checkpoints/*'))
 
 
 # ---- Run ---------------------------------------------------------------------
@@ -190,9 +329,11 @@ def test_a_run_is_opened_any_later_day_and_reading_changes_nothing(notebook):
     if p.is_file()
   }
   run = mtl.load(notebook.workdir)
-  assert set(run) == {'teacher_depth', 'teacher_normals', 'distilled'}
+  assert list(run) == ['teacher_depth', 'teacher_normals', 'distilled']
   assert 'distilled' in run and len(run) == 3 and 'sky' not in run
+  assert run.get('sky') is None
   loaded = run['distilled']
+  assert loaded.image_size == notebook.kd.image_size == SIZE
   assert_identical(loaded.variables, notebook.kd.variables)
   assert loaded.metrics == notebook.kd.metrics == run.metrics['distilled']
   assert run.config.epochs == 1 and run.log
@@ -265,7 +406,7 @@ def test_a_run_of_an_earlier_version_is_opened(notebook, tmp_path):
   # Read, but not continued, and that in one message.
   config = mtl.get_config()
   config.data.scenes.update(image_size=SIZE, num_train=8, num_val=4)
-  config.data.data_dir = notebook.data.options['data_dir']
+  config.data.data_dir = str(notebook.data.options['data_dir'])
   config.model.backbone, config.batch_size = 'tiny', 4
   before = (tmp_path / 'config.json').read_bytes()
   with pytest.raises(mtl.InputError, match='one of an earlier version'):
@@ -297,6 +438,7 @@ def test_a_picture_of_any_size_is_predicted_in_its_own(notebook, tmp_path):
   assert of_array.render('depth').shape == (50, 70, 3)
   assert of_array.tasks['depth'].label.unit == 'm'
   assert 'float32 [50, 70] m' in repr(of_array)
+  assert copy.deepcopy(of_array).depth.shape == (50, 70)
   with pytest.raises(AttributeError, match='semantic'):
     _ = of_array.semantic
 
@@ -324,12 +466,13 @@ def test_a_turned_photograph_is_turned_back(notebook, tmp_path):
   pixels[:16] = 200
   exif = Image.Exif()
   exif[0x0112] = 3  # upside down
-  Image.fromarray(pixels[::-1, ::-1]).save(tmp_path / 'b.png', exif=exif)
+  turned = pixels[::-1, ::-1]
+  Image.fromarray(turned).save(tmp_path / 'b.png', exif=exif)
+  expected = notebook.kd.predict(pixels).depth
   np.testing.assert_allclose(
-    notebook.kd.predict(tmp_path / 'b.png').depth,
-    notebook.kd.predict(pixels).depth,
-    atol=1e-5,
+    notebook.kd.predict(tmp_path / 'b.png').depth, expected, atol=1e-5
   )
+  assert np.abs(notebook.kd.predict(turned).depth - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mtl_kd_jax import models
 from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.distillation import Teacher, make_adaptors, make_loss
 from mtl_kd_jax.interop.import_torch import import_variables, torch_shapes
-from mtl_kd_jax.models import Output
+from mtl_kd_jax.models import Output, segnet
 from mtl_kd_jax.models.features import taps_of, task_tap
 from mtl_kd_jax.models.network import BACKBONE, abstract_init, feature_shapes
 from mtl_kd_jax.ops.norm import BatchNorm
@@ -266,16 +266,19 @@ def scalar(outputs, module):
 
 
 @pytest.mark.parametrize(
-  'backbone, tasks',
+  'backbone, tasks, blocks',
   [
-    ('segnet', twin.TASKS),
-    ('segnet_deep', ('depth',)),
-    ('mtan', ('normals',)),
+    ('segnet', twin.TASKS, segnet._BLOCKS),
+    ('segnet_deep', ('depth',), (1,) * 5),
+    # A mask is computed from the first map of a level and multiplies the last.
+    ('mtan', ('normals',), (2,) * 5),
   ],
+  ids=['segnet', 'segnet_deep', 'mtan'],
 )
 def test_outputs_statistics_and_gradients_are_pytorchs(
-  backbone, tasks, float64
+  backbone, tasks, blocks, float64, monkeypatch
 ):
+  monkeypatch.setattr(segnet, '_BLOCKS', blocks)
   network = make(backbone, tasks)
   _, like = abstract_init(network, SIZE)
   single = backbone == 'mtan' and len(tasks) == 1
@@ -484,7 +487,9 @@ def make_state(parts, variables, adaptors):
     ('mtan', ('depth', 'normals'), 'running'),
   ],
 )
-def test_ten_distilled_steps_are_pytorchs(backbone, tasks, batch_norm, float64):
+def test_ten_distilled_steps_are_pytorchs(
+  backbone, tasks, batch_norm, float64, shallow
+):
   parts, adaptors = make_parts(backbone, tasks, batch_norm)
   _, like = abstract_init(parts['network'], SIZE)
   student = weights_for(like, seed=2)

@@ -1,13 +1,16 @@
 """launch.py as a user starts it: in a process of its own."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import threading
 import time
 
+from fixtures.backbones import Tiny
 from fixtures.launching import TINY, launch, start, start_interpreter
 from fixtures.once import made_once
 from fixtures.tensorboard import scalars
@@ -15,6 +18,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+import mtl_kd_jax as mtl
 from mtl_kd_jax.runtime.lock import exclusive
 
 
@@ -196,22 +200,45 @@ def copy_teachers(finished, workdir):
   log.write_text(''.join(kept))
 
 
+@contextlib.contextmanager
+def reading(workdir):
+  """Opens a workdir again and again, as another process might."""
+  count, errors, ended = [0], [], threading.Event()
+
+  def read():
+    try:
+      while not ended.wait(0.5):
+        run = mtl.load(workdir)
+        for name in run:
+          assert run[name].variables
+        assert run.plan and run.log
+        count[0] += 1
+    except Exception as error:
+      errors.append(error)
+
+  thread = threading.Thread(target=read)
+  thread.start()
+  yield count
+  ended.set()
+  thread.join()
+  assert not errors
+
+
 def test_a_run_stopped_and_then_killed_resumes_to_identical_parameters(
-  finished, data_dir, tmp_path
+  finished, data_dir, tmp_path, monkeypatch
 ):
+  monkeypatch.setitem(mtl.models.BACKBONES, 'tiny', Tiny)
   workdir = tmp_path / 'run'
   copy_teachers(finished[0], workdir)
   arguments = (*TINY, data_dir, f'--workdir={workdir}')
   # Many checkpoints, so that a kill is likely to interrupt one.
   arguments = (*arguments, '--config.checkpoint.every_steps=1')
 
-  def interrupt(signum, stage):
-    """In the middle of the stage: after the first of its four steps."""
+  def interrupt(signum, when):
     process = start(*arguments)
-    log = workdir / 'metrics.jsonl'
     deadline = time.time() + 600
     while process.poll() is None and time.time() < deadline:
-      if f'"{stage}"' in log.read_text():
+      if when():
         process.send_signal(signum)
         break
       time.sleep(0.002)
@@ -220,14 +247,27 @@ def test_a_run_stopped_and_then_killed_resumes_to_identical_parameters(
     assert not (workdir / 'results.json').exists()
     return process.returncode, stderr
 
-  code, stderr = interrupt(signal.SIGTERM, 'uniform')
+  def logged(stage, kind='train', step=1):
+    """The step stands in the log, of four."""
+    line = f'"stage": "{stage}", "kind": "{kind}", "step": {step}'
+    return lambda: line in (workdir / 'metrics.jsonl').read_text()
+
+  def saving():
+    last = workdir / 'checkpoints' / 'distilled' / 'last'
+    return any('tmp' in path.name for path in last.glob('*'))
+
+  code, stderr = interrupt(signal.SIGTERM, logged('uniform'))
   assert code == 128 + signal.SIGTERM
   assert 'run the same command again' in stderr
   assert re.search('in stage uniform after step [123] of 4', stderr)
-  code, _ = interrupt(signal.SIGKILL, 'distilled')
-  assert code == -signal.SIGKILL
-  code, stdout, stderr = launch(*arguments)
+  with reading(workdir) as count:
+    # While it saves, and before it evaluates.
+    for when in saving, logged('distilled', step=4):
+      code, _ = interrupt(signal.SIGKILL, when)
+      assert code == -signal.SIGKILL
+    code, stdout, stderr = launch(*arguments)
   assert code == 0, stderr
+  assert count[0] > 1
   for finished_before in ('teacher_semantic', 'teacher_normals', 'uniform'):
     assert f'{finished_before}] step' not in stdout
   for name in ('uniform', 'distilled'):

@@ -24,7 +24,9 @@ TEACHERS = tuple(f'teacher_{t}' for t in ('semantic', 'depth', 'normals'))
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_a_method_makes_stages_that_can_be_trained_in_their_order(name):
+def test_a_method_makes_stages_that_can_be_trained_in_their_order(
+  name, shallow
+):
   _, plan = preview('quickstart', method=name)
   done = set()
   for stage in plan.stages:
@@ -46,20 +48,20 @@ def test_a_method_makes_stages_that_can_be_trained_in_their_order(name):
   ],
   ids=str,
 )
-def test_the_stages_of_a_method(changes, names):
+def test_the_stages_of_a_method(changes, names, shallow):
   _, plan = preview('quickstart', **changes)
   assert plan.names == (*TEACHERS, *names)
   assert {plan.rows[t] for t in TEACHERS} == {SINGLE_TASK}
 
 
-def test_teachers_of_another_run_are_not_trained_here(tmp_path):
+def test_teachers_of_another_run_are_not_trained_here(tmp_path, shallow):
   _, plan = preview('quickstart', **{'teacher.workdir': str(tmp_path)})
   for stage in plan.stages:
     elsewhere = tmp_path if stage.name in TEACHERS else None
     assert stage.trained_in == elsewhere
 
 
-def test_networks_and_weights_are_made_once(tmp_path, monkeypatch):
+def test_networks_and_weights_are_made_once(monkeypatch, shallow):
   from mtl_kd_jax.config import experiment
 
   made, traced = [], []

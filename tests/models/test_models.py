@@ -5,6 +5,7 @@ import functools
 import json
 import math
 
+from fixtures.layers import make_shallow
 from fixtures.paths import REPOSITORY
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,14 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models import BACKBONES, HEADS
 from mtl_kd_jax.models.features import taps_of, task_tap
 from mtl_kd_jax.models.heads import DenseHead
+from mtl_kd_jax.models.resnet import ResNet
 
 REFERENCE = (
   REPOSITORY.parent / 'shared' / 'reference' / 'kd4mtl_state_dict_shapes.json'
 )
 CHANNELS = {'semantic': 13, 'depth': 1, 'normals': 3}
 WIDTH = 1 / 16
+SIZE = (64, 96)
 
 
 # The head that suits a backbone.
@@ -44,25 +47,22 @@ def name(request):
   return request.param
 
 
-def stride_of(name):
-  return BACKBONES[name]().stride
-
-
-def make_network(name, width=WIDTH, image_size=None):
-  stride = stride_of(name)
+def make_network(name, width=WIDTH, head=None):
   return models.make(
     name,
     CHANNELS,
-    head=HEAD_OF.get(name, 'dense'),
+    head=head or HEAD_OF.get(name, 'dense'),
     width=width,
     output_stride=32,
-    image_size=image_size or (stride, 2 * stride),
+    image_size=SIZE,
   )
 
 
-def shapes_of(network, image_size):
+@functools.cache
+def shapes_of(name, width=WIDTH, head=None):
   """Shapes of output and variables, without computing either."""
-  image = jax.ShapeDtypeStruct((2, *image_size, 3), jnp.float32)
+  network = make_network(name, width, head)
+  image = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
   return jax.eval_shape(
     lambda x: network.init_with_output(jax.random.key(0), x, train=False), image
   )
@@ -88,14 +88,16 @@ def kernel_shape(kernel):
 
 
 class Ran:
-  """A network of width 1/16, initialized and applied in both modes."""
+  """A shallow network, initialized and applied in both modes.
+
+  It is wide enough for statistics of its kernels.
+  """
 
   def __init__(self, name):
     # Two tasks, for each of which MTAN has a network.
-    network = make_network(name).only('semantic', 'depth')
-    stride = stride_of(name)
+    network = make_network(name, 1 / 4).only('semantic', 'depth')
     rng = np.random.default_rng(0)
-    self.image = rng.random((2, stride, 2 * stride, 3)).astype(np.float32)
+    self.image = rng.random((2, *SIZE, 3)).astype(np.float32)
 
     @jax.jit
     def init(image):
@@ -119,36 +121,33 @@ class Ran:
 
 @functools.cache
 def run(name):
-  return Ran(name)
+  with pytest.MonkeyPatch.context() as patch:
+    make_shallow(patch)
+    return Ran(name)
 
 
-@pytest.mark.parametrize('sides', [(1, 1), (2, 3)])
-def test_predictions_have_full_size_and_features_their_names(name, sides):
-  image_size = tuple(stride_of(name) * side for side in sides)
-  network = make_network(name, image_size=image_size)
-  (predictions, features), _ = shapes_of(network, image_size)
+def test_predictions_have_full_size_and_features_their_names(name):
+  (predictions, features), _ = shapes_of(name)
   shapes = {task: x.shape for task, x in predictions.items()}
-  assert shapes == {t: (2, *image_size, c) for t, c in CHANNELS.items()}
+  assert shapes == {t: (2, *SIZE, c) for t, c in CHANNELS.items()}
   for x in features.values():
     assert x.ndim == 4
     assert x.dtype == jnp.float32
   for task in CHANNELS:
     seen = taps_of(features, task)
-    assert {*network.backbone.taps, 'decoder'} == seen.keys()
+    assert {*BACKBONES[name]().taps, 'decoder'} == seen.keys()
 
 
 def test_width_scales_the_channels(name):
-  size = (stride_of(name),) * 2
-  (_, half), _ = shapes_of(make_network(name, 0.5), size)
-  (_, full), _ = shapes_of(make_network(name, 1), size)
+  (_, narrow), _ = shapes_of(name)
+  (_, full), _ = shapes_of(name, 1)
   for tap, x in full.items():
-    assert x.shape[:3] == half[tap].shape[:3]
-    assert x.shape[3] == 2 * half[tap].shape[3]
+    assert x.shape[:3] == narrow[tap].shape[:3]
+    assert x.shape[3] * WIDTH == narrow[tap].shape[3]
 
 
 def test_the_narrowest_backbone_still_has_a_channel(name):
-  size = (stride_of(name),) * 2
-  (_, features), _ = shapes_of(make_network(name, 1e-6), size)
+  (_, features), _ = shapes_of(name, 1e-6)
   assert all(x.shape[3] >= 1 for x in features.values())
 
 
@@ -220,6 +219,20 @@ def test_wrong_arguments_are_named(argument, value, found, advice):
   assert advice in error.value.do
 
 
+@pytest.mark.parametrize('head', ['', 'dense'])
+def test_a_backbone_that_no_head_reads_is_refused(head, monkeypatch):
+  class Bare(ResNet):
+    taps = ('stem', 'trunk')
+
+  monkeypatch.setitem(BACKBONES, 'bare', Bare)
+  with pytest.raises(InputError) as error:
+    models.make('bare', CHANNELS, head=head)
+  assert error.value.argument == 'backbone'
+  assert 'stem, trunk' in error.value.found
+  for name, kind in HEADS.items():
+    assert f'{", ".join(kind.taps)} ({name})' in error.value.expected
+
+
 def test_a_head_must_fit_the_backbone():
   with pytest.raises(InputError, match='aspp or deeplabv3plus') as error:
     models.make('resnet18', CHANNELS, head='dense')
@@ -229,13 +242,8 @@ def test_a_head_must_fit_the_backbone():
 # ---- SegNet, as the reference has it ----------------------------------------
 
 
-@pytest.fixture(scope='module')
-def segnet():
-  return shapes_of(make_network('segnet', 1), (64, 96))
-
-
-def test_segnet_has_the_features_of_the_reference(segnet):
-  (_, features), _ = segnet
+def test_segnet_has_the_features_of_the_reference():
+  (_, features), _ = shapes_of('segnet', 1)
   shapes = {tap: x.shape for tap, x in features.items()}
   assert shapes == {
     'bottleneck': (2, 2, 3, 512),
@@ -255,7 +263,7 @@ REFERENCE_PARAMETERS = {
 
 @pytest.mark.parametrize('name', REFERENCE_PARAMETERS)
 def test_the_number_of_parameters_is_that_of_the_reference(name):
-  _, variables = shapes_of(make_network(name, 1), (32, 32))
+  _, variables = shapes_of(name, 1)
   assert count(variables['params']) == REFERENCE_PARAMETERS[name]
 
 
@@ -265,7 +273,7 @@ def test_the_kernels_are_those_of_the_reference(name):
     pytest.skip('no shapes of the reference here')
   shapes = json.loads(REFERENCE.read_text())[name].values()
   expected = [(h, w, i, o) for o, i, h, w in (s for s in shapes if len(s) == 4)]
-  _, variables = shapes_of(make_network(name, 1), (32, 32))
+  _, variables = shapes_of(name, 1)
   kernels = kernels_of(variables['params']).values()
   actual = [kernel_shape(x) for x in kernels]
   assert collections.Counter(actual) == collections.Counter(expected)
@@ -319,18 +327,19 @@ def test_a_dense_head_is_two_convolutions():
 
 def test_a_dense_head_needs_a_feature_of_the_size_of_the_image():
   features = {'decoder': np.zeros((1, 2, 2, 3), np.float32)}
-  with pytest.raises(ValueError, match=r'decoder of size \(4, 4\)'):
+  with pytest.raises(InputError) as error:
     DenseHead(1).init(jax.random.key(0), features, size=(4, 4), train=False)
+  assert '(4, 4)' in error.value.expected
+  assert error.value.found == '(2, 2)'
+  assert error.value.argument == 'features'
 
 
 @pytest.mark.parametrize('head', HEADS)
 def test_a_head_predicts_in_the_size_of_the_image(head):
   name = 'segnet' if head == 'dense' else 'resnet18'
-  size = (stride_of(name), 2 * stride_of(name))
-  network = models.make(name, CHANNELS, head=head, width=WIDTH, image_size=size)
-  (predictions, _), _ = shapes_of(network, size)
+  (predictions, _), _ = shapes_of(name, head=head)
   shapes = {task: x.shape for task, x in predictions.items()}
-  assert shapes == {task: (2, *size, n) for task, n in CHANNELS.items()}
+  assert shapes == {task: (2, *SIZE, n) for task, n in CHANNELS.items()}
 
 
 # ---- Names of features ------------------------------------------------------

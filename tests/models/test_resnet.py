@@ -40,10 +40,11 @@ def float64():
     yield
 
 
-def shapes_of(layers=50, output_stride=32, size=SIZE, width=1.0):
+@functools.cache
+def shapes_of(layers=50, output_stride=32, *, width=1.0):
   """Shapes of the features and of the variables."""
   backbone = ResNet(width=width, layers=layers, output_stride=output_stride)
-  image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+  image = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
   return jax.eval_shape(
     lambda x: backbone.init_with_output(
       jax.random.key(0), x, tasks=(), train=False
@@ -180,12 +181,16 @@ def test_a_block_strides_and_dilates_its_3x3_convolutions(
 
 
 @pytest.mark.parametrize('block, channels', [(BasicBlock, 4), (Bottleneck, 16)])
-def test_a_block_that_keeps_the_shape_adds_its_input(block, channels):
+def test_a_block_that_keeps_the_shape_adds_its_input(block, channels, float64):
   norm = functools.partial(BatchNorm, use_running_average=True)
   module = block(4, norm)
-  x = jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
-  assert not [name for name in shapes['params'] if 'downsample' in name]
+  x = np.random.default_rng(0).normal(size=(2, 8, 8, channels))
+  v = random_variables(jax.eval_shape(module.init, jax.random.key(0), x))
+  assert not [name for name in v['params'] if 'downsample' in name]
+  # Without what is added to it.
+  last = max(name for name in v['params'] if name.startswith('bn'))
+  v['params'][last] = jax.tree.map(np.zeros_like, v['params'][last])
+  np.testing.assert_array_equal(jit(module.apply)(v, x), relu(x))
 
 
 def test_images_are_normalized_by_the_statistics_of_imagenet(float64):
@@ -264,5 +269,5 @@ def test_which_convolutions_are_conv3x3(
     'choose',
     lambda *shape: ours.append(shape) or conv_module.DIRECT,
   )
-  shapes_of(layers, output_stride)
+  shapes_of.__wrapped__(layers, output_stride)
   assert len(ours) == plain

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_kd_jax.models import resnet, segnet
 from mtl_kd_jax.models.deeplab import DeepLabV3PlusHead
 from mtl_kd_jax.models.heads import DenseHead
 from mtl_kd_jax.models.mtan import MTAN
@@ -34,13 +33,6 @@ NETWORKS = {
 def float64():
   with jax.enable_x64(True):
     yield
-
-
-@pytest.fixture
-def shallow(monkeypatch):
-  """One block to a level: every kind of layer, in fewer programs."""
-  monkeypatch.setattr(segnet, '_BLOCKS', (1,) * 5)
-  monkeypatch.setattr(resnet, '_BLOCKS', {18: (1,) * 4})
 
 
 def make(name):

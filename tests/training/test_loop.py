@@ -7,14 +7,19 @@ import signal
 import warnings
 
 from fixtures.samples import RandomSource
-from fixtures.stages import INTERVALS, make_stage, run, with_data
-from fixtures.toy import SIZE
+from fixtures.stages import (
+  INTERVALS,
+  make_stage,
+  run,
+  score,
+  train_batches,
+  with_data,
+)
 import jax
 import numpy as np
 import pytest
 
 from mtl_kd_jax.balancing import make_balancer, weight_ema
-from mtl_kd_jax.datasets import loader
 from mtl_kd_jax.errors import InputError, NotFiniteError
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_keys import OBSERVED
@@ -48,22 +53,9 @@ def assert_identical(a, b):
 
 
 @pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory):
-  from fixtures.samples import LABELS
-
-  from mtl_kd_jax.datasets.base import Dataset
-
-  dataset = Dataset(
-    name='toy',
-    image_size=SIZE,
-    labels=LABELS,
-    sources={
-      'train': lambda: RandomSource(12, SIZE, seed=0),
-      'val': lambda: RandomSource(6, SIZE, seed=1),
-    },
-  )
+def uninterrupted(toy_dataset, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('uninterrupted')
-  return run(make_stage(dataset), workdir), workdir
+  return run(make_stage(toy_dataset), workdir), workdir
 
 
 def test_a_stage_logs_what_it_did(uninterrupted):
@@ -96,17 +88,18 @@ def test_stopped_and_resumed_is_bit_identical(
 def test_a_balancer_goes_on_where_it_was_and_looking_changes_nothing(
   toy_dataset, tmp_path
 ):
-  def make(**options):
-    balancer = weight_ema(make_balancer('nash_mtl'), 0.9)
-    return make_stage(toy_dataset, epochs=2, balancer=balancer, **options)
-
+  balancer = weight_ema(make_balancer('nash_mtl'), 0.9)
+  stage = make_stage(toy_dataset, epochs=2, balancer=balancer)
   observed = dataclasses.replace(INTERVALS, measure=2)
   kill = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
   source = Interrupting(toy_dataset.source('train'), 17, kill)
+  stopped = with_data(stage, train=train_batches(toy_dataset, source, epochs=2))
   with pytest.raises(Stopped):
-    run(make(source=source), tmp_path / 'stopped', intervals=observed)
-  resumed = run(make(), tmp_path / 'stopped', intervals=observed)
-  whole = run(make(), tmp_path / 'whole', intervals=INTERVALS)
+    run(stopped, tmp_path / 'stopped', intervals=observed)
+  step = Checkpoints(tmp_path / 'stopped' / 'checkpoints').latest_step
+  assert 0 < step < 6
+  resumed = run(stage, tmp_path / 'stopped', intervals=observed)
+  whole = run(stage, tmp_path / 'whole', intervals=INTERVALS)
   assert np.any(whole.balancer_state['mean'] != 0)
   assert_identical(resumed, whole)
   log = read_log(tmp_path / 'stopped')
@@ -210,18 +203,20 @@ def test_one_split_is_read_once_for_both_scores(toy_dataset, tmp_path):
 
 def test_checkpoints_are_chosen_on_the_selection_split(toy_dataset, tmp_path):
   stage = make_stage(toy_dataset)
-  other = loader.eval_batches
-  train = toy_dataset.source('train')
-  stage = with_data(
-    stage,
-    select=lambda: other(toy_dataset, train, batch_size=4, num_workers=0),
-  )
+
+  def nearer():  # the score is then highest in another epoch
+    for batch in stage.data.eval():
+      yield batch | {'depth': 0.95 * batch['depth']}
+
+  stage = with_data(stage, select=nearer)
   run(stage, tmp_path, intervals=AVERAGING)
-  logged = scores(tmp_path)
-  assert logged[6, 'test'] != logged[6, 'eval']
-  best = min((3, 6, 9), key=lambda s: logged[s, 'eval']['depth/abs_error'])
+  logged = {
+    key: score(e['depth/abs_error']) for key, e in scores(tmp_path).items()
+  }
+  assert logged[6, 'test'] > logged[9, 'test'], 'chosen on the reported split'
+  assert max((3, 6, 9), key=lambda step: logged[step, 'eval']) == 3
   state = Checkpoints(tmp_path / 'checkpoints').restore_best(stage.init())
-  assert int(state.step) == best
+  assert int(state.step) == 3
 
 
 def test_a_finished_stage_is_only_read(uninterrupted, toy_dataset):
@@ -256,6 +251,7 @@ def test_a_broken_loss_stops_with_stage_step_and_term(toy_dataset, tmp_path):
   stage = make_stage(toy_dataset)
   state = checkpoints.restore_last(stage.init())
   assert 0 < int(state.step) < 9
+  assert f'The checkpoint of step {int(state.step)} is intact' in message
   finite = jax.tree.map(lambda x: np.isfinite(x).all(), state.params)
   assert all(jax.tree.leaves(finite))
 
@@ -265,7 +261,8 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score(
 ):
   _, workdir = uninterrupted
   log = [e for e in read_log(workdir) if e['kind'] == 'eval']
-  best = min(log, key=lambda e: e['depth/abs_error'])['step']
+  best = max(log, key=lambda e: score(e['depth/abs_error']))['step']
+  assert best != log[-1]['step']
   checkpoints = Checkpoints(workdir / 'checkpoints')
   state = checkpoints.restore_best(make_stage(toy_dataset).init())
   assert int(state.step) == best
