@@ -111,6 +111,13 @@ def test_old_keys_are_gone_and_lead_to_new_ones():
     assert renamed_key(old) == new
 
 
+def test_the_last_part_of_an_old_key_leads_on_where_it_is_unique(monkeypatch):
+  assert renamed_key('step_epochs') == 'optim.decay_every_epochs'
+  monkeypatch.setitem(RENAMED, 'distill.step_epochs', 'distill.every')
+  assert renamed_key('step_epochs') is None
+  assert renamed_key('distill.step_epochs') == 'distill.every'
+
+
 def test_a_config_of_an_earlier_version_is_upgraded():
   old = {
     'balancing': {'level': 'features', 'name': 'mgda'},

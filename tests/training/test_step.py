@@ -32,7 +32,7 @@ from mtl_kd_jax.models.segnet import SegNet
 from mtl_kd_jax.runtime.parallel import make_parallel
 from mtl_kd_jax.tasks.base import masked_mean
 from mtl_kd_jax.training.gradients import balancer_init
-from mtl_kd_jax.training.loss_terms import task_terms
+from mtl_kd_jax.training.loss_terms import LossTerm, task_terms
 from mtl_kd_jax.training.state import TrainState, init_state
 from mtl_kd_jax.training.step import eval_step, train_step
 
@@ -304,6 +304,31 @@ def test_dropout_draws_anew_in_every_step_and_not_in_evaluation():
   evaluate = jax.jit(evaluate)
   one, two = (evaluate(state.variables, batch)[1]['depth'] for _ in range(2))
   np.testing.assert_array_equal(one, two)
+
+
+def test_every_device_drops_its_own():
+  """On four devices with the same image, predictions differ."""
+
+  def spread(output, teachers, batch, extras, *, axis_name=None):
+    depth = output.predictions['depth']
+    mean = jax.lax.pmean(depth, axis_name)
+    return jnp.sum(jax.lax.pmean(depth**2, axis_name) - mean**2)
+
+  for dropout in (0.0, 0.5):
+    network = make_network(TASKS, backbone=Bare(dropout=dropout))
+    term = LossTerm('spread/depth', spread, tasks=('depth',), weight=0.0)
+    step, state = make_parts(
+      network=network,
+      distill=False,
+      terms=(*task_terms(TASKS), term),
+      axis_name='batch',
+    )
+    parallel = make_parallel('pmap', batch_size=4)
+    image = random_batch(1, SIZE)
+    batch = {name: np.repeat(x, 4, axis=0) for name, x in image.items()}
+    step = parallel.compile_train_step(step)
+    _, measured = step(state, {}, parallel.shard(batch))
+    assert (float(measured['spread/depth']) > 1e-3) == (dropout > 0)
 
 
 def test_a_balancer_observes_a_step_through_the_dropout_of_that_step():
