@@ -1,6 +1,7 @@
 """What README and docs name exists, and their Python examples run."""
 
 import functools
+import json
 import pathlib
 import re
 import shlex
@@ -8,6 +9,7 @@ import shlex
 from absl import flags
 from fixtures.backbones import Tiny
 from fixtures.paths import REPOSITORY
+from flax import traverse_util
 import jax
 from ml_collections import config_flags
 import numpy as np
@@ -17,7 +19,9 @@ import pytest
 import mtl_kd_jax
 from mtl_kd_jax import models
 from mtl_kd_jax.config.defaults import get_config
+from mtl_kd_jax.config.experiments import quickstart
 from mtl_kd_jax.config.renames import RENAMED
+from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.jobs import JOBS
 
 README = REPOSITORY / 'README.md'
@@ -204,6 +208,22 @@ def test_a_wrong_command_does_not_parse(
   monkeypatch.chdir(REPOSITORY)
   with pytest.raises(Exception, match=message):
     check(f'python launch.py {arguments}', README, tmp_path)
+
+
+def test_the_numbers_are_those_of_the_quickstart_as_it_is():
+  """Where this fails, run benchmarks/readme_numbers.py as it says."""
+  shown = json.loads((REPOSITORY / 'docs' / 'quickstart.json').read_text())
+  assert '\n'.join(shown['table']) in README.read_text()
+  now = json.loads(json.dumps(quickstart.get_config().to_dict()))
+  flat = [
+    {
+      '/'.join(path): value
+      for path, value in traverse_util.flatten_dict(config).items()
+      if not may_change('.'.join(path))
+    }
+    for config in (shown['config'], now)
+  ]
+  assert flat[0] == flat[1]
 
 
 # ---- Python ------------------------------------------------------------------
