@@ -24,13 +24,16 @@ def open_dataset(config: ConfigDict, *, data: bool = True) -> Dataset:
   """
   name = config.data.name
   options = {}
-  if name in datasets.DATASETS and name in config.data:
-    options = config.data[name].to_dict()
+  # A dataset without options needs no section.
+  if isinstance(section := config.data.get(name), ConfigDict):
+    options = section.to_dict()
   open_it: Callable[..., Dataset] = datasets.make if data else datasets.preview
   keys = {key: f'data.{key}' for key in ('name', 'data_dir', 'manual_dir')}
   keys['tasks'] = 'tasks'
   with named_by_keys(f'data.{name}', keys):
-    return open_it(name, data_dir=config.data.data_dir, **options)
+    if config.data.data_dir or 'data_dir' in datasets.options(name):
+      options = {'data_dir': config.data.data_dir, **options}
+    return open_it(name, **options)
 
 
 def build(

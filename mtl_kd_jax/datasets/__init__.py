@@ -9,7 +9,10 @@ size, and no splits.
 
 import dataclasses
 import importlib
-from inspect import signature  # the name `inspect` is that of a subpackage
+from inspect import (  # the name `inspect` is that of a subpackage
+  Parameter,
+  signature,
+)
 from types import ModuleType
 from typing import Any
 
@@ -85,7 +88,11 @@ def options(name: str) -> dict[str, Any]:
     InputError: the name is unknown.
   """
   parameters = signature(_module(name).make).parameters
-  return {key: parameter.default for key, parameter in parameters.items()}
+  return {
+    key: parameter.default
+    for key, parameter in parameters.items()
+    if parameter.kind != Parameter.VAR_KEYWORD
+  }
 
 
 def _module(name: str) -> ModuleType:
@@ -100,6 +107,9 @@ def _module(name: str) -> ModuleType:
 
 
 def _check_known(name, given) -> None:
+  kinds = [p.kind for p in signature(_module(name).make).parameters.values()]
+  if Parameter.VAR_KEYWORD in kinds:
+    return  # its `make` accepts any
   known = options(name)
   for key in given:
     if key not in known:

@@ -30,14 +30,20 @@ Sample = Mapping[str, np.ndarray]
 class Source(Protocol):
   """Random access to the samples of one split; must be thread-safe.
 
-  A list of samples is a source. A source that validates its files may also have
-  a method `unchecked(index)`, which returns their contents as stored, of any
-  dtype and size; dataset inspection uses it.
+  A list of samples is a source. A source may have two more methods:
+  `unchecked(index)` returns the contents of its files as stored, of any dtype
+  and size, where reading them validates them; dataset inspection uses it.
+  `examine(index)` returns the sample and remarks on it, a tuple of sentences in
+  the plural ('pictures are ...'), which checks count and print.
   """
 
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int) -> Sample: ...
+
+
+def _no_reason(name: str) -> None:
+  del name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +58,13 @@ class Dataset:
     sources: split name -> function that opens it. Samples are read one at a
       time, and a split is never held in memory as a whole.
     options: what it was opened with, for the record; set by `datasets.make`.
+    notes: what was found while it was opened and is no error, such as files
+      that are not used; printed when it is checked.
+    why_absent: name of a label with classes -> the likely reason that one of
+      them has no pixel in a split; None if it may be so.
 
   Raises:
-    InputError: a label is called 'image'.
+    InputError: a label is called 'image', or has fewer than two classes.
   """
 
   name: str
@@ -62,9 +72,21 @@ class Dataset:
   labels: Mapping[str, Label]
   sources: Mapping[str, Callable[[], Source]]
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
+  why_absent: Callable[[str], InputError | None] = _no_reason
 
   def __post_init__(self):
-    """Checks the names of the labels, which share a dictionary with images."""
+    """Checks the labels, whose names share a dictionary with images."""
+    for name, label in self.labels.items():
+      if label.quantity == 'class' and len(label.classes) < 2:
+        # Of one class, every prediction is right, and the loss is 0.
+        raise InputError(
+          expected=f'two or more classes of {name}',
+          found=f'{label.classes}',
+          argument='labels',
+          do='name all classes, also that of everything else; pixels that '
+          'belong to none are -1',
+        )
     if 'image' in self.labels:
       raise InputError(
         expected='labels of other names than that of the image',

@@ -1,18 +1,14 @@
 """Reads arrays from .npy, PNG and JPEG files, and checks their values."""
 
 import pathlib
-import threading
 
 import numpy as np
-from PIL import Image
 
+from mtl_kd_jax.datasets import decode, paths
 from mtl_kd_jax.errors import InputError
 
 LOSSLESS = ('.npy', '.png')
 SUFFIXES = (*LOSSLESS, '.jpg', '.jpeg')
-# NumPy parses the header of a file with `ast`, which is not thread-safe in
-# Python 3.11.
-_PARSING = threading.Lock()
 # How far from 1 the length of a vector may be. Floats: float16 passes, and
 # interpolated vectors do not. Integers: rounding all components to steps of
 # 2/255 passes.
@@ -20,31 +16,62 @@ _LENGTH_TOLERANCE = {'f': 0.01, 'u': 0.03}
 
 
 def read_array(
-  path: pathlib.Path, *, finite: bool = True, colors: bool = False
+  path: pathlib.Path,
+  *,
+  finite: bool = True,
+  colors: bool = False,
+  vectors: bool = False,
+  booleans: bool = False,
 ) -> np.ndarray:
   """Reads a file: [h w] or [h w c] in the dtype that it is stored in.
+
+  Images are read as viewers show them: those with an EXIF orientation are
+  turned, be they pictures or maps.
 
   Args:
     path: the file. A gray image is [h w], and uint16 if it has 16 bits.
     finite: whether NaN and infinity are errors.
-    colors: whether to convert images to RGB, [h w 3]. If not, a palette PNG
-      gives the indices of its colors, which is how label maps use it.
+    colors: whether to convert images to RGB, [h w 3], which may be JPEG then.
+      If not, a palette PNG gives the indices of its colors, which is how label
+      maps use it, and an image of 1 bit gives uint8, 0 and 1.
+    vectors: whether the values are directions in the image. Turning an image
+      does not turn them, so an EXIF orientation is an error.
+    booleans: whether bool in .npy is read too, as uint8.
 
   Raises:
     InputError: the file is missing, damaged or in another format, or does not
       hold an array of numbers.
   """
-  if not path.is_file():
-    raise bad_file(path, 'a file', 'no such file')
+  if found := paths.why_no_file(path):
+    similar = paths.SimilarNames()(path) if found.startswith('no such') else ''
+    hint = f', but there is {paths.as_text(similar)}' if similar else ''
+    raise bad_file(path, 'a file', found + hint)
   suffix = path.suffix.lower()
-  if suffix not in SUFFIXES:
-    raise bad_file(path, f'one of {", ".join(SUFFIXES)}', repr(suffix))
+  suffixes = SUFFIXES if colors else LOSSLESS
+  if suffix not in suffixes:
+    loss = ', whose compression changes the values' * (suffix in SUFFIXES)
+    raise bad_file(
+      path,
+      f'a file in one of {", ".join(suffixes)}',
+      f'{suffix!r}{loss}',
+      'store it in one of these formats, without loss',
+    )
+  kind = 'a PNG or JPEG' if colors else 'a PNG'
   try:
-    array = _load_npy(path) if suffix == '.npy' else _load_image(path, colors)
+    if suffix == '.npy':
+      kind = 'a .npy'
+      array = decode.load_npy(path)
+    else:
+      array = decode.load_image(path, colors=colors, turn=not vectors)
+  except decode.CannotUse as error:
+    raise bad_file(path, f'{kind} file', f'{error}', error.do) from error
   except Exception as error:
     # The parsers raise almost any exception for a damaged file.
-    reason = str(error) or type(error).__name__
+    reason = getattr(error, 'strerror', None) or f'{error}'
+    reason = reason or type(error).__name__
     raise bad_file(path, f'a readable {suffix} file', reason) from error
+  if array.dtype == bool and (booleans or suffix != '.npy'):
+    array = array.astype(np.uint8)
   if array.ndim == 3 and array.shape[-1] == 1:
     array = array[..., 0]
   if array.ndim not in (2, 3) or not array.size:
@@ -54,21 +81,6 @@ def read_array(
   if finite:
     check_finite(path, array)
   return array
-
-
-def _load_npy(path):
-  with _PARSING:
-    mapped = np.lib.format.open_memmap(path, mode='r')
-  return np.array(mapped)
-
-
-def _load_image(path, colors):
-  with Image.open(path) as image:
-    # Pillow converts 16 bits to RGB by keeping the lowest 8.
-    if colors and not image.mode.startswith(('I', 'F')):
-      image = image.convert('RGB')
-    array = np.array(image)
-  return array.astype(np.uint8) if array.dtype == bool else array
 
 
 def check_finite(path: pathlib.Path, array: np.ndarray) -> None:
@@ -138,10 +150,11 @@ def as_vectors(
     raise bad_file(path, 'floats, or unsigned integers', f'dtype {array.dtype}')
   if missing is None:
     missing = ~array.any(axis=-1)
-  vectors = array.astype(np.float32)
+  vectors = as_float32(array)
   if array.dtype.kind == 'u':
     vectors = vectors / np.float32(np.iinfo(array.dtype).max / 2) - 1
-  length = np.linalg.norm(vectors, axis=-1)
+  with np.errstate(over='ignore'):
+    length = np.linalg.norm(vectors, axis=-1)
   wrong = ~missing & (np.abs(length - 1) > _LENGTH_TOLERANCE[array.dtype.kind])
   if wrong.any():
     raise bad_file(
@@ -156,6 +169,12 @@ def as_vectors(
   return vectors
 
 
+def as_float32(array: np.ndarray) -> np.ndarray:
+  """Converts to float32; what is too large becomes infinity."""
+  with np.errstate(over='ignore'):
+    return array.astype(np.float32)
+
+
 def check_range(path, array, low, high, expected) -> None:
   """Raises InputError for values outside of [low, high]."""
   if array.size and (array.min() < low or array.max() > high):
@@ -168,6 +187,6 @@ def bad_file(path, expected: str, found: str, do: str = '') -> InputError:
   return InputError(
     expected=expected,
     found=found,
-    where=f'{path}',
+    where=paths.as_text(path),
     do=do or 'replace this file; docs/data.md says what it can contain',
   )

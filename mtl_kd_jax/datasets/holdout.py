@@ -30,7 +30,8 @@ def hold_out(
     InputError: there is no such split, or no samples would remain in it.
   """
   count = len(dataset.source(split))
-  held = max(1, round(fraction * count))
+  valid = 0 < fraction < 1
+  held = max(1, round(fraction * count)) if valid else count
   if held >= count:
     raise InputError(
       expected='a fraction that leaves samples to train on',
@@ -62,3 +63,9 @@ class _Subset:
 
   def __getitem__(self, index: int) -> Sample:
     return self.source[int(self.indices[index])]
+
+  def examine(self, index: int) -> tuple[Sample, tuple[str, ...]]:
+    """As that of the source, if it has one."""
+    if not hasattr(self.source, 'examine'):
+      return self[index], ()
+    return self.source.examine(int(self.indices[index]))

@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from mtl_kd_jax.datasets import files
+from mtl_kd_jax.datasets import files, paths
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -53,9 +53,11 @@ def open_folder(
     parts: label name -> its folder. Folders that train/ lacks are left out.
 
   Raises:
-    InputError: the folders of a split contain different frames, or the first
-      image cannot be read.
+    InputError: the folders of a split contain different frames, a folder or
+      frame has a name that is similar but not the same, or the first image
+      cannot be read.
   """
+  notes = _check_folders(root, parts)
   parts = {
     task: part
     for task, part in parts.items()
@@ -72,12 +74,50 @@ def open_folder(
       split: _Folder(root / split, names, parts, (height, width)).open
       for split, names in frames.items()
     },
+    notes=notes,
   )
 
 
-def has_images(root: pathlib.Path) -> bool:
-  """Whether every split has a folder of images."""
-  return all((root / split / 'image').is_dir() for split in SPLITS)
+def find_root(data_dir: str) -> tuple[pathlib.Path, str]:
+  """The folder of a dump, and why it cannot be one; '' if it can.
+
+  Raises:
+    InputError: no folder can have that name.
+  """
+  root = paths.expand(data_dir, argument='data_dir')
+  if not data_dir:
+    return root, 'no folder was named'
+  if found := paths.why_no_folder(root):
+    return root, found
+  for split in SPLITS:
+    if found := paths.why_no_folder(root / split / 'image'):
+      return root, f'{found} {split}/image; it contains {paths.contents(root)}'
+  return root, ''
+
+
+def _check_folders(root, parts) -> tuple[str, ...]:
+  """Notes about folders of labels that are not used."""
+  notes = []
+  similar_name = paths.SimilarNames()
+  for part in parts.values():
+    for split in SPLITS:
+      folder = root / split / part.folder
+      if folder.is_dir():
+        continue
+      if similar := similar_name(folder):
+        raise InputError(
+          expected=f'folders of labels called {part.folder}',
+          found=f'{paths.as_text(similar)}',
+          where=paths.as_text(folder.parent),
+          argument='data_dir',
+          do=f'rename it to {part.folder}',
+        )
+    if not (root / 'train' / part.folder).is_dir():
+      if (root / 'val' / part.folder).is_dir():
+        notes.append(
+          f'val/{part.folder} is not used, because train/ has no such folder'
+        )
+  return tuple(notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +156,21 @@ def _frames(split: pathlib.Path, parts) -> tuple[str, ...]:
   """The file names of a split, in the order of their numbers."""
 
   def names(folder):
-    return {p.name for p in (split / folder).glob('*.npy')}
+    # Hidden files are excluded: some systems create them beside others.
+    found = {p.name for p in (split / folder).glob('[!.]*')}
+    arrays = {name for name in found if name.endswith('.npy')}
+    similar = {
+      n for n in found - arrays if n.lower().endswith(('.npy', '.npz'))
+    }
+    if similar:
+      raise InputError(
+        expected='frames named *.npy',
+        found=f'{len(similar)} others: {paths.some(sorted(similar))}',
+        where=paths.as_text(split / folder),
+        argument='data_dir',
+        do='rename .NPY to .npy; unpack .npz, an archive of arrays',
+      )
+    return arrays
 
   images = names('image')
   if not images:
@@ -144,7 +198,7 @@ def _frames(split: pathlib.Path, parts) -> tuple[str, ...]:
 
 def _number(name: str):
   stem = name.removesuffix('.npy')
-  return (0, int(stem), '') if stem.isdigit() else (1, 0, stem)
+  return (0, int(stem), '') if stem.isdecimal() else (1, 0, stem)
 
 
 def _load(path: pathlib.Path, size, *, channels: int) -> np.ndarray:
@@ -202,6 +256,8 @@ def _read_depth(path, size, *, maximum, unit):
   depth = _load(path, size, channels=1)
   top = '' if maximum == np.inf else f' and <= {maximum:g}'
   expected = f'{unit} >= 0{top}, with 0 for missing'
+  # Beyond, it would become infinite.
+  maximum = min(maximum, np.finfo(np.float32).max)
   files.check_range(path, depth, 0, maximum, expected)
   return depth.astype(np.float32)
 

@@ -7,6 +7,8 @@ the next one.
 
 from collections.abc import Callable, Mapping
 import contextlib
+import errno
+import os
 import pathlib
 import pickle
 import shutil
@@ -22,6 +24,9 @@ try:
   import fcntl
 except ImportError:  # Windows
   fcntl = None
+
+# Errors of file systems that have no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Records:
@@ -151,14 +156,22 @@ def _exclusive(folder):
   """Waits for other processes that prepare `folder`, and deletes remains.
 
   The lock is released with the process that holds it, even if it is killed.
+  Where there are no locks (Windows, buckets, some network disks), several
+  processes may do the same work; the first to finish it keeps it, and remains
+  stay, because they may be those of a process that is at it.
   """
-  folder = pathlib.Path(folder)
-  if fcntl is None:
+  if fcntl is None or '://' in os.fspath(folder):
     yield
     return
+  folder = pathlib.Path(folder)
   folder.parent.mkdir(parents=True, exist_ok=True)
   with open(folder.parent / f'.{folder.name}.lock', 'w') as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    for remains in folder.parent.glob(f'incomplete.*_{folder.name}'):
-      shutil.rmtree(remains, ignore_errors=True)
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise
+    else:
+      for remains in folder.parent.glob(f'incomplete.*_{folder.name}'):
+        shutil.rmtree(remains, ignore_errors=True)
     yield

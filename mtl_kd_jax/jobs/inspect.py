@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
@@ -31,6 +32,7 @@ from mtl_kd_jax.tasks import TASKS, Task, make_tasks
 
 _ROWS = 4  # of the contact sheet, for each split
 _LONGEST_BAR = 24  # characters
+_LARGE = 1e18  # its square is a float32
 
 
 OPTIONS = ('samples',)
@@ -73,7 +75,7 @@ def run(
     ) as bar:
       count = len(dataset.source(split))
       task = bar.add_task(
-        f'reading {split}', total=min(count, samples or count)
+        f'reading {escape(split)}', total=min(count, samples or count)
       )
       profiles[split] = profile_split(
         dataset,
@@ -93,21 +95,30 @@ def run(
 
 def _print_card(console, dataset, profiles, findings) -> None:
   height, width = dataset.image_size
-  console.rule(f'[bold]{dataset.name}', align='left')
+  console.rule(Text(dataset.name, 'bold'), align='left')
   console.print(f'{height} x {width} pixels (height x width)\n')
+  for note in dataset.notes:
+    _print_note(console, note)
   for split, found in profiles.items():
     console.print(_contents(dataset, split, found))
+    for remark, count in found.remarks.items():
+      read = len(found.indices)
+      _print_note(console, f'{split}: {count} of {read} {remark}')
   for task, label in dataset.labels.items():
     if label.quantity == 'class':
       console.print(_histogram(task, label, profiles, console.width))
   _print_findings(console, findings)
 
 
+def _print_note(console, text) -> None:
+  console.print(f'note: {text}\n', markup=False, soft_wrap=True)
+
+
 def _contents(dataset: Dataset, split: str, found: SplitProfile) -> Table:
   """A line for each map of a split."""
   read = 'all' if found.is_complete else f'{len(found.indices)}'
   table = Table(
-    title=f'{split}: {found.count} samples, {read} read',
+    title=Text(f'{split}: {found.count} samples, {read} read', 'table.title'),
     title_justify='left',
     box=SIMPLE_HEAD,
     collapse_padding=True,
@@ -125,7 +136,9 @@ def _contents(dataset: Dataset, split: str, found: SplitProfile) -> Table:
   for task, label in dataset.labels.items():
     facts = found.labels[task]
     unit = label.unit or {'class': 'id', 'normal': 'unit'}.get(label.quantity)
-    table.add_row(task, *_spread_of(facts, label), unit, *_shares(facts))
+    # As `Text`: names may have brackets, which are markup in a `str`.
+    values = (*_spread_of(facts, label), Text(unit or ''), *_shares(facts))
+    table.add_row(Text(task), *values)
   return table
 
 
@@ -168,7 +181,7 @@ def _histogram(task, label, profiles, width) -> Table:
       for i in range(len(label.classes))
     ]
   table = Table(
-    title=f'{task}: share of the labeled pixels',
+    title=Text(f'{task}: share of the labeled pixels', 'table.title'),
     title_justify='left',
     box=SIMPLE_HEAD,
     collapse_padding=True,
@@ -177,7 +190,7 @@ def _histogram(task, label, profiles, width) -> Table:
   table.add_column('id', justify='right')
   table.add_column('class')
   for split in profiles:
-    table.add_column(split)
+    table.add_column(Text(split))
   longest = max(map(max, shares.values()), default=0) or 1
   names = max(map(len, label.classes))
   room = (width - names - 6) // len(profiles) - 12
@@ -186,7 +199,7 @@ def _histogram(task, label, profiles, width) -> Table:
     cells = [
       _bar(share[i], bar * share[i] / longest) for share in shares.values()
     ]
-    table.add_row(str(i), name, *cells)
+    table.add_row(str(i), Text(name), *cells)
   return table
 
 
@@ -216,13 +229,16 @@ def draw_sheet(
 ) -> bool:
   """Draws some samples of every split; False when none can be drawn."""
   names = [task for task in dataset.labels if task in TASKS]
-  tasks = make_tasks(names, dataset.labels, dataset=dataset.name)
+  tasks = {}
+  if names:
+    tasks = make_tasks(names, dataset.labels, dataset=dataset.name)
   samples, notes = {}, {}
   for split, found in profiles.items():
+    source = dataset.source(split)
     good = [i for i in found.indices if i not in found.errors]
     for k in evenly_spaced(len(good), _ROWS):
       name = f'{split} {good[k]}'
-      sample = read_unchecked(dataset.source(split), good[k])
+      sample = read_unchecked(source, good[k])
       if all(sample[t].shape[:2] == sample['image'].shape[:2] for t in names):
         samples[name], notes[name] = _drawable(dataset, sample, tasks)
   if not samples:
@@ -248,13 +264,13 @@ def draw_sheet(
 
 def _drawable(dataset, sample, tasks: Mapping[str, Task]):
   """A sample that can be drawn, whatever is wrong with it; and its notes."""
-  image = np.nan_to_num(np.asarray(sample['image'], np.float32))
+  image = _bounded(sample['image']).astype(np.float32)
   in_bytes = looks_like_bytes(image.min(), image.max())
   drawn = {'image': image / 255 if in_bytes else image}
   drawn['outlines'] = np.zeros(image.shape[:2], bool)
   notes = {}
   for name in tasks:
-    label, array = dataset.labels[name], np.nan_to_num(sample[name])
+    label, array = dataset.labels[name], _bounded(sample[name])
     if label.quantity == 'class':
       inside = (array >= 0) & (array < len(label.classes))
       drawn[name] = np.where(inside, array, -1).astype(np.int32)
@@ -263,6 +279,11 @@ def _drawable(dataset, sample, tasks: Mapping[str, Task]):
       drawn[name] = array.astype(np.float32)
     notes[name] = _note(label, drawn[name])
   return drawn, notes
+
+
+def _bounded(array: np.ndarray) -> np.ndarray:
+  """Without NaN, and so small that nothing overflows in float32."""
+  return np.clip(np.nan_to_num(array.astype(np.float64)), -_LARGE, _LARGE)
 
 
 def _note(label, array) -> str:

@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import types
 
 from fixtures.datasets import OPTIONS, SIZE
 from fixtures.paths import REPOSITORY
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from mtl_kd_jax import datasets
+from mtl_kd_jax.config import defaults
+from mtl_kd_jax.config.build import open_dataset
 from mtl_kd_jax.datasets import DATASETS, Dataset, Label, loader
 from mtl_kd_jax.datasets.holdout import hold_out
 from mtl_kd_jax.datasets.inspect.doctor import diagnose
@@ -178,6 +181,45 @@ def test_a_preview_agrees_with_the_open_dataset(name, tmp_path):
   assert preview.labels == opened.labels and not preview.sources
   if 'image_size' in datasets.options(name):
     assert preview.image_size == opened.image_size
+
+
+SMALL = Dataset('small', SIZE, {'depth': Label('depth', unit='m')}, {})
+
+
+@pytest.mark.parametrize(
+  'make, given',
+  [
+    (lambda *, data_dir='': SMALL, {}),
+    (lambda: SMALL, {}),
+    (lambda *, data_dir, **rest: SMALL, {}),
+    (lambda *, data_dir, **rest: SMALL, {'shift': 2}),
+    (lambda *, data_dir='', shift=1: SMALL, {'shift': 2}),
+  ],
+)
+def test_a_dataset_needs_no_options_and_no_section(make, given, monkeypatch):
+  module = types.ModuleType('small')
+  module.make, module.preview = make, lambda: SMALL
+  monkeypatch.setitem(sys.modules, 'small', module)
+  monkeypatch.setitem(DATASETS, 'small', 'small')
+  config = defaults.get_config()
+  config.data.name = 'small'
+  with config.unlocked():
+    if given:
+      config.data.small = given
+  assert open_dataset(config).labels == SMALL.labels
+  assert open_dataset(config, data=False).labels == SMALL.labels
+  with config.unlocked():
+    config.data.small = {'shfit': 2}
+  if 'rest' not in inspect.signature(make).parameters:
+    with pytest.raises(InputError, match=r'config\.data\.small\.shfit'):
+      open_dataset(config)
+
+
+def test_a_section_is_not_taken_for_that_of_a_dataset():
+  config = defaults.get_config()
+  config.data.name = 'scales'  # a key of config.data, but no dataset
+  with pytest.raises(InputError, match='a known dataset'):
+    open_dataset(config)
 
 
 def test_nothing_heavy_is_imported_before_a_dataset_is_used():

@@ -341,7 +341,7 @@ def test_a_split_without_images_is_named(root):
 
 @pytest.mark.parametrize(
   'text, message',
-  [(None, 'No such file'), ('', 'no name'), ('a1\na1\n', "'?a1'? twice")],
+  [(None, 'no such file'), ('', 'no name'), ('a1\na1\n', "'?a1'? twice")],
 )
 def test_an_invalid_list_is_named(root, text, message):
   if text is not None:

@@ -134,3 +134,111 @@ def test_data_that_cannot_be_opened_are_one_message(tmp_path):
   with pytest.raises(InputError):
     inspect.run(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+# ---- Wrong and hostile inputs ------------------------------------------------
+
+
+def folder_config(root, **changes):
+  """A config of two frames, masks of two classes."""
+  rng = np.random.default_rng(0)
+  for split in ('train', 'val'):
+    (root / split).mkdir(parents=True)
+    for i in range(2):
+      photo = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
+      Image.fromarray(photo).save(root / split / f'{i}.jpg')
+      mask = 255 * rng.integers(0, 2, (32, 48), dtype=np.uint8)
+      Image.fromarray(mask).save(root / split / f'{i}.png')
+  config = make_config('folder', {'data_dir': str(root)})
+  folder = config.data.folder
+  folder.image = '{split}/{frame}.jpg'
+  folder.semantic.files = '{split}/{frame}.png'
+  folder.semantic.classes = ('no [b]', 'thing [/]')
+  folder.semantic.ids, folder.semantic.ignore = (0, 255), (-1,)
+  config.data.update(changes)
+  return config
+
+
+def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
+  text = run(folder_config(tmp_path / '[data]'), tmp_path / '[run]', capsys)
+  assert 'no [b]' in text and 'thing [/]' in text
+  assert 'nothing looks wrong' in text
+  assert f'written: {tmp_path / "[run]"}' in text
+
+
+def test_black_and_white_masks_are_recognized(tmp_path, capsys):
+  config = folder_config(tmp_path / 'data')
+  config.data.folder.semantic.ids = ()
+  config.data.folder.semantic.ignore = (-1, 255)
+  text = run(config, tmp_path / 'run', capsys)
+  assert 'what looks wrong: 1' in text
+  assert 'folder.semantic.ids = (0, 255)' in text
+  assert 'folder.semantic.ignore = (-1,)' in text
+
+
+def test_what_is_not_used_or_is_turned_is_noted(tmp_path, capsys):
+  config = folder_config(tmp_path / 'data')
+  (tmp_path / 'data/train/1.jpg').rename(tmp_path / 'data/train/1.tif')
+  path = tmp_path / 'data/train/0.jpg'
+  with Image.open(path) as photo:
+    exif = photo.getexif()
+    exif[0x0112] = 3
+    photo.save(path, exif=exif)
+  text = run(config, tmp_path / 'run', capsys)
+  assert 'note: train: not used' in text and 'train/1.tif' in text
+  assert 'note: train: semantic: not used' in text and 'train/1.png' in text
+  assert 'note: train: 1 of 1 pictures have an EXIF orientation' in text
+
+
+def test_a_folder_without_labels_is_drawn(tmp_path, capsys):
+  config = folder_config(tmp_path / 'data')
+  config.data.folder.semantic.files = ''
+  text = run(config, tmp_path / 'run', capsys)
+  assert 'nothing looks wrong' in text
+  assert (tmp_path / 'run/data.png').exists()
+
+
+def test_data_of_which_nothing_can_be_read_are_told(tmp_path, capsys):
+  config = folder_config(tmp_path / 'data')
+  config.data.folder.image_size = (32, 48)
+  for path in (tmp_path / 'data').rglob('*.png'):
+    path.write_bytes(b'')
+  text = run(config, tmp_path / 'run', capsys)
+  assert text.count('2 of 2 samples cannot be read') == 2
+  assert 'an empty file' in text and 'written' not in text
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  'value', [np.nan, np.inf, -np.inf, 1e300, -1e300, 3e38, 255, 1e-300]
+)
+def test_any_values_have_a_card(value, tmp_path, capsys):
+  config = make_config('nyuv2', nyuv2_options(tmp_path))
+  for kind, channels in (('image', 3), ('label', 0), ('depth', 1)):
+    shape = (32, 48, channels)[: 3 if channels else 2]
+    np.save(tmp_path / f'train/{kind}/0.npy', np.full(shape, value))
+  np.save(tmp_path / 'train/normal/0.npy', np.full((32, 48, 3), value))
+  text = run(config, tmp_path / 'run', capsys)
+  assert 'what looks wrong' in text
+
+
+@pytest.mark.parametrize('obstacle', ['a file', 'a folder'])
+def test_a_sheet_that_cannot_be_written_is_one_message(obstacle, tmp_path):
+  config = folder_config(tmp_path / 'data')
+  if obstacle == 'a file':
+    (tmp_path / 'run').write_bytes(b'')
+  else:
+    (tmp_path / 'run/data.png').mkdir(parents=True)
+  with pytest.raises(InputError) as error:
+    inspect.run(config, tmp_path / 'run')
+  assert error.value.argument == 'workdir'
+
+
+def test_a_full_disk_is_one_message(tmp_path, monkeypatch):
+  def full(*args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(inspect, 'draw_samples', full)
+  with pytest.raises(InputError, match='No space left') as error:
+    inspect.run(folder_config(tmp_path / 'data'), tmp_path / 'run')
+  assert error.value.argument == 'workdir'

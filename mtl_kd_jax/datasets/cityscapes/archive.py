@@ -7,7 +7,11 @@ import pathlib
 from typing import Protocol
 import zipfile
 
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
+
+# Of a file: the official ones have a few million.
+_MAX_BYTES = 2**28
 
 
 class Archive(Protocol):
@@ -37,9 +41,10 @@ def find_archive(
     InputError: the zip archive exists but cannot be read.
   """
   path = folder / zip_name
-  if path.is_file():
+  if not paths.why_no_file(path):
     return _Zip(path)
-  return _Tree(folder, tree) if (folder / tree).is_dir() else None
+  is_folder = not paths.why_no_folder(folder / tree)
+  return _Tree(folder, tree) if is_folder else None
 
 
 class _Zip:
@@ -49,18 +54,29 @@ class _Zip:
     self._path = path
     try:
       self._zip = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # zipfile raises many types
+      denied = isinstance(error, OSError)
       raise InputError(
         expected='a complete zip archive',
         found=f'{path.stat().st_size:,} bytes; {error}',
-        where=f'{path}',
-        do='download it again: it is probably truncated',
+        where=paths.as_text(path),
+        do='allow this user to read it'
+        if denied
+        else 'download it again: it is probably truncated',
       ) from error
 
   def names(self) -> list[str]:
     return [name for name in self._zip.namelist() if not name.endswith('/')]
 
   def read(self, name: str) -> bytes:
+    size = self._zip.getinfo(name).file_size
+    if size > _MAX_BYTES:
+      raise InputError(
+        expected=f'a file of at most {_MAX_BYTES:,} bytes',
+        found=f'{size:,} bytes once it is unpacked',
+        where=self.where(name),
+        do=f'download {self._path.name} again: no official file is so large',
+      )
     try:
       return self._zip.read(name)
     except Exception as error:  # zipfile and zlib raise many types
@@ -72,7 +88,7 @@ class _Zip:
       ) from error
 
   def where(self, name: str) -> str:
-    return f'{name} in {self._path}'
+    return f'{name} in {paths.as_text(self._path)}'
 
 
 class _Tree:
@@ -82,15 +98,19 @@ class _Tree:
     self._parent, self._tree = parent, tree
 
   def names(self) -> list[str]:
-    files = (self._parent / self._tree).rglob('*')
+    # As deep as files are. Unlike `**`, it follows links, e.g. to a city on
+    # another disk, and cannot end up in a circle.
+    files = (self._parent / self._tree).glob('*/*/*')
     return [
       path.relative_to(self._parent).as_posix()
       for path in files
-      if path.is_file()
+      if not paths.why_no_file(path)
     ]
 
   def read(self, name: str) -> bytes:
     try:
+      if (self._parent / name).stat().st_size > _MAX_BYTES:
+        raise OSError(f'more than {_MAX_BYTES:,} bytes')
       return (self._parent / name).read_bytes()
     except OSError as error:
       raise InputError(
@@ -101,4 +121,4 @@ class _Tree:
       ) from error
 
   def where(self, name: str) -> str:
-    return f'{self._parent / name}'
+    return paths.as_text(self._parent / name)

@@ -16,13 +16,12 @@ archives are not needed. Splits: 'train' and 'val'.
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
-import pathlib
 
 import numpy as np
 from rich.console import Console
 from tensorflow_datasets.core import constants
 
-from mtl_kd_jax.datasets import prepared
+from mtl_kd_jax.datasets import paths, prepared
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.datasets.cityscapes import depth as cityscapes_depth
 from mtl_kd_jax.datasets.cityscapes import files
@@ -33,6 +32,7 @@ from mtl_kd_jax.datasets.cityscapes.builder import (
   make_preparation,
 )
 from mtl_kd_jax.datasets.cityscapes.classes import LABELS, class_table
+from mtl_kd_jax.datasets.option_checks import check_size
 from mtl_kd_jax.datasets.progress import show_progress
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.log_filters import without_warnings
@@ -73,11 +73,13 @@ def make(
       No files remain in that case.
   """
   size = _check_options(image_size, classes, depth)
-  root = pathlib.Path(data_dir or constants.DATA_DIR).expanduser()
-  manual = pathlib.Path(manual_dir or root / 'downloads' / 'manual')
+  root = paths.expand(data_dir or constants.DATA_DIR, argument='data_dir')
+  manual = paths.expand(
+    manual_dir or root / 'downloads' / 'manual', argument='manual_dir'
+  )
   needed = _needed(tasks, depth)
   with without_warnings():
-    config, archives = _choose_copy(size, needed, root, manual.expanduser())
+    config, archives = _choose_copy(size, needed, root, manual)
     builder = _prepare(config, archives, root, progress)
   decode = functools.partial(
     _decode,
@@ -159,11 +161,15 @@ def _missing_archives(missing, manual):
     alternative = "; or set depth to 'disparity'"
   elif 'disparity' in names:
     alternative = "; or leave 'depth' out of tasks"
+  found = paths.why_no_folder(manual)
+  if not found:
+    found = 'neither' if len(parts) == 1 else 'none of them'
+    found += f'; it contains {paths.contents(manual)}'
   return InputError(
     expected=', '.join(f'{p.zip_name} or the folder {p.tree}/' for p in parts),
-    found='neither' if len(parts) == 1 else 'none of them',
+    found=found,
     argument='manual_dir',
-    where=f'{manual}',
+    where=paths.as_text(manual),
     do=f'{_REGISTER}{sized} into that folder; or name the folder that contains '
     f'them in manual_dir{alternative}',
   )
@@ -214,16 +220,10 @@ def _decode(record: Mapping, *, table: np.ndarray, depth: str | None) -> Sample:
 
 def _check_options(image_size, classes, depth) -> tuple[int, int]:
   """Checks the options; returns the size as integers."""
-  size = tuple(image_size)
+  size = check_size(image_size, minimum=8)
   kinds = cityscapes_depth.KINDS
   for argument, found, valid, expected in (
-    (
-      'image_size',
-      size,
-      len(size) == 2 and all(s == int(s) >= 8 for s in size),
-      '(height, width) of at least 8 pixels each',
-    ),
-    ('classes', classes, classes in LABELS, '7 or 19'),
+    ('classes', classes, any(classes == c for c in LABELS), '7 or 19'),
     ('depth', depth, depth in kinds, f'one of {", ".join(kinds)}'),
   ):
     if not valid:
@@ -233,4 +233,4 @@ def _check_options(image_size, classes, depth) -> tuple[int, int]:
         argument=argument,
         do=f'set {argument} to such a value',
       )
-  return tuple(int(side) for side in size)
+  return size

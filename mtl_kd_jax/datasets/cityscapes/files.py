@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mtl_kd_jax.datasets import decode, paths
 from mtl_kd_jax.datasets.cityscapes.archive import Archive, find_archive
 from mtl_kd_jax.datasets.cityscapes.classes import MAX_ID
 from mtl_kd_jax.errors import InputError
@@ -117,14 +118,25 @@ def join_frames(archives: Mapping[str, Archive]) -> dict[str, list[Frame]]:
 def _files(name, archive):
   """Split -> frame -> file of one archive."""
   part = PARTS[name]
-  pattern = re.compile(
+  pattern = (
     rf'{part.tree}/({"|".join(SPLITS)})/[^/]+/([^/]+){re.escape(part.suffix)}'
   )
   files = {split: {} for split in SPLITS}
+  similar = []
   for path in archive.names():
-    match = pattern.fullmatch(path)
+    match = re.fullmatch(pattern, path)
     if match:
       files[match[1]][match[2]] = File(archive, path)
+    elif re.fullmatch(pattern, path, flags=re.IGNORECASE):
+      similar.append(path)
+  if similar:
+    raise InputError(
+      expected=f'files {part.tree}/train/<city>/<frame>{part.suffix}',
+      found=f'{len(similar)} that differ in the case of letters: '
+      + paths.some([paths.as_text(path) for path in sorted(similar)]),
+      where=archive.where(part.tree),
+      do='rename them as in the official archives',
+    )
   if not any(files.values()):
     raise InputError(
       expected=f'files {part.tree}/train/<city>/<frame>{part.suffix}',
@@ -207,7 +219,13 @@ def read_camera(file: File) -> float:
     camera = json.loads(file.read())
     baseline = float(camera['extrinsic']['baseline'])
     focal = float(camera['intrinsic']['fx'])
-  except (ValueError, KeyError, TypeError) as error:
+  except (
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+  ) as error:
     raise file.bad(
       "JSON with the numbers ['extrinsic']['baseline'] and ['intrinsic']['fx']",
       f'{type(error).__name__}: {error}',
@@ -244,6 +262,11 @@ def _open(file, size, modes, expected, do=''):
     image.load()
   except Exception as error:
     raise _unreadable(file, error) from error
+  if (number := decode.orientation(image)) != 1:
+    raise file.bad(
+      'an image without an EXIF orientation, as all official ones',
+      f'orientation {number}: it would have to be turned',
+    )
   return image
 
 

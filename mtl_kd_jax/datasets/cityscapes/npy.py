@@ -9,9 +9,7 @@ depth     float [h w 1] or [h w]: inverse depth, the numbers of the official
           disparity files / 65535, 0 where missing
 """
 
-import pathlib
-
-from mtl_kd_jax.datasets import npy_folder
+from mtl_kd_jax.datasets import npy_folder, paths
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.cityscapes import depth as cityscapes_depth
 from mtl_kd_jax.datasets.cityscapes.classes import LABELS
@@ -31,13 +29,13 @@ def make(*, data_dir: str = '', classes: int = 7) -> Dataset:
       image cannot be read. Every file is checked when it is read.
   """
   folders = _label_folders(classes)
-  root = pathlib.Path(data_dir).expanduser()
-  if not data_dir or not npy_folder.has_images(root):
+  root, found = npy_folder.find_root(data_dir)
+  if found:
     raise InputError(
       expected='a Cityscapes .npy dump: train/image/0.npy, val/image/0.npy ...',
-      found='no such folder' if data_dir else 'no folder was named',
+      found=found,
       argument='data_dir',
-      where=data_dir,
+      where=paths.as_text(data_dir),
       do='download the 128x256 dump (651 MB) that the README of '
       'github.com/lorenmt/mtan links to, unpack it, and name the folder that '
       'contains train/ and val/ in data_dir; the official archives are the '
@@ -55,7 +53,7 @@ def preview(*, classes: int = 7) -> Dataset:
 
 
 def _label_folders(classes):
-  if classes not in LABELS:
+  if not any(classes == count for count in LABELS):  # `in` needs a hash
     raise InputError(
       expected='7 or 19',
       found=repr(classes),

@@ -7,13 +7,15 @@ docs/data.md ("Your own data") explains it with an example.
 
 from collections.abc import Mapping
 import dataclasses
-import glob
+import functools
 import pathlib
-import re
 from typing import Any
 
-from mtl_kd_jax.datasets import files, resize
+import numpy as np
+
+from mtl_kd_jax.datasets import decode, files, paths, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
+from mtl_kd_jax.datasets.folder.frames import Frame, check_files, find_frames
 from mtl_kd_jax.datasets.folder.maps import (
   DEPTH,
   NORMALS,
@@ -22,7 +24,10 @@ from mtl_kd_jax.datasets.folder.maps import (
   bad_option,
   make_maps,
 )
+from mtl_kd_jax.datasets.option_checks import check_size, is_empty
 from mtl_kd_jax.errors import InputError
+
+_TURNED = 'have an EXIF orientation, and are turned by it'
 
 
 def make(
@@ -58,45 +63,48 @@ def make(
     InputError: an option cannot be used, or files are missing. The contents of
       files are checked when they are read.
   """
-  root = pathlib.Path(data_dir).expanduser()
-  if not data_dir or not root.is_dir():
+  root = paths.expand(data_dir, argument='data_dir')
+  found = paths.why_no_folder(root) if data_dir else 'no folder was named'
+  if found:
     raise InputError(
       expected='a folder of images and label maps',
-      found='no such folder' if data_dir else 'no folder was named',
+      found=found,
       argument='data_dir',
-      where=data_dir,
+      where=paths.as_text(data_dir),
       do='name the folder in data_dir',
     )
   maps = make_maps(semantic=semantic, depth=depth, normals=normals)
-  patterns = {'image': image}
-  patterns |= {f'{name}.files': m.pattern for name, m in maps.items()}
-  _check_patterns(patterns)
-  frames = {
-    split: _list_frames(root, image, split, value)
-    for split, value in {'train': train, 'val': val, 'test': test}.items()
-    if value
-  }
-  if 'train' not in frames:
+  size = () if is_empty(image_size) else check_size(image_size)
+  if not train:
     raise bad_option(
       'train', "the name of the training split's folder or list", train
     )
-  _check_files(frames, patterns, allow_missing)
-  size = tuple(image_size)
-  if not size:
-    first = frames['train'][0].path(image)
-    size = files.read_image(first).shape[:2]
-  elif len(size) != 2 or min(size) < 1:
-    raise bad_option(
-      'image_size', 'a height and a width in pixels, or ()', size
-    )
+  patterns = {'image': image}
+  patterns |= {f'{name}.files': m.pattern for name, m in maps.items()}
+  splits = {'train': train, 'val': val, 'test': test}
+  frames, notes = find_frames(
+    root, patterns, {split: value for split, value in splits.items() if value}
+  )
+  check_files(frames, patterns, allow_missing=allow_missing)
+  first = frames['train'][0].path(image)
+  source = _Source(
+    frames=frames['train'],
+    image=image,
+    maps=maps,
+    size=size or files.read_image(first).shape[:2],
+    resized=bool(size),
+    allow_missing=allow_missing,
+  )
   return Dataset(
     name='folder',
-    image_size=size,
+    image_size=source.size,
     labels={name: m.label for name, m in maps.items()},
     sources={
-      split: _Source(tuple(members), image, maps, size, bool(image_size)).open
+      split: dataclasses.replace(source, frames=members).open
       for split, members in frames.items()
     },
+    notes=notes,
+    why_absent=functools.partial(_why_absent, maps, frames),
   )
 
 
@@ -112,34 +120,26 @@ def preview(
   Raises:
     InputError: `image_size` is (), or an option cannot be used.
   """
-  if not image_size:
+  if is_empty(image_size):
     raise bad_option(
       'image_size', 'a height and a width, because no image is opened', ()
     )
+  size = check_size(image_size)
   maps = make_maps(semantic=semantic, depth=depth, normals=normals)
   labels = {name: m.label for name, m in maps.items()}
-  return Dataset('folder', tuple(image_size), labels, sources={})
-
-
-@dataclasses.dataclass(frozen=True)
-class _Frame:
-  root: pathlib.Path
-  split: str
-  name: str
-
-  def path(self, pattern: str) -> pathlib.Path:
-    return self.root / _fill(pattern, self.split, self.name)
+  return Dataset('folder', size, labels, sources={})
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
   """The frames of one split; picklable for worker processes."""
 
-  frames: tuple[_Frame, ...]
+  frames: tuple[Frame, ...]
   image: str
   maps: Mapping[str, LabelMap]
   size: tuple[int, int]
   resized: bool
+  allow_missing: bool
 
   def open(self) -> '_Source':
     return self
@@ -148,108 +148,71 @@ class _Source:
     return len(self.frames)
 
   def __getitem__(self, index: int) -> Sample:
-    frame = self.frames[index]
-    path = frame.path(self.image)
-    image = files.read_image(path)
-    if not self.resized:
-      files.check_shape(path, image, (*self.size, 3))
-    stored = image.shape[:2]
-    if stored != self.size:
-      image = resize.area(image, self.size)
-    sample = {'image': files.as_colors(image)}
-    for name, each in self.maps.items():
-      path = frame.path(each.pattern)
-      if not path.is_file():  # `make` has checked that it may be missing
-        sample[name] = each.label.missing(self.size)
-        continue
-      array = each.read(path)
-      files.check_shape(path, array, (*stored, *array.shape[2:]))
-      sample[name] = resize.nearest(array, self.size)
-    return sample
+    return self.examine(index)[0]
+
+  def examine(self, index: int) -> tuple[Sample, tuple[str, ...]]:
+    """The sample, and remarks on its files."""
+    frame, remarks = self.frames[index], []
+    with decode.turned_files() as turned:
+      path = frame.path(self.image)
+      image = files.read_image(path)
+      if not self.resized:
+        _check_size(path, image, self.size, turned)
+      if path in turned:
+        remarks.append(f'pictures {_TURNED}')
+      stored = image.shape[:2]
+      if stored != self.size:
+        image = resize.area(image, self.size)
+      sample = {'image': files.as_colors(image)}
+      for name, each in self.maps.items():
+        path = frame.path(each.pattern)
+        if self.allow_missing and paths.why_no_file(path) == 'no such file':
+          sample[name] = each.label.missing(self.size)
+          continue
+        array = each.read(path)
+        _check_size(path, array, stored, turned)
+        if path in turned:
+          remarks.append(f'maps of {name} {_TURNED}')
+        sample[name] = resize.nearest(array, self.size)
+    return sample, tuple(remarks)
 
 
-def _check_patterns(patterns):
-  for argument, pattern in patterns.items():
-    fields = set(re.findall(r'\{(.*?)\}', pattern))
-    known = {'frame'} <= fields <= {'frame', 'split'}
-    if not known or pathlib.PurePath(pattern).is_absolute():
-      expected = 'a relative path with {frame}, and with {split} if it differs'
-      raise bad_option(argument, expected, pattern)
+def _check_size(
+  path: pathlib.Path,
+  array: np.ndarray,
+  size: tuple[int, int],
+  turned: Mapping[pathlib.Path, int],
+) -> None:
+  """Raises InputError unless an array has the size, with what EXIF did to it.
+
+  Args:
+    path: its file.
+    array: [h w] or [h w c].
+    size: (height, width) that it should have.
+    turned: the files of the frame that were turned -> EXIF orientation.
+  """
+  if array.shape[:2] == size:
+    return
+  if not turned:
+    files.check_shape(path, array, (*size, *array.shape[2:]))
+  file, number = next(iter(turned.items()))
+  what = 'it was' if file == path else f'{paths.as_text(file)} was'
+  raise files.bad_file(
+    path,
+    f'an array of {size[0]}x{size[1]} pixels (height x width)',
+    f'{array.shape[0]}x{array.shape[1]}; {what} turned by its EXIF orientation '
+    f'{number}',
+    'store pictures and maps upright, as viewers show the picture; where the '
+    'stored pixels are upright, remove the EXIF orientation',
+  )
 
 
-def _list_frames(root, image, split, value) -> list[_Frame]:
-  """The frames of a split, in natural order of their names."""
-  if value.endswith('.txt'):
-    return [_Frame(root, split, f) for f in _read_list(root / value, split)]
-  parts = _fill(image, value).split('{frame}')
-  first, *others = map(re.escape, parts)
-  # Hidden files are excluded: some systems create them beside images.
-  pattern = re.compile(first + '([^./][^/]*)' + r'\1'.join(others))
-  paths = root.glob('*'.join(map(glob.escape, parts)))
-  found = (pattern.fullmatch(p.relative_to(root).as_posix()) for p in paths)
-  names = {match[1] for match in found if match}
-  if not names:
-    raise InputError(
-      expected=f'images {_fill(image, value, "*")}',
-      found='none',
-      argument=split,
-      where=f'{root}',
-      do=f'correct image or {split} (docs/data.md, "Your own data")',
-    )
-  return [_Frame(root, value, f) for f in sorted(names, key=_natural_order)]
-
-
-def _read_list(path, split) -> list[str]:
-  try:
-    lines = path.read_text().splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(
-      expected='a text file with the name of a frame in every line',
-      found=str(error),
-      argument=split,
-      where=f'{path}',
-      do=f'write the file, or name the folder of the split in {split}',
-    ) from error
-  names = [line.strip() for line in lines if line.strip()]
-  if not names or len(set(names)) < len(names):
-    raise InputError(
-      expected='names of different frames',
-      found='no name' if not names else f'{_duplicate(names)} twice',
-      argument=split,
-      where=f'{path}',
-      do='correct the list',
-    )
-  return names
-
-
-def _duplicate(names):
-  return next(name for name in names if names.count(name) > 1)
-
-
-def _check_files(frames, patterns, allow_missing):
-  """Checks that every frame has its image, and its maps if they must exist."""
-  members = [frame for split in frames.values() for frame in split]
-  for argument, pattern in patterns.items():
-    missing = [f for f in members if not f.path(pattern).is_file()]
-    # If all are missing, the pattern is wrong.
-    partial = argument != 'image' and len(missing) < len(members)
-    if not missing or (allow_missing and partial):
-      continue
-    hint = ', or accept frames without labels with allow_missing=True'
-    raise InputError(
-      expected=f'a file for each of {len(members)} frames',
-      found=f'{len(missing)} missing, the first for {missing[0].name!r}',
-      argument=argument,
-      where=f'{missing[0].path(pattern)}',
-      do=f'add the files, or correct {argument}' + hint * partial,
-    )
-
-
-def _fill(pattern, split, frame='{frame}'):
-  return pattern.replace('{split}', split).replace('{frame}', frame)
-
-
-def _natural_order(name):
-  """Sorts 'a10' after 'a9'."""
-  parts = re.split(r'(\d+)', name)
-  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+def _why_absent(
+  maps: Mapping[str, LabelMap],
+  frames: Mapping[str, tuple[Frame, ...]],
+  name: str,
+) -> InputError | None:
+  """The likely reason that a class of a label has no pixel in a split."""
+  pattern = maps[name].pattern
+  found = (f.path(pattern) for members in frames.values() for f in members)
+  return maps[name].why_absent(p for p in found if not paths.why_no_file(p))

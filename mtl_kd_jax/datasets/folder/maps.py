@@ -5,16 +5,17 @@ Each map is described by a few plain values (docs/data.md, "Your own data"). A
 in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
 import math
+import numbers
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from mtl_kd_jax.datasets import files
+from mtl_kd_jax.datasets import files, option_checks
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
@@ -48,6 +49,8 @@ NORMALS = {
 
 # The largest id in a lookup table: that of a 16-bit PNG.
 _MAX_ID = 65535
+# What programs that draw store for two classes: black and white.
+_EXTREMES = (0, 255)
 # Marks ids in such a table that are neither a class nor ignored.
 _UNKNOWN = -2
 
@@ -60,11 +63,14 @@ class LabelMap:
     pattern: path of its files in the folder, with {split} and {frame}.
     label: what its values mean.
     read: path -> array in the form of labels.py; picklable.
+    why_absent: (files, which may be all of the folder's) -> the likely reason
+      that a class has no pixel in some of them; None if none is known.
   """
 
   pattern: str
   label: Label
   read: Callable[[pathlib.Path], np.ndarray]
+  why_absent: Callable[[Iterable[pathlib.Path]], InputError | None]
 
 
 def make_maps(
@@ -89,14 +95,16 @@ def make_maps(
     ('depth', _make_depth, DEPTH, depth),
     ('normals', _make_normals, NORMALS, normals),
   ):
+    expected = f'options of {name}: {", ".join(defaults)}'
+    if not hasattr(given, 'keys'):  # a ConfigDict is no Mapping
+      raise bad_option(name, expected, given)
     for key in given:
       if key not in defaults:
-        expected = f'an option of {name}: {", ".join(defaults)}'
         raise bad_option(f'{name}.{key}', expected, key)
-    options = {**defaults, **given}
-    pattern = options.pop('files')
+    described = {**defaults, **given}
+    pattern = described.pop('files')
     if pattern:
-      maps[name] = make(pattern, **options)
+      maps[name] = make(pattern, **described)
   return maps
 
 
@@ -111,18 +119,27 @@ def bad_option(argument: str, expected: str, found: Any) -> InputError:
 
 
 def _make_semantic(pattern, *, classes, ids, ignore) -> LabelMap:
-  classes, ids, ignore = tuple(classes), tuple(ids), tuple(ignore)
-  if not classes or len(set(classes)) < len(classes):
+  names = option_checks.as_tuple(classes)
+  valid = len(names) > 1 and all(isinstance(n, str) and n for n in names)
+  if not valid or len(set(names)) < len(names):
+    # Of one class, every prediction is right, and the loss is 0.
     raise bad_option(
-      'semantic.classes', 'different names, in the order of ids', classes
+      'semantic.classes',
+      'two or more different names, in the order of ids',
+      classes,
     )
-  ids = ids or tuple(range(len(classes)))
-  if len(ids) != len(classes):
+  given = range(len(names))
+  if not option_checks.is_empty(ids):
+    given = option_checks.as_tuple(ids)
+  if len(given) != len(names):
     raise bad_option(
-      'semantic.ids', f'an id for each of {len(classes)} classes', ids
+      'semantic.ids', f'an id for each of {len(names)} classes', ids
     )
-  all_ids = (*ids, *ignore)
-  valid = all(isinstance(i, int) and -1 <= i <= _MAX_ID for i in all_ids)
+  given, ignored = tuple(given), option_checks.as_tuple(ignore)
+  if not ignored and not option_checks.is_empty(ignore):
+    raise bad_option('semantic.ignore', 'a tuple of ids', ignore)
+  all_ids = (*given, *ignored)
+  valid = all(option_checks.is_whole(i) and -1 <= i <= _MAX_ID for i in all_ids)
   if not valid or len(set(all_ids)) < len(all_ids):
     raise bad_option(
       'semantic.ids',
@@ -131,21 +148,27 @@ def _make_semantic(pattern, *, classes, ids, ignore) -> LabelMap:
     )
   # Index -1 is the last entry of the table.
   table = np.full(max(all_ids) + 2, _UNKNOWN, np.int32)
-  table[list(ids)] = np.arange(len(ids))
-  table[list(ignore)] = -1
-  read = functools.partial(_read_semantic, table=table)
-  return LabelMap(pattern, Label('class', classes=classes), read)
+  table[list(given)] = np.arange(len(given))
+  table[list(ignored)] = -1
+  return LabelMap(
+    pattern,
+    Label('class', classes=names),
+    functools.partial(_read_semantic, table=table, binary=len(names) == 2),
+    _why_absent if len(names) == 2 and 255 in ignored else _no_reason,
+  )
 
 
-def _read_semantic(path, *, table):
-  stored = _read_gray(path)
-  ids = stored.astype(np.int64)
-  if not np.array_equal(ids, stored):
+def _read_semantic(path, *, table, binary):
+  stored = _read_gray(path, booleans=True)
+  in_table = (stored >= -1) & (stored < len(table) - 1)
+  ids = np.where(in_table, stored, 0).astype(np.int64)
+  if not np.array_equal(ids, np.where(in_table, stored, 0)):
     raise files.bad_file(path, 'whole numbers as ids', 'fractions')
-  in_table = (ids >= -1) & (ids < len(table) - 1)
-  classes = table[np.where(in_table, ids, 0)]
-  unknown = np.unique(ids[~in_table | (classes == _UNKNOWN)])
+  classes = table[ids]
+  unknown = np.unique(stored[~in_table | (classes == _UNKNOWN)])
   if unknown.size:
+    if binary and np.isin(stored, _EXTREMES).all():
+      raise _black_and_white(path)
     raise files.bad_file(
       path,
       'the ids of the classes, or ignored ones',
@@ -157,55 +180,81 @@ def _read_semantic(path, *, table):
   return classes
 
 
+def _no_reason(paths) -> None:
+  del paths
+
+
+def _why_absent(paths) -> InputError | None:
+  """Recognizes maps of 0 and 255, whose second class is taken for unlabeled."""
+  found = None
+  for path in paths:
+    stored = np.unique(_read_gray(path, booleans=True))
+    if not np.isin(stored, _EXTREMES).all():
+      return None
+    if 255 in stored and found is None:
+      found = path
+  return found and _black_and_white(found)
+
+
+def _black_and_white(path) -> InputError:
+  return files.bad_file(
+    path,
+    'the ids of two classes, 0 and 1 by default',
+    '0 and 255, black and white, in which 255 is not the id of a class',
+    'if 255 is the second class, set\n'
+    '            folder.semantic.ids = (0, 255)\n'
+    '            folder.semantic.ignore = (-1,)',
+  )
+
+
 def _make_depth(pattern, *, quantity, unit, scale, invalid) -> LabelMap:
   if quantity not in ('depth', 'disparity'):
     raise bad_option('depth.quantity', "'depth' or 'disparity'", quantity)
-  if not unit:
+  if not (unit and isinstance(unit, str)):
     raise bad_option('depth.unit', 'a unit, e.g. m', unit)
-  if not (scale > 0 and math.isfinite(scale)):
+  if not (_is_number(scale) and scale > 0 and math.isfinite(scale)):
     raise bad_option('depth.scale', 'a factor above 0', scale)
+  _check_numbers('depth.invalid', 'a tuple of stored values', invalid)
   read = functools.partial(
     _read_depth, scale=scale, invalid=tuple(invalid), unit=unit
   )
-  return LabelMap(pattern, Label(quantity, unit=unit), read)
+  return LabelMap(pattern, Label(quantity, unit=unit), read, _no_reason)
 
 
 def _read_depth(path, *, scale, invalid, unit):
   stored = _read_gray(path, finite=False)
   missing = ~np.isfinite(stored) | np.isin(stored, invalid)
   values = np.where(missing, 0, stored).astype(np.float64) * scale
-  if values.min() < 0:
+  if values.min() < 0 or values.max() > np.finfo(np.float32).max:
+    worst = values.min() if values.min() < 0 else values.max()
     raise files.bad_file(
       path,
       f'{unit} >= 0, or one of {invalid} for missing',
-      f'{values.min():g}',
+      f'{worst:g}',
       'list the values that mean missing in depth.invalid',
     )
   return values.astype(np.float32)[..., None]
 
 
 def _make_normals(pattern, *, invalid) -> LabelMap:
-  invalid = tuple(invalid)
+  expected = 'the three components of a vector or color'
+  _check_numbers('normals.invalid', expected, invalid)
   if len(invalid) != 3:
-    raise bad_option(
-      'normals.invalid', 'the three components of a vector or color', invalid
-    )
-  read = functools.partial(_read_normals, invalid=invalid)
-  return LabelMap(pattern, Label('normal'), read)
+    raise bad_option('normals.invalid', expected, invalid)
+  read = functools.partial(_read_normals, invalid=tuple(invalid))
+  return LabelMap(pattern, Label('normal'), read, _no_reason)
 
 
 def _read_normals(path, *, invalid):
-  _check_lossless(path)
-  array = files.read_array(path)
+  array = files.read_array(path, vectors=True)
   files.check_shape(path, array, (None, None, 3))
   missing = (array == np.array(invalid)).all(axis=-1)
   return files.as_vectors(path, array, missing)
 
 
-def _read_gray(path, *, finite=True):
+def _read_gray(path, *, finite=True, booleans=False):
   """One number for each pixel, [h w]."""
-  _check_lossless(path)
-  array = files.read_array(path, finite=finite)
+  array = files.read_array(path, finite=finite, booleans=booleans)
   if array.ndim == 3:
     raise files.bad_file(
       path,
@@ -216,10 +265,12 @@ def _read_gray(path, *, finite=True):
   return array
 
 
-def _check_lossless(path) -> None:
-  if path.suffix.lower() not in files.LOSSLESS:
-    raise files.bad_file(
-      path,
-      f'a map in {" or ".join(files.LOSSLESS)}',
-      f'{path.suffix!r}, whose compression changes the values',
-    )
+def _is_number(value) -> bool:
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _check_numbers(argument, expected, values) -> None:
+  if isinstance(values, str) or not isinstance(values, Iterable):
+    raise bad_option(argument, expected, values)
+  if not all(map(_is_number, values)):
+    raise bad_option(argument, expected, values)

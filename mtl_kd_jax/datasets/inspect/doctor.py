@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.inspect.profile import (
   ROUNDING,
@@ -59,7 +60,7 @@ def diagnose(
     for task, label in dataset.labels.items():
       facts = profile.labels[task]
       where = f'{split}: {task}'
-      check = _CHECKS[label.quantity]
+      check = _CHECKS.get(label.quantity, _any_values)
       if any(f.known for f in facts):
         findings += [*_non_finite(where, facts), *check(where, facts, label)]
       elif facts:
@@ -74,7 +75,10 @@ def diagnose(
   findings += _shared(profiles)
   for task, label in dataset.labels.items():
     if label.quantity == 'class':
-      findings += _absent(task, label, profiles)
+      absent = list(_absent(task, label, profiles))
+      if absent and (reason := dataset.why_absent(task)):
+        absent = [Finding(f'all splits: {task}', reason.found, reason.do)]
+      findings += absent
   return findings
 
 
@@ -148,7 +152,7 @@ def _classes(where, facts, label) -> Iterator[Finding]:
   if outside:
     pixels = sum(f.counts.get(i, 0) for f in facts for i in outside)
     share = pixels / sum(f.known for f in facts)
-    ids = ', '.join(map(str, outside[:8])) + (', ...' * (len(outside) > 8))
+    ids = paths.some([f'{i:.10g}' for i in outside], most=8)
     yield Finding(
       where,
       f'ids outside 0 to {len(known) - 1}: {ids} ({share:.2%} of the pixels)',
@@ -242,6 +246,11 @@ def _normals(where, facts, label) -> Iterator[Finding]:
       f'face away from the camera in {away} of {len(samples)} samples',
       'negate the normals of these samples',
     )
+
+
+def _any_values(where, facts, label) -> Iterator[Finding]:
+  del where, facts, label  # nothing is known of other quantities
+  yield from ()
 
 
 _CHECKS: Mapping[str, Callable[..., Iterator[Finding]]] = {

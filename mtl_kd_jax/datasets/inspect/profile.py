@@ -1,5 +1,6 @@
 """Profiles a split: reads samples without checks, and summarizes them."""
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import dataclasses
@@ -84,6 +85,7 @@ class SplitProfile:
     images: profiles of the images that could be read.
     labels: label name -> profiles, of the same samples.
     errors: index -> error message, of the samples that could not be read.
+    remarks: what sources remark on samples (`Source`) -> on how many.
   """
 
   count: int
@@ -91,6 +93,7 @@ class SplitProfile:
   images: list[ImageProfile]
   labels: dict[str, list[LabelProfile]]
   errors: dict[int, str]
+  remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def is_complete(self) -> bool:
@@ -119,16 +122,19 @@ def profile_split(
   source = dataset.source(split)
   indices = evenly_spaced(len(source), max_samples or len(source))
   images, labels, errors = [], {name: [] for name in dataset.labels}, {}
+  remarked = collections.Counter()
 
   def examine(index):
     try:
-      sample = read_unchecked(source, index)
+      sample, remarks = _read_with_remarks(source, index)
     except InputError as error:
       return str(error)
-    return _profile_image(sample['image']), {
-      name: _profile_label(sample[name], label)
-      for name, label in dataset.labels.items()
-    }
+    with np.errstate(all='ignore'):  # whatever the values are
+      by_name = {
+        name: _profile_label(sample[name], label)
+        for name, label in dataset.labels.items()
+      }
+      return _profile_image(sample['image']), by_name, remarks
 
   with futures.ThreadPoolExecutor(2) as pool:
     results = zip(indices, pool.map(examine, indices), strict=True)
@@ -137,11 +143,12 @@ def profile_split(
       if isinstance(result, str):
         errors[index] = result
         continue
-      image, by_name = result
+      image, by_name, remarks = result
+      remarked.update(remarks)
       images.append(image)
       for name, profile in by_name.items():
         labels[name].append(profile)
-  return SplitProfile(len(source), indices, images, labels, errors)
+  return SplitProfile(len(source), indices, images, labels, errors, remarked)
 
 
 def evenly_spaced(count: int, maximum: int) -> list[int]:
@@ -157,6 +164,12 @@ def read_unchecked(source: Source, index: int) -> Mapping[str, np.ndarray]:
   return getattr(source, 'unchecked', source.__getitem__)(index)
 
 
+def _read_with_remarks(source, index):
+  if hasattr(source, 'unchecked') or not hasattr(source, 'examine'):
+    return read_unchecked(source, index), ()
+  return source.examine(index)
+
+
 def looks_like_bytes(low: float, high: float) -> bool:
   """Whether an image of this range has values from 0 to 255, and not to 1.
 
@@ -166,6 +179,7 @@ def looks_like_bytes(low: float, high: float) -> bool:
 
 
 def _profile_image(image: np.ndarray) -> ImageProfile:
+  image = image.astype(np.float64)
   finite = np.isfinite(image)
   low, high = _range(image[finite])
   scaled = image if looks_like_bytes(low, high) else image * 255.0
@@ -198,7 +212,7 @@ def _profile_label(array: np.ndarray, label: Label) -> LabelProfile:
       (np.abs(length - 1) > _LENGTH_TOLERANCE).sum()
     )
     details['facing'] = horizontal_facing(array, known)
-  else:
+  elif label.quantity in ('depth', 'disparity'):
     above = known & (array[..., 0] > 0)
     details['planes'] = plane_votes(
       array[..., 0], above, step=max(1, min(array.shape[:2]) // 16)

@@ -16,6 +16,7 @@ import pathlib
 import numpy as np
 from scipy import io
 
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 
 RAW_IDS = 894
@@ -132,27 +133,33 @@ def _map_to_13(path):
 
 
 def _read(path):
-  if not path.exists():
-    raise _bad(path, f'the file {path.name} beside the archive', 'no such file')
+  if found := paths.why_no_file(path):
+    raise _bad(path, f'the file {path.name} beside the archive', found)
   try:
-    return io.loadmat(path)
+    with open(path, 'rb') as file:
+      return io.loadmat(file)
   except NotImplementedError as error:  # v7.3, which is HDF5
     raise _bad(path, 'a MATLAB v5 file', 'a v7.3 file') from error
   except Exception as error:
     # The parser raises almost any exception for a damaged file.
-    raise _bad(path, 'a readable MATLAB file', str(error)) from error
+    reason = str(error) or type(error).__name__
+    raise _bad(path, 'a readable MATLAB file', reason) from error
 
 
 def _integers(path, field, values, *, low, high):
   """The numbers of a field as int64 [n]."""
-  if values.dtype.kind not in 'fiu' or max(values.shape, default=0) < (
-    values.size
+  is_array = isinstance(values, np.ndarray)  # and no sparse matrix
+  if (
+    not is_array
+    or values.dtype.kind not in 'fiu'
+    or (max(values.shape, default=0) < values.size)
   ):
-    found = f'{values.dtype} {list(values.shape)}'
+    found = f'{values.dtype} {list(values.shape)}' + ', sparse' * (not is_array)
     raise _bad(path, f'a row or column of numbers in {field}', found)
   values = values.ravel()
-  numbers = values.astype(np.int64)
-  wrong = (numbers != values) | (numbers < low) | (numbers > high)
+  wrong = ~((values >= low) & (values <= high))  # nor NaN
+  numbers = np.where(wrong, low, values).astype(np.int64)
+  wrong |= numbers != np.where(wrong, low, values)
   if wrong.any():
     expected = f'whole numbers from {low} to {high} in {field}'
     raise _bad(path, expected, f'{values[wrong][0]:g}')
@@ -168,6 +175,6 @@ def _bad(path, expected, found):
   return InputError(
     expected=expected,
     found=found,
-    where=f'{path}',
+    where=paths.as_text(path),
     do=f'get this file from {_SOURCES[path.name]} (docs/data.md, "NYU-v2")',
   )

@@ -15,17 +15,17 @@ Fields of the archive, with MATLAB's axes reversed, as HDF5 returns them:
 """
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
-from mtl_kd_jax.datasets import files, resize
+from mtl_kd_jax.datasets import files, paths, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.datasets.nyuv2 import maps as nyuv2_maps
 from mtl_kd_jax.datasets.nyuv2 import npy as nyuv2
 from mtl_kd_jax.datasets.nyuv2.depth_normals import Camera, normals_from_depth
 from mtl_kd_jax.datasets.nyuv2.mat_archive import Archive
 from mtl_kd_jax.datasets.nyuv2.normals import Normals
+from mtl_kd_jax.datasets.option_checks import as_tuple, check_size, is_whole
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
@@ -78,8 +78,8 @@ def make(
       in this layout. Pixels are checked when they are read.
   """
   options = _check_options(image_size, crop, classes, label_ids, depth)
-  root = pathlib.Path(data_dir).expanduser()
-  if not data_dir or not (root / _NAME).is_file():
+  root = paths.expand(data_dir, argument='data_dir')
+  if not data_dir or paths.why_no_file(root / _NAME):
     raise _no_archive(data_dir, root)
   archive = Archive(root / _NAME)
   frames = _check_fields(archive, options, computed=not normals_dir)
@@ -87,7 +87,9 @@ def make(
     _check_names(archive)
   splits = nyuv2_maps.read_split(root / 'splits.mat', frames=frames)
   table = nyuv2_maps.class_table(root, classes=classes, label_ids=label_ids)
-  normals = Normals(pathlib.Path(normals_dir).expanduser(), FRAME_SIZE)
+  normals = Normals(
+    paths.expand(normals_dir, argument='normals_dir'), FRAME_SIZE
+  )
   if normals_dir:
     normals.check(np.concatenate([*splits.values()]))
   return Dataset(
@@ -112,7 +114,8 @@ def preview(
 ) -> Dataset:
   """The labels and the size that the options say."""
   _check_one_of('classes', _CLASSES, classes)
-  return Dataset('nyuv2_mat', tuple(image_size), _labels(classes), sources={})
+  size = check_size(image_size)
+  return Dataset('nyuv2_mat', size, _labels(classes), sources={})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,21 +208,22 @@ def _check_options(size, crop, classes, label_ids, depth) -> _Options:
   _check_one_of('classes', _CLASSES, classes)
   _check_one_of('label_ids', _LABEL_IDS, label_ids)
   _check_one_of('depth', _DEPTHS, depth)
-  size, crop = tuple(size), tuple(crop)
-  valid = len(size) == 2 and min(size) > 0
-  _check('image_size', valid, 'a height and a width in pixels', size)
+  size = check_size(size)
+  edges = as_tuple(crop)
   h, w = FRAME_SIZE
-  valid = len(crop) == 4 and (
-    0 <= crop[0] < crop[1] <= h and 0 <= crop[2] < crop[3] <= w
+  valid = len(edges) == 4 and all(map(is_whole, edges))
+  valid = valid and (
+    0 <= edges[0] < edges[1] <= h and 0 <= edges[2] < edges[3] <= w
   )
   expected = f'first and end row of {h}, first and end column of {w}'
   _check('crop', valid, expected, crop)
-  return _Options(size, crop, _DEPTHS[depth], label_ids)
+  return _Options(size, edges, _DEPTHS[depth], label_ids)
 
 
 def _check_one_of(argument, choices, found):
   expected = ' or '.join(repr(choice) for choice in choices)
-  _check(argument, found in choices, expected, found)
+  # Not `in`, which raises for what cannot be hashed.
+  _check(argument, any(found == c for c in choices), expected, found)
 
 
 def _check(argument, valid, expected, found):
@@ -243,6 +247,8 @@ def _check_fields(archive, options, *, computed) -> int:
   if computed:
     fields['rawDepths'] = (w, h), 'float'
   frames = (archive.shape('images') or (0,))[0]
+  if not frames:
+    raise archive.bad('frames', f'none; images {list(archive.shape("images"))}')
   for field, (shape, dtype) in fields.items():
     archive.check(field, (frames, *shape), dtype)
   return frames
@@ -262,7 +268,10 @@ def _check_names(archive):
 def _no_archive(data_dir, root):
   found = 'no folder was named'
   if data_dir:
-    found = f'no {_NAME} there' if root.is_dir() else 'no such folder'
+    found = paths.why_no_folder(root) or (
+      f'{paths.why_no_file(root / _NAME)} {_NAME} there; it contains '
+      f'{paths.contents(root)}'
+    )
   hint = ''
   if (root / 'train' / 'image').is_dir():
     hint = "open the .npy dump there as the dataset 'nyuv2'; or "
@@ -270,7 +279,7 @@ def _no_archive(data_dir, root):
     expected=f'the folder of {_NAME}, splits.mat and classMapping40.mat',
     found=found,
     argument='data_dir',
-    where=data_dir,
+    where=paths.as_text(data_dir),
     do=hint + 'download the labeled set (2.8 GB) from '
     f'horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/{_NAME}, put the small '
     'files that docs/data.md lists beside it, and name the folder in data_dir',

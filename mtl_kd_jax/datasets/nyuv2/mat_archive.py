@@ -7,6 +7,7 @@ import threading
 import h5py
 import numpy as np
 
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 
 
@@ -36,7 +37,7 @@ class Archive:
     """One frame of a field; raises InputError if the file is damaged."""
     try:
       return self._dataset(field)[frame]
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
       found = f'frame {frame + 1} of {field}: {error}'
       raise self.bad('an undamaged file', found) from error
 
@@ -46,8 +47,8 @@ class Archive:
 
   def count(self, field: str) -> int:
     """The number of entries of a field; 0 if it does not exist."""
-    content = self._open()
-    return content[field].size if field in content else 0
+    found = self._get(field)
+    return found.size if isinstance(found, h5py.Dataset) else 0
 
   def check(self, field: str, shape: tuple[int, ...], dtype: str) -> None:
     """Raises InputError unless the field has this shape and dtype.
@@ -69,16 +70,25 @@ class Archive:
     return InputError(
       expected=expected,
       found=found,
-      where=f'{self.path}',
+      where=paths.as_text(self.path),
       do=do or 'download the file again (docs/data.md says where)',
     )
 
   def _dataset(self, field) -> h5py.Dataset:
+    found = self._get(field)
+    if not isinstance(found, h5py.Dataset):
+      names = 'the fields ' + (', '.join(self._open()) or '(none)')
+      of_it = f', in which {field} is no array' * (found is not None)
+      raise self.bad(f'the field {field}', names + of_it)
+    return found
+
+  def _get(self, field):
+    """What has that name, of any kind; None for nothing."""
     content = self._open()
-    if field not in content or not isinstance(content[field], h5py.Dataset):
-      found = 'the fields ' + (', '.join(content) or '(none)')
-      raise self.bad(f'the field {field}', found)
-    return content[field]
+    try:
+      return content[field] if field in content else None
+    except (KeyError, OSError, RuntimeError) as error:  # e.g. a broken link
+      raise self.bad(f'the field {field}', f'{error}') from error
 
   def _open(self) -> h5py.File:
     with self._opening:

@@ -11,11 +11,9 @@ If a folder of labels is absent, the dataset has no such label. A frame may have
 a label in which every pixel is missing.
 """
 
-import pathlib
-
 import numpy as np
 
-from mtl_kd_jax.datasets import npy_folder
+from mtl_kd_jax.datasets import npy_folder, paths
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -65,13 +63,13 @@ def make(*, data_dir: str = '') -> Dataset:
       contain different frames, or the first image cannot be read. Every file is
       checked when it is read.
   """
-  root = pathlib.Path(data_dir).expanduser()
-  if not data_dir or not npy_folder.has_images(root):
+  root, found = npy_folder.find_root(data_dir)
+  if found:
     raise InputError(
       expected='the NYU-v2 .npy dump: train/image/0.npy, val/image/0.npy ...',
-      found='no such folder' if data_dir else 'no folder was named',
+      found=found,
       argument='data_dir',
-      where=data_dir,
+      where=paths.as_text(data_dir),
       do=_hint(root) + 'download the 288x384 dump (8.4 GB) that the README of '
       'github.com/lorenmt/mtan links to, unpack it, and name the folder that '
       "contains train/ and val/ in data_dir; the dataset 'scenes' needs no "

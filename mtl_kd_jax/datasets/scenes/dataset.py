@@ -19,8 +19,9 @@ import functools
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mtl_kd_jax.datasets import prepared
+from mtl_kd_jax.datasets import paths, prepared
 from mtl_kd_jax.datasets.base import Dataset, Sample
+from mtl_kd_jax.datasets.option_checks import check_size, check_whole
 from mtl_kd_jax.datasets.scenes import missing_labels, raycast, rooms, shading
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -40,6 +41,7 @@ _NORMAL_STEPS = 32767
 # TFDS sorts a split in memory, and falls back on TensorFlow beyond 1000 MiB.
 _MAX_SPLIT_BYTES = 1000 * 2**20
 _BYTES_PER_PIXEL = 3 + 1 + 4 + 6
+_MIN_SIDE = 8  # pixels
 
 
 def make(
@@ -67,6 +69,7 @@ def make(
     InputError: an option or the folder cannot be used.
   """
   config = _make_config(image_size, num_train, num_val, seed)
+  paths.expand(data_dir, argument='data_dir')  # checks it; TFDS expands it
   with without_warnings():
     builder = _prepare(config, data_dir or None, progress)
   return Dataset(
@@ -84,7 +87,8 @@ def make(
 
 def preview(*, image_size: tuple[int, int] = (96, 128)) -> Dataset:
   """The labels and the size that the options say."""
-  return Dataset('scenes', tuple(image_size), _LABELS, sources={})
+  size = check_size(image_size, minimum=_MIN_SIDE)
+  return Dataset('scenes', size, _LABELS, sources={})
 
 
 def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
@@ -221,27 +225,10 @@ def _decode(record) -> Sample:
 
 def _make_config(image_size, num_train, num_val, seed) -> ScenesConfig:
   """Checks the options, and names the folder that they describe."""
-  sides = tuple(image_size)
-  if len(sides) != 2 or min(sides) < 8:
-    raise InputError(
-      expected='(height, width) of at least 8 pixels each',
-      found=repr(sides),
-      argument='image_size',
-      do='set image_size to two such numbers, e.g. (96, 128)',
-    )
-  for argument, value, minimum in (
-    ('num_train', num_train, 1),
-    ('num_val', num_val, 1),
-    ('seed', seed, 0),
-  ):
-    if value < minimum:
-      raise InputError(
-        expected=f'a whole number from {minimum}',
-        found=repr(value),
-        argument=argument,
-        do=f'set {argument} to a larger number',
-      )
-  height, width = sides = tuple(int(side) for side in sides)
+  height, width = sides = check_size(image_size, minimum=_MIN_SIDE)
+  num_train = check_whole('num_train', num_train, minimum=1)
+  num_val = check_whole('num_val', num_val, minimum=1)
+  seed = check_whole('seed', seed, minimum=0)
   maximum = _MAX_SPLIT_BYTES // (_BYTES_PER_PIXEL * height * width)
   if max(num_train, num_val) > maximum:
     argument = 'num_train' if num_train > maximum else 'num_val'
@@ -254,9 +241,9 @@ def _make_config(image_size, num_train, num_val, seed) -> ScenesConfig:
   return ScenesConfig(
     name=f'{height}x{width}_{num_train}+{num_val}_seed{seed}',
     image_size=sides,
-    num_train=int(num_train),
-    num_val=int(num_val),
-    seed=int(seed),
+    num_train=num_train,
+    num_val=num_val,
+    seed=seed,
   )
 
 

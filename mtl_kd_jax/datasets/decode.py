@@ -1,0 +1,189 @@
+"""Decodes .npy, PNG and JPEG files from anywhere.
+
+Nothing in a file is run: no pickled objects are read, and no format is tried
+that Pillow would pass on to another program (EPS). Nothing is allocated, or
+mapped into memory, because a header says so.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import contextvars
+import math
+import os
+import pathlib
+import threading
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from mtl_kd_jax.datasets.option_checks import MAX_PIXELS
+
+# NumPy parses the header of a file with `ast`, which is not thread-safe in
+# Python 3.11.
+_PARSING = threading.Lock()
+_MAX_CHANNELS = 4  # of a pixel, for the size of an array
+# How files begin, for messages about those that are not what they are called.
+_SIGNATURES = (
+  (b'\x89PNG', 'PNG'),
+  (b'\xff\xd8\xff', 'JPEG'),
+  (b'\x93NUMPY', 'NumPy (.npy)'),
+  (b'PK\x03\x04', 'zip, as .npz is'),
+  (b'\x89HDF', 'HDF5'),
+  (b'GIF8', 'GIF'),
+  (b'BM', 'BMP'),
+  (b'II*\0', 'TIFF'),
+  (b'MM\0*', 'TIFF'),
+  (b'RIFF', 'WebP or another RIFF'),
+  (b'%!PS', 'PostScript'),
+  (
+    b'version https://git-lfs',
+    'Git LFS, of which `git lfs pull` makes the file',
+  ),
+  (b'<', 'text, such as a web page'),
+)
+# The files that were turned, while `turned_files` is entered in this thread.
+_turned: contextvars.ContextVar[dict[pathlib.Path, int] | None] = (
+  contextvars.ContextVar('turned', default=None)
+)
+
+
+class CannotUse(Exception):
+  """A file is not what it should be; the message says what it is.
+
+  Attributes:
+    do: what can be done about it; '' for nothing in particular.
+  """
+
+  def __init__(self, found: str, do: str = ''):
+    super().__init__(found)
+    self.do = do
+
+
+@contextlib.contextmanager
+def turned_files() -> Iterator[dict[pathlib.Path, int]]:
+  """Collects path -> EXIF orientation of the files that are turned inside."""
+  found = {}
+  token = _turned.set(found)
+  try:
+    yield found
+  finally:
+    _turned.reset(token)
+
+
+def load_npy(path: pathlib.Path) -> np.ndarray:
+  """Reads the array of a .npy file.
+
+  Raises:
+    CannotUse: there is no array that can be read.
+    Exception: NumPy raises many types for damaged files.
+  """
+  # Not mapped: the process is killed (SIGBUS) if such a file gets shorter.
+  with open(path, 'rb') as file:
+    _check_start(file, (b'\x93NUMPY',))
+    with _PARSING:
+      version = np.lib.format.read_magic(file)
+      if version not in _HEADERS:
+        raise CannotUse(f'version {version} of the format, for records')
+      shape, fortran_order, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+      raise CannotUse(
+        'Python objects, which are not read: they can run code',
+        'save the numbers alone: np.save(path, array.astype(np.float32))',
+      )
+    if min(shape, default=0) < 0:
+      raise CannotUse(f'a damaged header, with the shape {list(shape)}')
+    if math.prod(shape) > _MAX_CHANNELS * MAX_PIXELS:
+      raise CannotUse(f'{list(shape)} values, more than {MAX_PIXELS} pixels')
+    count = math.prod(shape)
+    there = os.fstat(file.fileno()).st_size - file.tell()
+    array = None
+    if there >= count * dtype.itemsize:
+      array = np.fromfile(file, dtype, count)
+  if array is None or array.size < count:  # it may have become shorter
+    raise CannotUse(
+      f'a file that is cut short: not all of {list(shape)} is in it',
+      'copy or make it again',
+    )
+  return array.reshape(shape, order='F' if fortran_order else 'C')
+
+
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def load_image(
+  path: pathlib.Path, *, colors: bool, turn: bool = True
+) -> np.ndarray:
+  """Decodes a PNG, or if it has colors a JPEG, upright as viewers show it.
+
+  Args:
+    path: the file, of any name.
+    colors: whether to convert to RGB.
+    turn: whether it may have an EXIF orientation, and is turned then.
+
+  Returns:
+    [h w] or [h w c], of the dtype of the file; bool of 1 bit.
+
+  Raises:
+    CannotUse: it is another kind of file, or may not be turned and should be.
+    Exception: Pillow raises many types for damaged files.
+  """
+  formats = {'PNG': b'\x89PNG'} | ({'JPEG': b'\xff\xd8\xff'} if colors else {})
+  with open(path, 'rb') as file:
+    _check_start(file, tuple(formats.values()))
+    with Image.open(file, formats=tuple(formats)) as image:
+      image.load()  # or reading the tags would, and hide its errors
+      number = orientation(image)
+      if number != 1:
+        if not turn:
+          raise CannotUse(
+            f'an EXIF orientation ({number}), which says to turn the image but '
+            'not what to do with its vectors',
+            'turn the vectors with their pixels, and remove the tag',
+          )
+        image = ImageOps.exif_transpose(image)
+        if (turned := _turned.get()) is not None:
+          turned[path] = number
+      if colors:
+        image = _as_rgb(image)
+      return np.array(image)
+
+
+def orientation(image: Image.Image) -> int:
+  """The EXIF orientation of an image, 2 to 8 if it is to be turned, else 1."""
+  try:
+    number = image.getexif().get(ExifTags.Base.Orientation, 1)
+  except Exception:  # cameras and programs write all sorts of damaged tags
+    return 1
+  return number if number in range(2, 9) else 1
+
+
+def _as_rgb(image):
+  if image.mode.startswith(('I', 'F')):
+    # Pillow converts 16 bits to RGB by keeping the lowest 8.
+    low, high = image.getextrema()
+    raise CannotUse(
+      f'a gray image of 16 bits, with values from {low} to {high}',
+      'convert it to 8 bits; or store it as .npy, of floats in 0 to 1: each '
+      'value divided by the largest that the camera gives, e.g. 65535 or 4095',
+    )
+  if image.mode == 'P' and 'transparency' in image.info:
+    image = image.convert('RGBA')  # or Pillow warns
+  return image.convert('RGB')
+
+
+def _check_start(file, wanted):
+  """Raises CannotUse unless a file begins with one of the signatures."""
+  start = file.read(32)
+  file.seek(0)
+  if start.startswith(wanted):
+    return
+  if not start:
+    raise CannotUse('an empty file')
+  known = (name for sign, name in _SIGNATURES if start.startswith(sign))
+  raise CannotUse(
+    f'a file of another kind: {next(known, "unknown")}',
+    'convert it, or get it again: the ending of its name is not enough',
+  )

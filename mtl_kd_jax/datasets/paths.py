@@ -1,0 +1,121 @@
+"""Paths that users give: expanded, looked up, and written in messages."""
+
+import errno
+import os
+import pathlib
+import stat
+import unicodedata
+
+from mtl_kd_jax.errors import InputError
+
+# Endings of one format, which cameras and programs use alike.
+SAME_ENDINGS = {
+  '.jpeg': '.jpg',
+  '.jpe': '.jpg',
+  '.jfif': '.jpg',
+  '.tiff': '.tif',
+}
+
+
+def expand(folder: str | os.PathLike, *, argument: str) -> pathlib.Path:
+  """The path of a folder, which need not exist; ~ is the home directory.
+
+  Raises:
+    InputError: no folder can have that name.
+  """
+  text = os.path.expanduser(os.fspath(folder))  # leaves ~nobody as it is
+  found = f'no user {text[1:].split("/")[0]!r}' if text[:1] == '~' else ''
+  try:
+    os.lstat(text)
+  except ValueError as error:  # a zero byte
+    found = f'{error}'
+  except OSError as error:
+    if error.errno == errno.ENAMETOOLONG:
+      found = f'{error.strerror}: {len(text)} characters'
+  if found:
+    raise InputError(
+      expected='the name of a folder',
+      found=found,
+      where=as_text(folder)[:99],
+      argument=argument,
+      do=f'correct the name of the folder in {argument}',
+    )
+  return pathlib.Path(text)
+
+
+def why_no_file(path: pathlib.Path) -> str:
+  """Why no file can be read at a path; '' if there is one."""
+  return _why_not(path, stat.S_ISREG, 'file')
+
+
+def why_no_folder(path: pathlib.Path) -> str:
+  """Why no folder is at a path; '' if there is one."""
+  return _why_not(path, stat.S_ISDIR, 'folder')
+
+
+def _why_not(path, is_wanted, wanted) -> str:
+  try:
+    mode = os.stat(path).st_mode
+  except ValueError as error:  # a zero byte
+    return f'{error}'
+  except OSError as error:
+    if os.path.islink(path):
+      return f'a link that leads to no {wanted}: {error.strerror}'
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+      return f'no such {wanted}'
+    return f'{error.strerror}'
+  if is_wanted(mode):
+    return ''
+  if stat.S_ISDIR(mode):
+    return 'a folder of that name'
+  return 'a file' if stat.S_ISREG(mode) else 'not a regular file'
+
+
+class SimilarNames:
+  """Finds names that differ only in what is easily overlooked.
+
+  That is the case of letters, the ending of one format (.jpg and .jpeg), and
+  the form of accented letters in Unicode. A folder is listed once.
+  """
+
+  def __init__(self):
+    self._folders: dict[pathlib.Path, dict[str, str]] = {}
+
+  def __call__(self, path: pathlib.Path) -> str:
+    """A name like that of `path` in its folder; '' if there is none."""
+    if path.parent not in self._folders:
+      try:
+        names = os.listdir(path.parent)
+      except (OSError, ValueError):
+        names = []
+      self._folders[path.parent] = {_normalized(name): name for name in names}
+    name = self._folders[path.parent].get(_normalized(path.name), '')
+    return '' if name == path.name else name
+
+
+def _normalized(name):
+  stem, ending = os.path.splitext(unicodedata.normalize('NFC', name))
+  ending = ending.casefold()
+  return stem.casefold() + SAME_ENDINGS.get(ending, ending)
+
+
+def contents(folder: pathlib.Path, *, most: int = 5) -> str:
+  """What is in a folder, for messages: 'ids, photo'; 'nothing'."""
+  try:
+    names = sorted(n for n in os.listdir(folder) if not n.startswith('.'))
+  except (OSError, ValueError) as error:
+    return f'nothing that can be listed ({error})'
+  return some([as_text(name) for name in names], most=most) or 'nothing'
+
+
+def some(names: list[str], *, most: int = 3) -> str:
+  """The first of some names, for messages: 'a, b, c ...'."""
+  return ', '.join(names[:most]) + (' ...' if len(names) > most else '')
+
+
+def as_text(path: str | os.PathLike) -> str:
+  """A path for messages: what cannot be printed is escaped."""
+  text = os.fsencode(path).decode('utf-8', 'backslashreplace')
+  return ''.join(
+    c if c.isprintable() else c.encode('unicode_escape').decode() for c in text
+  )

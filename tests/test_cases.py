@@ -1,0 +1,182 @@
+"""Cases that reports of users led to; their README says what each must give.
+
+They are not part of the repository: the tests are skipped where they are not
+beside it. The cases that need whole runs, or every balancer, are those of tests
+in tests/jobs, tests/training/test_normalization.py and tests/balancing.
+"""
+
+import importlib.util
+import io
+import re
+import runpy
+import sys
+
+from fixtures.backbones import Tiny
+from fixtures.paths import SHARED_CASES
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mtl_kd_jax import datasets, labels, methods, models, tasks
+from mtl_kd_jax.config.build import build
+from mtl_kd_jax.datasets.check import check_dataset
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.jobs import inspect
+
+pytestmark = pytest.mark.skipif(
+  not SHARED_CASES.is_dir(), reason='no cases beside the repository'
+)
+
+
+def open_case(name, suffix='jpg', **semantic):
+  described = {
+    'classes': ('road', 'building', 'sky'),
+    'ids': (1, 2, 3),
+    'ignore': (0,),
+    **semantic,
+  }
+  return datasets.make(
+    'folder',
+    data_dir=str(SHARED_CASES / name),
+    image='{split}/photo/{frame}.' + suffix,
+    semantic={'files': '{split}/ids/{frame}.png', **described},
+  )
+
+
+def check(dataset):
+  """What is printed while all of it is checked."""
+  console = Console(file=io.StringIO(), width=200)
+  check_dataset(dataset, dataset.sources, console=console)
+  return console.file.getvalue()
+
+
+# ---- Data --------------------------------------------------------------------
+
+
+def test_photos_are_turned_by_their_exif_orientation():
+  dataset = open_case('exif3')
+  assert 'train: 3 of 3 pictures have an EXIF orientation' in check(dataset)
+  for split in dataset.sources:
+    source = dataset.source(split)
+    for i in range(len(source)):
+      red, ids = source[i]['image'][..., 0], source[i]['semantic']
+      assert np.corrcoef(red.ravel(), ids.ravel())[0, 1] > 0.99
+
+
+def test_one_class_is_refused():
+  with pytest.raises(InputError) as error:
+    open_case('oneclass', 'png', classes=('fg',), ids=(255,), ignore=(0,))
+  assert error.value.argument == 'semantic.classes'
+
+
+def test_photos_in_another_case_are_named():
+  with pytest.raises(InputError) as error:
+    open_case('upper')
+  for name in ('0000.JPG', '0001.JPG', '0002.JPG', '0003.JPG'):
+    assert name in error.value.found
+  assert '4 beside 4' in error.value.found
+
+
+@pytest.fixture
+def hunt(tmp_path, monkeypatch):
+  """The config of the cases, with the data that it is for."""
+  monkeypatch.setattr(sys, 'argv', ['gen.py', str(tmp_path)])
+  runpy.run_path(str(SHARED_CASES / 'gen.py'), run_name='__main__')
+  config = runpy.run_path(str(SHARED_CASES / 'hunt.py'))['get_config']()
+  config.data.data_dir = str(tmp_path / 'plain')
+  return config
+
+
+def test_sound_data_are_sound(hunt, tmp_path, capsys):
+  assert check(build(hunt).dataset) == ''
+  inspect.run(hunt, tmp_path / 'run')
+  assert 'nothing looks wrong' in capsys.readouterr().out
+
+
+# ---- Balancers ---------------------------------------------------------------
+
+
+def test_names_that_a_balancer_was_not_made_for_are_refused(capsys):
+  with pytest.raises(InputError, match='the tasks of the losses'):
+    runpy.run_path(str(SHARED_CASES / 'one_task_per_step.py'))
+  outcomes = re.findall(r'^\w+: (\w+)', capsys.readouterr().out, re.MULTILINE)
+  assert len(outcomes) > 10 and set(outcomes) == {'InputError'}
+
+
+# ---- A task and a dataset of one's own ---------------------------------------
+
+
+def load(path, name):
+  """Imports a file of the cases as a module of the package."""
+  # One function has another name since the case was written.
+  source = path.read_text().replace('base.widened', 'base.as_float32')
+  spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
+  module = importlib.util.module_from_spec(spec)
+  exec(compile(source, path, 'exec'), module.__dict__)
+  return module
+
+
+@pytest.fixture
+def custom(monkeypatch):
+  """The config of the case, its files registered as the README says."""
+  case = SHARED_CASES / 'custom_task'
+  # README, "Adding a task": a line each, and one for another quantity.
+  for name in ('edges', 'heat'):
+    module = load(case / f'tasks/{name}.py', f'mtl_kd_jax.tasks.{name}')
+    monkeypatch.setitem(tasks.TASKS, name, module.make)
+  monkeypatch.setitem(labels._FORMS, 'heatmap', (np.float32, 1, -1))
+  # README, "Adding a dataset".
+  name = 'mtl_kd_jax.datasets.toy'
+  monkeypatch.setitem(sys.modules, name, load(case / 'datasets/toy.py', name))
+  monkeypatch.setitem(datasets.DATASETS, 'toy', name)
+  monkeypatch.setitem(models.BACKBONES, 'tiny', Tiny)
+  config = load(case / 'configs/toy.py', 'toy').get_config()
+  config.model.backbone = 'tiny'
+  return config
+
+
+def test_tasks_and_a_dataset_of_ones_own_are_trained(custom, tmp_path, capsys):
+  experiment = build(custom)
+  assert tuple(experiment.tasks)[-2:] == ('edges', 'heat')
+  assert 'heat' not in check(experiment.dataset)
+  plan = methods.plan(experiment)
+  student = plan.stages[-1]
+  assert {'teacher_edges', 'teacher_heat'} <= {s.name for s in plan.stages}
+  batch = student.parallel.shard(next(student.data.train(0)))
+  # Zoomed and mirrored, as config.data says; a heat map keeps its values.
+  assert 0 <= batch['heat'].min() and batch['heat'].max() <= 1
+  frozen = {
+    task: plan[name].abstract_state.variables
+    for task, name in student.inputs.items()
+  }
+  _, losses = jax.eval_shape(
+    student.train_step, student.abstract_state, frozen, batch
+  )
+  for name in ('edges', 'heat'):
+    assert {f'loss/{name}', f'alignment/{name}'} <= losses.keys()
+  for name in ('edges', 'heat'):
+    task, label = experiment.tasks[name], batch[name]
+    prediction = jnp.zeros((*label.shape[:3], task.channels))
+    valid = task.valid(label)
+    metrics = task.metrics(
+      jax.device_get(task.statistics(prediction, label, valid))
+    )
+    assert np.isfinite(metrics[task.headline])
+    assert np.isfinite(task.loss(prediction, label)).all()
+  inspect.run(custom, tmp_path / 'run')
+  assert 'nothing looks wrong' in capsys.readouterr().out
+
+
+def test_a_dataset_without_options_needs_no_section(custom):
+  with custom.unlocked():
+    del custom.data['toy']
+  assert build(custom).dataset.name == 'toy'
+  assert build(custom, data=False).dataset.image_size == (32, 64)
+
+
+def test_another_quantity_is_an_error_that_lists_the_known_ones(monkeypatch):
+  case = SHARED_CASES / 'custom_task'
+  with pytest.raises(InputError, match='class, depth, disparity, normal'):
+    load(case / 'datasets/toy.py', 'toy')
