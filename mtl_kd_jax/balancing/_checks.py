@@ -1,6 +1,6 @@
 """Checks of the options that balancers are made with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 import numbers
 from typing import Any
@@ -53,6 +53,22 @@ def choice(value: Any, name: str, choices: Sequence[Any]) -> None:
       argument=name,
       do=f'correct {name}',
     )
+
+
+def by_task(value: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+  """Returns an option that maps tasks to values, {} for None.
+
+  Raises:
+    InputError: it is no mapping.
+  """
+  if not isinstance(value or {}, Mapping):
+    raise InputError(
+      expected='a value for each task: {task: value}',
+      found=repr(value),
+      argument=name,
+      do=f'correct {name}',
+    )
+  return value or {}
 
 
 def required(value: Any, argument: str) -> Any:

@@ -19,13 +19,12 @@ def check_preference(by_task: Mapping[str, float] | None, name: str) -> None:
   """Checks the values of such an option.
 
   Raises:
-    InputError: a value is negative or not a number, or all are 0.
+    InputError: a value is negative or not a number, all are 0, or there is no
+      mapping.
   """
-  if not by_task:
-    return
-  for task, value in by_task.items():
+  for task, value in _checks.by_task(by_task, name).items():
     _checks.number(value, f'{name}.{task}', at_least=0)
-  if not any(by_task.values()):
+  if by_task and not any(by_task.values()):
     raise InputError(
       expected='a value above 0 for some task',
       found='only zeros',

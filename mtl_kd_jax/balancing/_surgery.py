@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mtl_kd_jax.balancing import _checks
 from mtl_kd_jax.balancing._gram import Gram, divide_by_norms
 
 
@@ -40,7 +41,7 @@ def operate(
 def orders(key: jax.Array, k: int) -> jax.Array:
   """For each task a random order of the others, int32 [K K-1]."""
   draws = jax.vmap(lambda key: jax.random.permutation(key, k - 1))(
-    jax.random.split(key, k)
+    jax.random.split(_checks.required(key, 'key'), k)
   )
   return draws + (draws >= jnp.arange(k)[:, None])
 

@@ -29,7 +29,8 @@ def make(
   Raises:
     InputError: a leak is not in [0, 1], or (from `init`) a task has none.
   """
-  for task, kept in (leak or {}).items():
+  _checks.choice(over_batch, 'over_batch', (False, True))
+  for task, kept in _checks.by_task(leak, 'leak').items():
     _checks.number(kept, f'leak.{task}', at_least=0, at_most=1)
 
   def init(names, gradients=None):
@@ -50,7 +51,7 @@ def make(
     probe=None,
   ):
     del probe
-    step = make_step(losses, present, key)
+    step = make_step(losses, present, _checks.required(key, 'key'))
     kept = jnp.zeros(len(step.names), jnp.float32)
     if leak:
       kept = preference_vector(leak, step.names, 'leak')

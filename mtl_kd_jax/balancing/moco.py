@@ -63,6 +63,7 @@ def make(
     _checks.number(value, name, at_least=0)
   _checks.number(rho, 'rho', at_least=0)
   _checks.choice(projection, 'projection', PROJECTIONS)
+  _checks.choice(rescale, 'rescale', (False, True))
 
   def init(names, gradients=None):
     _checks.required(gradients, 'gradients')

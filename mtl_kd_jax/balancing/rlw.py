@@ -2,6 +2,7 @@
 
 import jax
 
+from mtl_kd_jax.balancing import _checks
 from mtl_kd_jax.balancing._vectors import from_losses
 from mtl_kd_jax.balancing.base import Balancer
 
@@ -14,7 +15,8 @@ def make() -> Balancer:
   """
 
   def rule(step, state):
-    draw = jax.random.normal(step.key, step.losses.shape, step.losses.dtype)
+    key = _checks.required(step.key, 'key')
+    draw = jax.random.normal(key, step.losses.shape, step.losses.dtype)
     return jax.nn.softmax(draw, where=step.present), state
 
   return from_losses(rule)

@@ -10,6 +10,7 @@ from mtl_kd_jax.balancing import _checks
 from mtl_kd_jax.balancing._learned import descend, init_learned
 from mtl_kd_jax.balancing._vectors import from_losses
 from mtl_kd_jax.balancing.base import Balancer
+from mtl_kd_jax.errors import InputError
 
 FORMS = ('kendall', 'half', 'liebel')
 KINDS = ('classification', 'regression')
@@ -43,14 +44,16 @@ def make(
     task_kinds: the kinds where `kinds` does not say otherwise.
 
   Raises:
-    InputError: unknown form or kind, or a number out of range.
+    InputError: unknown form or kind, a number out of range, or (from `init`)
+      the kind of an unknown task.
   """
   _checks.choice(form, 'form', FORMS)
   for option, by_task in (('kinds', kinds), ('task_kinds', task_kinds)):
-    for task, kind in (by_task or {}).items():
+    for task, kind in _checks.by_task(by_task, option).items():
       _checks.choice(kind, f'{option}.{task}', KINDS)
   _checks.number(init, 'init')
   _checks.number(learning_rate, 'learning_rate', above=0)
+  given = tuple(kinds or ())
   kinds = {**(task_kinds or {}), **(kinds or {})}
   tx = optax.adam(learning_rate)
 
@@ -61,6 +64,13 @@ def make(
     return jnp.where(jnp.array(whole), 1.0, 0.5)
 
   def start(names):
+    if unknown := sorted(set(given) - set(names)):
+      raise InputError(
+        expected=f'some of {", ".join(names)}',
+        found=', '.join(unknown),
+        argument='kinds',
+        do='name tasks that are balanced',
+      )
     return init_learned(tx, jnp.full(len(names), init, jnp.float32))
 
   def rule(step, state):

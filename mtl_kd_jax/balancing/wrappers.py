@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import _checks
-from mtl_kd_jax.balancing._checked import check_gradients, check_losses
+from mtl_kd_jax.balancing._arguments import (
+  as_gradients,
+  check_balancer,
+  check_keys,
+  check_losses,
+  check_names,
+)
 from mtl_kd_jax.balancing._gram import inner_products, weighted_sum
 from mtl_kd_jax.balancing._vectors import (
   SMALLEST_LOSS,
@@ -46,12 +52,14 @@ def weight_ema(
     InputError: decay is out of range, or the balancer is not linear.
   """
   _checks.number(decay, 'decay', at_least=0, below=1)
+  check_balancer(balancer, Balancer, GradientBalancer)
   combines = isinstance(balancer, GradientBalancer)
+  means = ('mean', 'task_specific') if combines else ('mean',)
+  keys = (*means, 'seen', 'inner')
 
   def init(names, gradients=None):
     inner = balancer.init(names, gradients)
     zeros = functools.partial(jnp.zeros, len(names))
-    means = ('mean', 'task_specific') if combines else ('mean',)
     return {
       **{name: zeros(jnp.float32) for name in means},
       'seen': zeros(bool),
@@ -68,10 +76,12 @@ def weight_ema(
     return {n: jnp.where(present, x, 0) for n, x in means.items()}, kept
 
   def observe(losses, state, *, present=None):
+    check_keys(state, keys)
     inner = balancer.observe(losses, state['inner'], present=present)
     return state | {'inner': inner}
 
   def update_losses(losses, state, key, *, present=None):
+    check_keys(state, keys)
     weights, inner = balancer.update(
       losses, state['inner'], key, present=present
     )
@@ -80,6 +90,8 @@ def weight_ema(
     return to_dict(losses, means['mean']), kept | {'inner': inner}
 
   def update_gradients(losses, gradients, state, key, *, present=None, **extra):
+    check_keys(state, keys)
+    gradients = as_gradients(gradients, losses)
     combined, inner = balancer.update(
       losses, gradients, state['inner'], key, present=present, **extra
     )
@@ -121,6 +133,7 @@ def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
   """
   _checks.number(every, 'every', at_least=1, integer=True)
   _check_linear(balancer)
+  keys = ('step', 'weights', 'task_specific', 'inner')
 
   def init(names, gradients=None):
     inner = balancer.init(names, gradients)
@@ -133,6 +146,8 @@ def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
     }
 
   def reuse(state, names):
+    check_keys(state, keys)
+    _check_tasks(names, state['inner'])
     return Reused(
       due=state['step'] % every == 0,
       weights=to_dict(names, state['weights']),
@@ -141,8 +156,9 @@ def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:
     )
 
   def update(losses, gradients, state, key, *, present=None, **extra):
+    check_keys(state, keys)
     check_losses(losses, present)
-    check_gradients(gradients, losses)
+    gradients = as_gradients(gradients, losses)
     seen = presence(losses, present)
 
     def full():
@@ -193,6 +209,7 @@ def normalize_gradients(
     InputError: unknown kind, or a balancer that splits the batch.
   """
   _checks.choice(kind, 'kind', NORMALIZATIONS)
+  check_balancer(balancer, GradientBalancer)
   if kind == 'none':
     return balancer
   if balancer.num_minibatches > 1:
@@ -205,7 +222,7 @@ def normalize_gradients(
 
   def update(losses, gradients, state, key, *, present=None, **extra):
     check_losses(losses, present)
-    check_gradients(gradients, losses)
+    gradients = as_gradients(gradients, losses)
     step = make_step(losses, present, key)
     n = jnp.ones_like(step.losses)
     if kind != 'l2':
@@ -251,7 +268,16 @@ def _inner_on_metrics(balancer):
   return on_metrics
 
 
+def _check_tasks(names, inner):
+  """Checks names against those in a state, below any number of wrappers."""
+  while isinstance(inner, dict) and 'inner' in inner:
+    inner = inner['inner']
+  if isinstance(inner, dict) and 'names' in inner:
+    check_names(names, inner['names'], 'names', 'init')
+
+
 def _check_linear(balancer):
+  check_balancer(balancer, GradientBalancer)
   if not balancer.linear:
     raise InputError(
       expected='a balancer whose direction is a weighted sum of gradients',

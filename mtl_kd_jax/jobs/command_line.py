@@ -1,6 +1,7 @@
 """Starts a job from the command line, and reports a bad command line."""
 
 from collections.abc import Callable, Iterable, Sequence
+import contextlib
 import os
 import pathlib
 import re
@@ -8,16 +9,17 @@ from types import ModuleType
 from typing import Any
 
 from absl import app, flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.renames import renamed_key
 from mtl_kd_jax.errors import InputError, NotFiniteError
+from mtl_kd_jax.jobs import JOBS
 from mtl_kd_jax.runtime import peers
 from mtl_kd_jax.runtime.platform import set_up
 from mtl_kd_jax.runtime.preemption import Stopped
 
-_JOBS = {'data': 'inspect'}  # former names
+_RENAMED_JOBS = {'data': 'inspect'}
 
 
 class Exit(Exception):
@@ -40,11 +42,19 @@ def define_flags(jobs: Iterable[ModuleType]) -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses the flags; raises `Exit` for wrong ones, and never a traceback."""
+  """Parses the flags; raises `Exit` for wrong ones, and never a traceback.
+
+  Without --config, the flags --config.KEY change the config that the job has
+  then, such as that of the run.
+  """
   if renamed := explain_renamed(argv):
     raise Exit(2, renamed)
   try:
+    with contextlib.suppress(flags.Error):  # they come again
+      _change_default_config(argv)
     return app.parse_flags_with_usage(argv)
+  except InputError as error:
+    raise Exit(2, _explain(error)) from error
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     raise Exit(2, explain_bad_flags(error)) from error
 
@@ -63,8 +73,7 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
   """
   again = 'run the same command again to continue'
   try:
-    # Shells expand ~ only at the start of a word.
-    folder = pathlib.Path(os.path.expanduser(workdir)) if workdir else None
+    folder = _folder(workdir)
     config = _config(job, config, folder)
     with named_by_keys('parallel'):
       set_up(multihost=config.parallel.multihost)
@@ -74,9 +83,7 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
     with peers.watched():
       job.run(config, folder or pathlib.Path('runs') / config.name, **options)
   except InputError as error:
-    of_workdir = error.argument == 'workdir'
-    flag = '; on the command line: --workdir=FOLDER' if of_workdir else ''
-    raise Exit(2, f'error: {error}{flag}') from error
+    raise Exit(2, _explain(error)) from error
   except NotFiniteError as error:
     raise Exit(3, f'error: {error}') from error
   except Stopped as error:
@@ -93,8 +100,8 @@ def explain_renamed(argv: Sequence[str]) -> str:
     new = renamed_key(name.removeprefix('config.'))
     if name.startswith('config.') and new:
       lines.append(f'--{name} is now --config.{new}')
-    if name == 'job' and value in _JOBS:
-      lines.append(f'--job={value} is now --job={_JOBS[value]}')
+    if name == 'job' and value in _RENAMED_JOBS:
+      lines.append(f'--job={value} is now --job={_RENAMED_JOBS[value]}')
   head = ['error: names of an earlier version'] if lines else []
   return '\n  '.join(head + lines)
 
@@ -115,12 +122,51 @@ def explain_bad_flags(error: Exception) -> str:
   return message
 
 
-def _config(
-  job: ModuleType, config: Any, workdir: pathlib.Path | None
+def _explain(error: InputError) -> str:
+  of_workdir = error.argument == 'workdir'
+  flag = '; on the command line: --workdir=FOLDER' if of_workdir else ''
+  return f'error: {error}{flag}'
+
+
+def _folder(workdir: str | None) -> pathlib.Path | None:
+  # Shells expand ~ only at the start of a word.
+  return pathlib.Path(os.path.expanduser(workdir)) if workdir else None
+
+
+def _change_default_config(argv: Sequence[str]) -> None:
+  """Makes the config that the job has without --config the value of --config.
+
+  Does nothing where there is a --config, or nothing to change. The config has
+  to be known before flags are parsed: ml_collections looks up the types of its
+  keys.
+  """
+  argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  given = {
+    flag.lstrip('-').partition('=')[0]
+    for flag in argv[1:]
+    if flag.startswith('-')
+  }
+  changed = any(re.match(r'(no)?config\.', name) for name in given)
+  if 'config' in given or not changed:
+    return
+  early = flags.FlagValues()
+  for name in ('job', 'workdir'):
+    default = flags.FLAGS[name].default
+    flags.DEFINE_string(name, default, '', flag_values=early)
+  early.set_gnu_getopt(True)  # what it does not know may have a value
+  early(argv, known_only=True)
+  if early.job not in JOBS:
+    return  # which the flag itself reports
+  config = _default_config(JOBS[early.job], _folder(early.workdir))
+  delattr(flags.FLAGS, 'config')
+  config_flags.DEFINE_config_dict('config', config, sys_argv=argv)
+
+
+def _default_config(
+  job: ModuleType, workdir: pathlib.Path | None
 ) -> ConfigDict:
   default: Callable[..., Any] = getattr(job, 'default_config', lambda _: None)
-  if config is None:
-    config = default(workdir)
+  config = default(workdir)
   if config is None:
     raise InputError(
       expected='a config file',
@@ -128,6 +174,14 @@ def _config(
       where='--config',
       do='try python launch.py --config=configs/quickstart.py',
     )
+  return config
+
+
+def _config(
+  job: ModuleType, config: Any, workdir: pathlib.Path | None
+) -> ConfigDict:
+  if config is None:
+    config = _default_config(job, workdir)
   if not isinstance(config, ConfigDict):
     # What ml_collections gives for a file it could not open, until it is used.
     raise InputError(

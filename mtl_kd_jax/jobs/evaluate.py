@@ -1,18 +1,23 @@
 """Scores the finished networks of a run again, on any split."""
 
+from collections.abc import Mapping
 import functools
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
+from mtl_kd_jax.config.renames import upgrade
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.run import Run
+from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
@@ -34,10 +39,13 @@ def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
   """The config of the run, under the keys of this version.
 
   A run that was trained on several hosts is evaluated on one.
+
+  Raises:
+    InputError: there is no such run, or its config is none.
   """
   if workdir is None:
     return None
-  config = Run(workdir).config
+  config = _stored_config(workdir)
   config.parallel.multihost = False
   return config
 
@@ -65,18 +73,20 @@ def run(
     InputError: there is no such run, none of its networks can be opened, or the
       data do not have its labels.
   """
-  trained = Run(workdir)
+  trained, stored = Run(workdir), _stored_config(workdir)
   if split:
     config.data.eval_split = split
   experiment = build(config)
   writer = MetricWriter(workdir, enabled=is_main_process())
-  reported = _data_of(config) == _data_of(trained.config)
+  best = stored.select == 'best'
   rows, unfinished, errors = Rows(experiment.tasks), [], {}
+  chosen: dict[str, bool] = {}  # stage -> whether it has a best checkpoint
+  metrics = {}  # of networks of this run that had none
   for name, about in trained.plan.items():
     elsewhere = about.get('trained_in')
     try:
       source = Run(elsewhere) if elsewhere else trained
-      network = source.get(name)
+      network = source.network(name, best=best) if name in source else None
     except InputError as error:
       errors[name] = error
       continue
@@ -85,9 +95,10 @@ def run(
       continue
     evaluation = _score(network, experiment)
     rows.add(about['row'], evaluation)
-    if reported and not elsewhere and network.metrics is None:
-      if is_main_process():
-        workdirs.write_metrics(workdir, name, evaluation.metrics)
+    folder = workdirs.checkpoint_dir(source.workdir, name)
+    chosen[name] = checkpointing.has_best(folder)
+    if not elsewhere and network.metrics is None:
+      metrics[name] = evaluation.metrics
   if not rows.metrics:
     if errors:
       raise next(iter(errors.values()))
@@ -99,21 +110,70 @@ def run(
       writer.print,
       name=config.name,
       split=config.data.eval_split,
-      checkpoint=trained.config.select,
-      chosen_on=select_split(trained.config),
+      checkpoint=stored.select,
+      chosen_on=select_split(stored),
+      chosen=chosen,
       statistics=describe_statistics(
         rows.metrics,
         {},
         experiment.tasks,
-        num_batches=trained.config.recalibrate,
+        num_batches=stored.recalibrate,
       ),
       suffix=f'_{config.data.eval_split}',
     )
+    if _data_of(config) == _data_of(stored):
+      for name, values in metrics.items():
+        workdirs.write_metrics(workdir, name, values)
   if unfinished:
     writer.print(f'not scored, since not finished: {", ".join(unfinished)}')
   for name, error in errors.items():
     writer.print(f'not scored, since it cannot be opened: {name}\n  {error}')
   return trained
+
+
+def _stored_config(workdir: pathlib.Path) -> ConfigDict:
+  """The config of a run, with the types of the defaults: JSON has no tuples."""
+  stored = upgrade(workdirs.read_config(workdir))
+  where = f'{workdir / "config.json"}'
+  if missing := {'data', 'tasks'} - stored.keys():
+    raise _not_stored(f'none of {", ".join(sorted(missing))}', where)
+  config = get_config().copy_and_resolve_references()
+  with config.unlocked():
+    _update(config, stored, where)
+  return config
+
+
+def _update(config: ConfigDict, stored: Mapping[str, Any], where: str) -> None:
+  for name, value in stored.items():
+    known = config[name] if name in config else None
+    try:
+      if isinstance(known, ConfigDict) and isinstance(value, Mapping):
+        _update(known, value, where)
+      elif value is None and known is not None:
+        raise TypeError('null')
+      else:
+        config[name] = _with_tuples(value)
+    except InputError:
+      raise
+    except (TypeError, ValueError) as error:
+      found = f'{name}: {json.dumps(value)[:80]}'
+      raise _not_stored(found, where) from error
+
+
+def _with_tuples(value):
+  if isinstance(value, Mapping):
+    return {k: _with_tuples(v) for k, v in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _not_stored(found: str, where: str) -> InputError:
+  return InputError(
+    expected='the config of a run, with values of the types of '
+    'config/defaults.py',
+    found=found,
+    where=where,
+    do='restore the file, or name the config: --config=...',
+  )
 
 
 def _data_of(config: ConfigDict) -> str:

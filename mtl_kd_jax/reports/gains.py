@@ -94,7 +94,7 @@ def _delta_p(metrics, reference, tasks):
 
 def _mean(values: Iterable[float]) -> float:
   values = list(values)
-  return sum(values) / len(values)
+  return sum(values) / len(values) if values else math.nan
 
 
 GAINS = {

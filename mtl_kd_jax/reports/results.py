@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.conflicts import summarize_balance
 from mtl_kd_jax.reports.plots import draw_balance, draw_curves, draw_predictions
 from mtl_kd_jax.reports.tables import Results
@@ -58,6 +59,7 @@ def report_results(
   split: str,
   checkpoint: str,
   chosen_on: str,
+  chosen: Mapping[str, bool] | None = None,
   log: Log = (),
   stages: Mapping[str, str] | None = None,
   average_epochs: int = 0,
@@ -79,6 +81,9 @@ def report_results(
     checkpoint: 'last' or 'best', the checkpoints that were scored.
     chosen_on: the split that was scored during training, and that the best
       checkpoints were chosen on.
+    chosen: stage -> whether it has a best checkpoint, of all that were scored.
+      Where the split has no score of a network, the last one takes its place.
+      None where all have one.
     log: the lines of metrics.jsonl, of all stages. Without them there are no
       curves, no means over epochs, and no summary of gradients.
     stages: stage -> its row, of the stages in the log, in the order of the
@@ -89,6 +94,9 @@ def report_results(
 
   Returns:
     The results, as written.
+
+  Raises:
+    InputError: the folder cannot be written to; the tables are printed.
   """
   tasks, stages = rows.tasks, stages or {}
   averages = {}
@@ -97,8 +105,13 @@ def report_results(
   results = Results(
     name=name,
     split=split,
-    checkpoint=checkpoint,
+    checkpoint=checkpoint if not chosen or any(chosen.values()) else 'last',
     chosen_on=chosen_on if checkpoint == 'best' else '',
+    not_chosen=[
+      stage
+      for stage, is_best in (chosen or {}).items()
+      if checkpoint == 'best' and not is_best
+    ],
     tasks=tasks,
     rows=rows.metrics,
     average_epochs=average_epochs if averages else 0,
@@ -106,6 +119,35 @@ def report_results(
     balance=summarize_balance(log, tasks),
     statistics=statistics,
   )
+  try:
+    written = _write(
+      rows,
+      results,
+      workdir,
+      chosen_on=chosen_on,
+      log=log,
+      stages=stages,
+      suffix=suffix,
+    )
+  except OSError as error:
+    print(results)  # scoring took time
+    raise InputError(
+      expected='a folder that can be written to',
+      found=f'{error}',
+      where=f'{workdir}',
+      do='see the tables above, which are not written; or make room or the '
+      'folder writable, and start again',
+    ) from error
+  print(results)
+  print(f'written to {workdir}: {", ".join(written)}')
+  return results
+
+
+def _write(
+  rows, results, workdir, *, chosen_on, log, stages, suffix
+) -> list[str]:
+  """Writes all files; returns their names."""
+  tasks = rows.tasks
   results.write(workdir, f'results{suffix}')
   written = [f'results{suffix}.json', f'results{suffix}.md']
   if log:
@@ -119,9 +161,7 @@ def report_results(
     path = workdir / f'predictions{suffix}.png'
     draw_predictions(rows.samples, rows.predictions, tasks, path)
     written.append(path.name)
-  print(results)
-  print(f'written to {workdir}: {", ".join(written)}')
-  return results
+  return written
 
 
 def average_rows(

@@ -5,7 +5,7 @@ from the same `Results`.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import io
 import json
@@ -18,13 +18,20 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.reports.cells import (
+  escaped,
+  gain_number,
+  number,
+  one_line,
+  unit_with_arrow,
+)
+from mtl_kd_jax.reports.comparison import compare
 from mtl_kd_jax.reports.gains import GAINS, relative_gains
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
 from mtl_kd_jax.training.evaluation import Metrics
-from mtl_kd_jax.training.stage import SINGLE_TASK, row_of
+from mtl_kd_jax.training.stage import SINGLE_TASK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +43,16 @@ class Results:
   Attributes:
     name: of the experiment.
     split: the split that was scored; '' where it is not known.
-    checkpoint: 'last' or 'best', the checkpoints that were scored.
+    checkpoint: 'last' or 'best', the checkpoints that were scored; '' where it
+      is not known.
     tasks: the tasks, for columns and directions.
     rows: network -> task -> metric -> value; NaN and what is missing is a dash.
       Gains are relative to `SINGLE_TASK`, and dashes where there is no such
       row.
-    chosen_on: the split that the best checkpoints were chosen on; '' for none.
+    chosen_on: the split that the best checkpoints were to be chosen on; '' for
+      none.
+    not_chosen: the networks of which the last checkpoint was scored all the
+      same, since none had a score on that split.
     average_epochs: the number of epochs that `averages` are means over.
     averages: the same as `rows`, as means over the last epochs, the protocol of
       CAGrad, Nash-MTL and FAMO; {} for none.
@@ -55,6 +66,7 @@ class Results:
   tasks: Mapping[str, Task]
   rows: Mapping[str, Metrics]
   chosen_on: str = ''
+  not_chosen: Sequence[str] = ()
   average_epochs: int = 0
   averages: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
   balance: str = ''
@@ -63,23 +75,25 @@ class Results:
   @property
   def title(self) -> str:
     """One line that says what was scored."""
-    chosen = f' (chosen on split {self.chosen_on!r})' if self.chosen_on else ''
-    return f'{self.name}: {self.checkpoint} checkpoints{chosen}{self._on_split}'
+    kind = f': {self.checkpoint} checkpoints' if self.checkpoint else ''
+    chosen = f' ({self._choice})' if self.chosen_on else ''
+    return f'{one_line(self.name)}{kind}{chosen}{self._on_split}'
 
   @property
   def average_title(self) -> str:
     """The same for the means over the last epochs."""
     count = self.average_epochs
     epochs = 'epoch' if count == 1 else f'{count} epochs'
-    return f'{self.name}: mean of the last {epochs}{self._on_split}'
+    return f'{one_line(self.name)}: mean of the last {epochs}{self._on_split}'
 
   def json(self) -> str:
     """The content of results.json; a metric without any label is null."""
     document = {
       'name': self.name,
       'split': self.split or None,
-      'checkpoint': self.checkpoint,
+      'checkpoint': self.checkpoint or None,
       'chosen_on': self.chosen_on or None,
+      'not_chosen': list(self.not_chosen),
       'columns': {
         t: {m: _describe(c) for m, c in task.columns.items()}
         for t, task in self.tasks.items()
@@ -94,15 +108,17 @@ class Results:
         'epochs': self.average_epochs,
         'rows': self._with_gains(self.averages),
       }
-    return json.dumps(_without_nan(document), indent=2, ensure_ascii=False)
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False)
 
   def markdown(self) -> str:
     """The content of results.md."""
-    head = ['network', *(' '.join(c.heading) for c in self._columns())]
+    head = [escaped(' '.join(c.heading)) for c in self._columns()]
+    head.insert(0, 'network')
     parts = []
     for title, rows in self._protocols().items():
       lines = [head, ['---'] + ['---:'] * (len(head) - 1)]
-      lines += [[row, *cells] for row, cells in self._cells(rows).items()]
+      cells = self._cells(rows).items()
+      lines += [[escaped(row), *numbers] for row, numbers in cells]
       table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
       parts.append(f'# {title}\n\n{table}\n')
     below = [f'{text}\n' for text in self._below()]
@@ -158,6 +174,17 @@ class Results:
     return self.markdown()
 
   @property
+  def _choice(self) -> str:
+    """What the checkpoints were chosen on, and which could not be chosen."""
+    on = f'split {self.chosen_on!r}'
+    if self.checkpoint != 'best':
+      return f'none has a score on {on} to choose the best by'
+    if not self.not_chosen:
+      return f'chosen on {on}'
+    names = ', '.join(map(one_line, self.not_chosen))
+    return f'chosen on {on}; the last of {names}, without a score there'
+
+  @property
   def _on_split(self) -> str:
     return f' on split {self.split!r}' if self.split else ''
 
@@ -175,12 +202,16 @@ class Results:
       c.title for task in self.tasks.values() for c in task.columns.values()
     )
     columns = [
-      _Column(((t,) if titles[c.title] > 1 else ()) + (c.title, _unit(c)), t)
+      _Column(
+        ((t,) if titles[c.title] > 1 else ()) + (c.title, unit_with_arrow(c)), t
+      )
       for t, task in self.tasks.items()
       for c in task.columns.values()
     ]
     gains = [gain.column for gain in GAINS.values()]
-    return columns + [_Column((c.title, _unit(c)), 'gain') for c in gains]
+    return columns + [
+      _Column((c.title, unit_with_arrow(c)), 'gain') for c in gains
+    ]
 
   def _with_gains(self, rows: Mapping[str, Metrics]) -> dict[str, dict]:
     """Every row with all metrics, NaN where they are missing, and its gains."""
@@ -199,26 +230,23 @@ class Results:
   def _cells(self, rows: Mapping[str, Metrics]) -> dict[str, list[str]]:
     return {
       row: [
-        _format(entry['metrics'][t][m], column)
+        number(entry['metrics'][t][m], column)
         for t, task in self.tasks.items()
         for m, column in task.columns.items()
       ]
-      + [
-        _DASH if math.isnan(gain) else f'{gain:+.2f}'
-        for gain in entry['gains'].values()
-      ]
+      + [gain_number(gain) for gain in entry['gains'].values()]
       for row, entry in self._with_gains(rows).items()
     }
 
   def _table(self, rows, indices) -> Table:
     table = Table(show_edge=False)
-    table.add_column('network', no_wrap=True)
+    table.add_column('network', overflow='fold')
     columns = self._columns()
     for i in indices:
-      heading = '\n'.join(columns[i].heading)
+      heading = Text('\n'.join(map(one_line, columns[i].heading)))
       table.add_column(heading, justify='right', no_wrap=True)
     for row, cells in self._cells(rows).items():
-      table.add_row(row, *(cells[i] for i in indices))
+      table.add_row(Text(one_line(row)), *(cells[i] for i in indices))
     return table
 
 
@@ -233,49 +261,11 @@ def table(*networks: Any, name: str = 'networks', split: str = '') -> Results:
     split: that they were scored on, for its title; '' to leave it out.
 
   Raises:
-    InputError: a network has no metrics, or two networks with different metrics
-      of a task share a row.
+    InputError: there is no network, or one cannot be compared with the others;
+      see `compare`.
   """
-  rows: dict[str, Metrics] = {}
-  tasks: dict[str, Task] = {}
-  owners = {}  # (row, task) -> its network
-  for network in _flat(networks):
-    if network.metrics is None:
-      raise InputError(
-        expected='networks with metrics',
-        found=f'{network.name} without',
-        argument='networks',
-        do='score it first, e.g. mtl_kd_jax.evaluate(workdir)',
-      )
-    row = row_of(network.name, tuple(network.tasks))
-    for task, metrics in network.metrics.items():
-      other = owners.setdefault((row, task), network)
-      if _without_nan(other.metrics[task]) != _without_nan(metrics):
-        raise InputError(
-          expected=f'networks in rows of their own, or with the same {task}',
-          found=f'{_describe_network(other)} and {_describe_network(network)}, '
-          f'both in row {row!r}',
-          argument='networks',
-          do='rename one of them: dataclasses.replace(network, name=...)',
-        )
-    rows.setdefault(row, {}).update(network.metrics)
-    tasks |= network.tasks
-  return Results(
-    name=name, split=split, checkpoint='chosen', tasks=tasks, rows=rows
-  )
-
-
-def _describe_network(network) -> str:
-  place = '' if network.workdir is None else f' of {network.workdir}'
-  return f'{network.name!r}{place}'
-
-
-def _flat(networks) -> Iterator[Any]:
-  for network in networks:
-    if isinstance(network, Mapping):
-      yield from _flat(network.values())
-    else:
-      yield network
+  rows, tasks = compare(networks)
+  return Results(name=name, split=split, checkpoint='', tasks=tasks, rows=rows)
 
 
 class _Column(NamedTuple):
@@ -300,25 +290,6 @@ to compare with.
 (CAGrad, Nash-MTL). Δp: gain averaged within each task, then over tasks
 (LibMTL). All are relative to the single-task networks of this run."""
 
-_DASH = '–'
-# The decimals that the literature prints, by unit; 4 otherwise.
-_DECIMALS = {'%': 2, '°': 2}
-
-
-def _format(value: float, column: Metric) -> str:
-  if math.isnan(value):
-    return _DASH
-  return f'{value:.{_DECIMALS.get(column.unit, 4)}f}'
-
-
-def arrow(metric: Metric) -> str:
-  """The direction in which a metric gets better."""
-  return '↑' if metric.higher_is_better else '↓'
-
-
-def _unit(column: Metric) -> str:
-  return f'{column.unit} {arrow(column)}'.strip()
-
 
 def _describe(column: Metric) -> dict:
   return {
@@ -328,10 +299,11 @@ def _describe(column: Metric) -> dict:
   }
 
 
-def _without_nan(x):
+def _finite(x):
+  """With None for what is not finite, which JSON cannot hold."""
   if isinstance(x, dict):
-    return {key: _without_nan(value) for key, value in x.items()}
-  return None if isinstance(x, float) and math.isnan(x) else x
+    return {key: _finite(value) for key, value in x.items()}
+  return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 def _width(table: Table) -> int:

@@ -18,7 +18,6 @@ checkpoint may be sound: that error is raised, and changes nothing either.
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
-import logging
 import pathlib
 from typing import Any
 import warnings
@@ -30,8 +29,12 @@ import orbax.checkpoint as ocp
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.damage import is_of_machine, read_all
-from mtl_kd_jax.runtime.log_filters import without_warnings
+from mtl_kd_jax.runtime.log_filters import (
+  patient_event_loops,
+  without_warnings,
+)
 from mtl_kd_jax.runtime.mismatch import describe_mismatch, shapes_by_name
+from mtl_kd_jax.runtime.parallel import any_process, is_main_process
 
 _LAST, _BEST = 'last', 'best'
 # How many of the latest checkpoints stay: one, and one to fall back to.
@@ -85,19 +88,25 @@ class Checkpoints:
       state: pytree of global arrays. The next step may overwrite it.
       finished: whether the stage ends here.
     """
-    self._last.save(step, args=_save_args(state, finished=finished))
+    with without_warnings():  # that the one before took long
+      self._last.save(step, args=_save_args(state, finished=finished))
 
   def save_if_best(self, step: int, state: Any, score: float) -> None:
     """Keeps `state` as the best when `score` is the highest so far.
 
     A step that is the best already is not written again: a run that continues
-    may score it once more.
+    may score it once more. The main process decides for all, which write
+    together.
     """
-    if np.isnan(score) or step in self._best.all_steps():
-      return
-    if self._best_score is None or score > self._best_score:
-      self._best.save(step, args=_save_args(state, score=score), force=True)
+    if any_process(is_main_process() and self._is_best(step, score)):
+      with without_warnings():
+        self._best.save(step, args=_save_args(state, score=score), force=True)
       self._best_score = score
+
+  def _is_best(self, step, score) -> bool:
+    if np.isnan(score) or step in self._best.all_steps():
+      return False
+    return self._best_score is None or score > self._best_score
 
   def wait(self) -> None:
     """Waits until everything saved is on disk."""
@@ -141,14 +150,21 @@ class Checkpoints:
     like = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
     for step in sorted(manager.all_steps(), reverse=True):
       directory = self._directory / kind / str(step)
+      state, problem = None, ''
       try:
-        return _read(directory, like)
+        state = _read(directory, like)
       except _DamagedError as error:
-        self._set_aside(directory, error, _FALLBACK[kind])
-        manager.reload()
+        problem = f'{error}'
+      if not any_process(bool(problem)):
+        return state
+      if is_main_process():
+        problem = problem or 'another process cannot read it'
+        self._set_aside(directory, problem, _FALLBACK[kind])
+      any_process(False)  # nobody looks again before it is moved
+      manager.reload()
     return None
 
-  def _set_aside(self, directory, error, fallback):
+  def _set_aside(self, directory, problem, fallback):
     damaged = self._directory / 'damaged'
     damaged.mkdir(exist_ok=True)
     name = f'{directory.parent.name}-{directory.name}'
@@ -157,12 +173,11 @@ class Checkpoints:
       n += 1
       target = damaged / f'{name}-{n}'
     warnings.warn(
-      f'checkpoint {directory} is damaged ({error}); moved it to {target}, and '
-      f'falling back to {fallback}, if there is one',
+      f'checkpoint {directory} is damaged ({problem}); moved it to {target}, '
+      f'and falling back to {fallback}, if there is one',
       stacklevel=4,
     )
-    if jax.process_index() == 0:
-      directory.rename(target)
+    directory.rename(target)
 
 
 def read_variables(
@@ -230,6 +245,11 @@ def latest_step(directory: pathlib.Path | str) -> int | None:
   """The step of a stage's newest checkpoint, or None; changes nothing."""
   newest = _newest(pathlib.Path(directory) / _LAST)
   return None if newest is None else int(newest.name)
+
+
+def has_best(directory: pathlib.Path | str) -> bool:
+  """Whether a stage has a checkpoint that its score has chosen."""
+  return _newest(pathlib.Path(directory) / _BEST) is not None
 
 
 def checksum(state: Any) -> int:
@@ -309,7 +329,10 @@ def _save_args(state, **info):
 
 def _read(directory, like):
   """A checkpoint's state; mismatches are reported before arrays are read."""
-  with without_warnings(), ocp.StandardCheckpointer() as checkpointer:
+  with (
+    without_warnings(errors=True),
+    ocp.StandardCheckpointer() as checkpointer,
+  ):
     written = _metadata(checkpointer, directory)
     difference = describe_mismatch(
       shapes_by_name(like), shapes_by_name(written)
@@ -330,7 +353,10 @@ def _read_unknown(directory, sharding):
   sharding = sharding or jax.sharding.SingleDeviceSharding(
     jax.local_devices()[0]
   )
-  with without_warnings(), ocp.StandardCheckpointer() as checkpointer:
+  with (
+    without_warnings(errors=True),
+    ocp.StandardCheckpointer() as checkpointer,
+  ):
     like = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
       _metadata(checkpointer, directory),
@@ -340,7 +366,10 @@ def _read_unknown(directory, sharding):
 
 def _metadata(checkpointer, directory):
   with _noticing_damage(directory):
-    return checkpointer.metadata(directory / 'state').item_metadata.tree
+    metadata = checkpointer.metadata(directory / 'state').item_metadata
+    if metadata is None:
+      raise _DamagedError('it does not say what it holds')
+    return metadata.tree
 
 
 def _restored(checkpointer, directory, like):
@@ -355,7 +384,8 @@ def _restored(checkpointer, directory, like):
 def _noticing_damage(directory: pathlib.Path) -> Iterator[None]:
   """Raises `_DamagedError` for what broken files make orbax raise."""
   try:
-    yield
+    with patient_event_loops():
+      yield
   except Exception as error:
     if is_of_machine(error):
       raise
@@ -365,20 +395,24 @@ def _noticing_damage(directory: pathlib.Path) -> Iterator[None]:
       read_all(directory)
     if isinstance(error, _DamagedError):
       raise
-    # Orbax and tensorstore raise many kinds of errors for broken files, and
-    # leave failed reads behind, which would complain at exit.
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    # Orbax and tensorstore raise many kinds of errors for broken files.
     text = f'{type(error).__name__}: {error}'
-    raise _DamagedError(text.splitlines()[0][:200]) from error
+    text = text.splitlines()[0].partition('. See full TensorStore details')[0]
+    raise _DamagedError(text[:200]) from error
 
 
 def _newest(directory: pathlib.Path) -> pathlib.Path | None:
-  steps = [p for p in directory.glob('*') if p.name.isdigit()]
+  steps = [
+    p
+    for p in directory.glob('*')
+    if p.name.isascii() and p.name.isdigit() and p.is_dir()
+  ]
   return max(steps, key=lambda p: int(p.name)) if steps else None
 
 
 def _read_info(directory: pathlib.Path, key: str):
   try:
-    return json.loads((directory / 'info' / 'metadata').read_text())[key]
-  except (OSError, ValueError, KeyError):
+    info = json.loads((directory / 'info' / 'metadata').read_text())
+    return info[key] if isinstance(info, dict) else None
+  except (OSError, ValueError, KeyError, RecursionError):
     return None  # unreadable: the next score counts as the best

@@ -6,7 +6,8 @@
 and a progress bar per stage, or plain lines where there is no terminal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
 import math
 import pathlib
@@ -23,14 +24,17 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import metric_keys
-from mtl_kd_jax.runtime.files import write_atomically
+from mtl_kd_jax.runtime.files import write_bytes_atomically
 
 # Kinds of lines with metrics: of the split that checkpoints are chosen on, and
 # of the one that is reported, in the last epochs.
 SELECTION = 'eval'
 REPORTED = 'test'
 _LOG = 'metrics.jsonl'
+# What every line says.
+_KEYS = {'stage': str, 'kind': str, 'step': int, 'epoch': int | float}
 _PLAIN_SECONDS = 10.0  # between two plain lines
 
 
@@ -95,18 +99,24 @@ class StageWriter:
     self._progress = None
 
   def __enter__(self) -> 'StageWriter':
+    """Opens the log.
+
+    Raises:
+      InputError: the workdir cannot be written to; also while lines are logged.
+    """
     if not self._parent.enabled:
       return self
     # Imports PyTorch where that is installed, which takes seconds.
     from tensorboardX import SummaryWriter
 
     workdir = self._parent.workdir
-    _forget_after(workdir / _LOG, self._name, self._start)
-    self._log = open(workdir / _LOG, 'a', encoding='utf-8')
-    self._tensorboard = SummaryWriter(
-      str(workdir / 'tensorboard' / self._name),
-      purge_step=self._start + 1,  # the first step to come is purged
-    )
+    with _writing(workdir):
+      _forget_after(workdir / _LOG, self._name, self._start)
+      self._tensorboard = SummaryWriter(
+        str(workdir / 'tensorboard' / self._name),
+        purge_step=self._start + 1,  # the first step to come is purged
+      )
+      self._log = open(workdir / _LOG, 'ab', buffering=0)  # each line at once
     if self._parent.console.is_terminal:
       self._progress = _make_progress(self._parent.console)
       self._progress.start()
@@ -218,8 +228,8 @@ class StageWriter:
       'time': time.time(),
       **{name: _or_none(x) for name, x in values.items()},
     }
-    self._log.write(json.dumps(line) + '\n')
-    self._log.flush()
+    with _writing(self._parent.workdir):
+      self._log.write(json.dumps(line).encode() + b'\n')
     for name, x in values.items():
       if math.isfinite(x):
         self._tensorboard.add_scalar(f'{kind}/{name}', x, step)
@@ -230,29 +240,68 @@ class StageWriter:
 
 
 def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines of metrics.jsonl; [] when there is none."""
-  return [entry for _, entry in _lines(workdir / _LOG)]
+  """The lines of metrics.jsonl; [] when there is none.
+
+  Lines that cannot be read are left out: the last one may be half written.
+
+  Raises:
+    InputError: the file cannot be read.
+  """
+  return [entry for _, entry in _lines(workdir / _LOG) if entry]
 
 
-def _lines(path):
-  """(raw line, parsed) of a log; a half-written last line is left out."""
+def _lines(path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+  """(raw line, parsed) of a log; {} for what is no line of a log."""
   if not path.exists():
     return
-  for raw in path.read_text(encoding='utf-8').splitlines():
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise InputError(
+      expected='the log of a run',
+      found=f'{error}',
+      where=f'{path}',
+      do='make it a readable file, or remove it',
+    ) from error
+  for raw in content.splitlines():
     try:
-      yield raw, json.loads(raw)
-    except json.JSONDecodeError:
-      continue
+      entry = json.loads(raw)
+    except (ValueError, RecursionError):
+      entry = None
+    yield raw, entry if _is_line(entry) else {}
+
+
+def _is_line(entry) -> bool:
+  return isinstance(entry, dict) and all(
+    isinstance(entry.get(key), kind) for key, kind in _KEYS.items()
+  )
 
 
 def _forget_after(path, stage, step):
   """Takes out what an earlier run logged beyond its last checkpoint."""
+  lines = list(_lines(path))
+  if lines and not lines[-1][1]:
+    del lines[-1]  # half written; others are not ours to judge
   kept = [
     raw
-    for raw, entry in _lines(path)
-    if entry['stage'] != stage or entry['step'] <= step
+    for raw, entry in lines
+    if not entry or entry['stage'] != stage or entry['step'] <= step
   ]
-  write_atomically(path, ''.join(raw + '\n' for raw in kept))
+  write_bytes_atomically(path, b''.join(raw + b'\n' for raw in kept))
+
+
+@contextlib.contextmanager
+def _writing(workdir) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise InputError(
+      expected='a folder that can be written to',
+      found=f'{error}',
+      where=f'{workdir}',
+      do='make room, or the folder writable; the run continues from its last '
+      'checkpoint',
+    ) from error
 
 
 def _show(losses):

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mtl_kd_jax import balancing
@@ -40,6 +41,18 @@ def refuse(argument, *args, **extra):
   return error.value
 
 
+NO_GRADIENTS = (
+  None,
+  1.0,
+  [1.0, 2.0],
+  'v',
+  *(
+    jax.ShapeDtypeStruct((2,), dtype)
+    for dtype in (jnp.int32, bool, jnp.complex64, jax.dtypes.float0)
+  ),
+)
+
+
 @pytest.fixture(params=BALANCERS | GRADIENT_BALANCERS)
 def balancer(request):
   return balancing.make(request.param)
@@ -57,13 +70,70 @@ def test_losses_are_scalars_of_the_tasks_of_init(balancer):
   refuse('state', balancer, state['rule'], losses())
 
 
+@pytest.mark.parametrize(
+  'value, found',
+  [
+    (None, 'None for b'),
+    ('1.0', 'a str for b'),
+    ([1.0], 'a list for b'),
+    (True, 'a bool for b'),
+    (jnp.complex64(1), 'complex64 of shape () for b'),
+    (np.ones(1), 'float64 of shape (1,) for b'),
+    (jax.random.key(0), 'key<fry> of shape () for b'),
+  ],
+  ids=str,
+)
+def test_losses_are_real_numbers(value, found):
+  balancer = balancing.make('gls')
+  with pytest.raises(InputError) as error:
+    balancer.update(losses() | {'b': value}, balancer.init(NAMES), None)
+  assert (error.value.argument, error.value.found) == ('losses', found)
+
+
+@pytest.mark.parametrize('value', [2, 2.0, np.float64(2), jnp.float16(2)])
+def test_losses_may_be_numbers_of_python_and_numpy(value):
+  balancer = balancing.make('scale_invariant')
+  given = dict.fromkeys(NAMES, value)
+  weights, _ = balancer.update(given, balancer.init(NAMES), None)
+  assert set(map(float, weights.values())) == {0.5}
+
+
+@pytest.mark.parametrize(
+  'flag', [None, 'no', 0.5, np.ones(1, bool)], ids=lambda x: type(x).__name__
+)
+def test_flags_are_bools_of_shape_0(flag):
+  balancer = balancing.make('mgda')
+  present = dict.fromkeys(NAMES, True) | {'c': flag}
+  error = refuse(
+    'present', balancer, balancer.init(NAMES), losses(), present=present
+  )
+  assert error.found.endswith(' for c')
+
+
+def test_values_without_names_are_refused():
+  balancer = balancing.make('mgda')
+  state = balancer.init(NAMES)
+  for values in ([1.0, 2.0, 3.0], jnp.ones(3)):
+    for argument, arguments in {
+      'losses': (values, gradients()),
+      'gradients': (losses(), values),
+    }.items():
+      error = refuse(argument, balancer, state, *arguments)
+      assert 'by task' in error.expected
+    refuse('present', balancer, state, losses(), present=values)
+
+
 def test_observed_losses_are_scalars_of_the_tasks_of_init():
   balancer = balancing.make('famo')
-  state = balancer.init(NAMES)
-  for wrong in (losses(('a', 'b')), losses(shape=(1,))):
+  state, other = balancer.init(NAMES), balancing.make('gls').init(NAMES)
+  for wrong, its_state, argument in (
+    (losses(('a', 'b')), state, 'losses'),
+    (losses(shape=(1,)), state, 'losses'),
+    (losses(), other, 'state'),
+  ):
     with pytest.raises(InputError) as error:
-      balancer.observe(wrong, state)
-    assert error.value.argument == 'losses'
+      balancer.observe(wrong, its_state)
+    assert error.value.argument == argument
 
 
 @pytest.mark.parametrize('name', GRADIENT_BALANCERS)
@@ -74,12 +144,12 @@ def test_gradients_are_floats_of_the_tasks_of_the_losses(name):
     error = refuse('gradients', balancer, state, losses(), gradients(names))
     assert 'a, b, c' in error.expected
     assert error.found == ', '.join(names)
-  for dtype in (jnp.int32, jnp.complex64, jax.dtypes.float0):
-    wrong = gradients()
-    wrong['b']['v'] = jax.ShapeDtypeStruct((2,), dtype)
-    with pytest.raises(InputError, match=r"b\['v'\]") as error:
-      balancer.update(losses(), wrong, state, None)
-    assert error.value.argument == 'gradients'
+  for leaf in NO_GRADIENTS:
+    for tasks in ('b', NAMES):  # one of them, and all alike
+      wrong = gradients() | {t: {'w': jnp.ones(3), 'v': leaf} for t in tasks}
+      with pytest.raises(InputError, match=rf"{tasks[0]}\['v'\]") as error:
+        balancer.update(losses(), wrong, state, None)
+      assert error.value.argument == 'gradients'
   for leaf in (jnp.ones(4), {'x': jnp.ones(2)}):
     wrong = gradients()
     wrong['c']['v'] = leaf
@@ -119,6 +189,63 @@ def test_wrapped_balancers_refuse_the_same(wrap):
     refuse('gradients', balancer, state, losses(), gradients(names))
   refuse('losses', balancer, state, losses(shape=(1,)))
   refuse('present', balancer, state, losses(), present={'a': True})
+  for leaf in NO_GRADIENTS:
+    wrong = {t: {'w': jnp.ones(3), 'v': leaf} for t in NAMES}
+    with pytest.raises(InputError) as error:
+      balancer.update(losses(), wrong, state, None)
+    assert error.value.argument == 'gradients'
+  for other in ({}, (), {'rule': ()}, {**state, 'more': 1}):
+    refuse('state', balancer, other, losses())
+
+
+@pytest.mark.parametrize(
+  'wrap',
+  [balancing.checked, *WRAPPERS.values()],
+  ids=['checked', *WRAPPERS],
+)
+def test_what_is_no_balancer_is_refused(wrap):
+  for other in (None, 'mgda', balancing.make):
+    with pytest.raises(InputError) as error:
+      wrap(other)
+    assert error.value.argument == 'balancer'
+
+
+def test_gradients_are_not_wrapped_where_there_are_none():
+  for name in ('update_every', 'normalize'):
+    with pytest.raises(InputError, match='GradientBalancer'):
+      WRAPPERS[name](balancing.make('gls'))
+
+
+@pytest.mark.parametrize(
+  'name, other',
+  [
+    ('famo', 'gls'),
+    ('dwa', 'uncertainty'),
+    ('gradnorm', 'mgda'),
+    ('moco', 'mgda'),
+  ],
+)
+def test_a_state_of_another_rule_is_refused(name, other):
+  balancer = balancing.make(name)
+  state = balancing.make(other).init(NAMES)
+  refuse('state', balancer, state, losses())
+
+
+@pytest.mark.parametrize('name', ['moco', 'db_mtl', 'excess_mtl'])
+def test_a_state_for_arrays_of_other_shapes_is_refused(name):
+  """It would be broadcast."""
+  balancer = balancing.make(name)
+  one = {t: {'w': jnp.ones(1), 'v': jnp.ones(2)} for t in NAMES}
+  refuse('state', balancer, balancer.init(NAMES, one), losses(), gradients())
+
+
+@pytest.mark.parametrize('name', ['rlw', 'pcgrad', 'gradvac', 'graddrop'])
+def test_a_rule_that_draws_needs_a_key(name):
+  balancer = balancing.make(name)
+  given = [losses()] + [gradients()] * (name in GRADIENT_BALANCERS)
+  with pytest.raises(InputError) as error:
+    jax.eval_shape(lambda: balancer.update(*given, balancer.init(NAMES), None))
+  assert error.value.argument == 'key'
 
 
 @pytest.mark.parametrize('wrap', [None, *WRAPPERS], ids=str)
@@ -142,7 +269,15 @@ def test_a_rule_that_is_not_checked_refuses_a_misspelled_keyword():
 
 @pytest.mark.parametrize('name', ['uniform', 'mgda'])
 @pytest.mark.parametrize(
-  'names, found', [((), 'none'), (('b', 'a', 'b'), 'a, b, b')]
+  'names, found',
+  [
+    ((), 'none'),
+    (('b', 'a', 'b'), 'a, b, b'),
+    ('ab', 'ab'),
+    ((1, 2), '1, 2'),
+    (None, 'None'),
+  ],
+  ids=str,
 )
 def test_init_needs_different_names(name, names, found):
   with pytest.raises(InputError) as error:
@@ -158,8 +293,14 @@ def test_reused_weights_are_of_the_tasks_of_init():
   kept = balancer.reuse(state, NAMES)
   assert set(kept.weights) == set(NAMES)
   assert jax.tree.structure(kept.state) == jax.tree.structure(state)
-  with pytest.raises(InputError, match='a, b, c'):
-    balancer.reuse(state, ('x', 'y', 'z'))
+  for one, its_state in (
+    (balancer, state),
+    (wrapped, wrapped.init(NAMES)),
+    (nested := balancing.update_every(wrapped, 3), nested.init(NAMES)),
+  ):
+    with pytest.raises(InputError, match='a, b, c') as error:
+      one.reuse(its_state, ('x', 'y', 'z'))
+    assert error.value.argument == 'names'
 
 
 def test_names_are_in_the_structure_of_the_state_and_not_in_its_arrays():

@@ -32,39 +32,71 @@ def trace(balancer, names=NAMES, dtype='float32'):
   """(state, weights by task, direction or None, state after), as shapes."""
   losses, gradients = arrays(names, dtype)
 
-  def run(losses, gradients, key):
-    state = balancer.init(names, gradients)
+  def run(losses, gradients, state, key, present):
     before = jax.tree.leaves(state)
     if isinstance(balancer, GradientBalancer):
       combined, after = balancer.update(
-        losses, gradients, state, key, probe=lambda part, shift: gradients
+        losses,
+        gradients,
+        state,
+        key,
+        present=present,
+        probe=lambda part, shift: gradients,
       )
       weights = [combined.weights, combined.task_specific]
       direction = combined.direction
     else:
-      weights, after = balancer.update(losses, state, key)
+      weights, after = balancer.update(losses, state, key, present=present)
       weights, direction = [weights], None
       if balancer.observe:
-        after = balancer.observe(losses, after)
+        after = balancer.observe(losses, after, present=present)
     # The arguments are left as they are.
     assert all(
       x is y for x, y in zip(before, jax.tree.leaves(state), strict=True)
     )
-    return state, weights, direction, after
+    return weights, direction, after
 
-  return jax.eval_shape(run, losses, gradients, jax.random.key(0))
+  state = jax.eval_shape(lambda: balancer.init(names, gradients))
+  present = dict.fromkeys(names, jax.ShapeDtypeStruct((), bool))
+  return state, *jax.eval_shape(
+    run, losses, gradients, state, jax.random.key(0), present
+  )
 
 
-@pytest.mark.parametrize('x64', [False, True], ids=['x32', 'x64'])
+def wrapped(balancer):
+  """The balancer in all wrappers that it may have."""
+  combines = isinstance(balancer, GradientBalancer)
+  if combines and balancer.num_minibatches == 1:
+    balancer = balancing.normalize_gradients(balancer, 'loss+')
+  if not combines or balancer.linear:
+    balancer = balancing.weight_ema(balancer, 0.5)
+  if combines and balancer.linear:
+    balancer = balancing.update_every(balancer, 2)
+  return balancer
+
+
+@pytest.mark.parametrize(
+  'x64, dtype',
+  [
+    (False, 'float16'),
+    (False, 'bfloat16'),
+    (False, 'float32'),
+    (True, 'float32'),
+    (True, 'float64'),
+  ],
+)
 @pytest.mark.parametrize('name', ALL)
-def test_weights_are_float32_scalars_and_the_state_keeps_its_form(name, x64):
-  dtype = 'float64' if x64 else 'float32'
+def test_weights_are_float32_and_all_else_keeps_its_form(name, x64, dtype):
+  """Nothing is compiled again in the second step: no type is weak, or other."""
+  plain = balancing.make(name)
+  cases = [(plain, NAMES)]
+  if dtype == 'float32':
+    cases += [(plain, NAMES[:1]), (wrapped(plain), NAMES)]
   with jax.enable_x64(x64):
-    for names in (NAMES, NAMES[:1]):
-      state, weights, direction, after = trace(
-        balancing.make(name), names, dtype
-      )
+    for balancer, names in cases:
+      state, weights, direction, after = trace(balancer, names, dtype)
       assert after == state
+      assert not any(x.weak_type for x in jax.tree.leaves(after))
       scalar = jax.ShapeDtypeStruct((), 'float32')
       for by_task in weights:
         assert by_task == dict.fromkeys(names, scalar)
@@ -252,6 +284,11 @@ def test_an_unknown_balancer_is_refused_with_all_names():
     ('moco', {'projection': 'none'}, 'projection', 'simplex, softmax'),
     ('mgda', {'speed': 1}, 'speed', 'options of mgda: none'),
     ('sdmgrad', {'steps': 0}, 'steps', 'at least 1'),
+    ('fixed', {'weights': [1.0, 2.0]}, 'weights', 'for each task'),
+    ('upgrad', {'preference': 'depth'}, 'preference', 'for each task'),
+    ('uncertainty', {'kinds': ('depth',)}, 'kinds', 'for each task'),
+    ('graddrop', {'over_batch': 'yes'}, 'over_batch', 'False, True'),
+    ('moco', {'rescale': None}, 'rescale', 'False, True'),
   ],
 )
 def test_an_invalid_option_is_refused(name, options, argument, message):
@@ -277,7 +314,14 @@ def test_a_task_without_its_value_is_refused_by_init(name, option):
   assert error.value.argument == option
 
 
-def test_an_unknown_primary_task_is_refused_by_init():
-  balancer = balancing.make('auto_lambda', primary=('edges',))
+@pytest.mark.parametrize(
+  'name, options',
+  [
+    ('auto_lambda', {'primary': ('edges',)}),
+    ('uncertainty', {'kinds': {'edges': 'regression'}}),
+  ],
+)
+def test_an_option_of_an_unknown_task_is_refused_by_init(name, options):
+  balancer = balancing.make(name, **options)
   with pytest.raises(InputError, match='some of depth, normals, semantic'):
     balancer.init(NAMES)

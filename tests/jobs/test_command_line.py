@@ -3,6 +3,7 @@
 import pathlib
 import types
 
+from fixtures.launching import launch
 import pytest
 
 from mtl_kd_jax.config.defaults import get_config
@@ -64,3 +65,23 @@ def test_hosts_that_are_not_known_are_one_message(monkeypatch):
   assert end.value.code == 2
   for part in ('JAX_NUM_PROCESSES=two', 'where:  config.parallel.multihost'):
     assert part in str(end.value)
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (('--config.epochs=3',), 'try python launch.py --config='),
+    (('--job', 'evaluate', '--workdir', '{}'), 'the workdir of an earlier run'),
+    (('--job=import', '--config.model.widht', '1'), 'Did you mean "width"'),
+    (('--job=import', '--config.epochs=many'), 'many'),
+  ],
+  ids=lambda x: x if isinstance(x, str) else '',
+)
+def test_overrides_need_a_config_that_has_them(arguments, message, tmp_path):
+  """Without --config they change the one that the job has then."""
+  arguments = [a.format(tmp_path / 'run') for a in arguments]
+  code, stdout, stderr = launch(*arguments, '--config.seed=1')
+  assert code in (1, 2) and message in stderr
+  assert 'Unknown command line flag' not in stderr
+  assert 'Traceback' not in stderr + stdout
+  assert not list(tmp_path.iterdir())

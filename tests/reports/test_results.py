@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports import results as results_module
 from mtl_kd_jax.reports.results import (
   Rows,
@@ -196,6 +197,42 @@ def test_the_split_of_the_choice_is_named_for_the_best_only(tmp_path, drawn):
   last, _ = report(make_rows(), tmp_path)
   best, _ = report(make_rows(), tmp_path, checkpoint='best')
   assert (last.chosen_on, best.chosen_on) == ('', 'held_out')
+
+
+@pytest.mark.parametrize('checkpoint', ['last', 'best'])
+@pytest.mark.parametrize('chosen', ['', 'a', 'b', 'ab'])
+def test_the_last_is_named_where_none_could_be_chosen(
+  chosen, checkpoint, tmp_path, drawn
+):
+  results, text = report(
+    make_rows(),
+    tmp_path,
+    checkpoint=checkpoint,
+    chosen={stage: stage in chosen for stage in 'ab'},
+  )
+  best = checkpoint == 'best'
+  assert results.checkpoint == ('best' if best and chosen else 'last')
+  assert results.not_chosen == [x for x in 'ab' if best and x not in chosen]
+  assert results.title in text
+  assert ('none has a score' in text) == (best and not chosen)
+
+
+def test_what_cannot_be_written_is_printed(tmp_path, drawn):
+  (tmp_path / 'results.md').mkdir()
+  printed = []
+  with pytest.raises(InputError, match='see the tables above') as error:
+    report_results(
+      make_rows(),
+      tmp_path,
+      printed.append,
+      name='toy run',
+      split='val',
+      checkpoint='last',
+      chosen_on='val',
+    )
+  assert error.value.where == str(tmp_path)
+  (results,) = printed
+  assert results.rows == make_rows().metrics
 
 
 # ---- Means over the last epochs ---------------------------------------------

@@ -8,10 +8,13 @@ import re
 import types
 
 from fixtures.samples import LABELS
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from rich.console import Console
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
 from mtl_kd_jax.reports.tables import Results, table
 from mtl_kd_jax.tasks import make_tasks
 from mtl_kd_jax.training.stage import SINGLE_TASK
@@ -59,7 +62,9 @@ def make_results(averages=(), **rows):
 def cells_of_markdown(results):
   """row -> its cells, of the one table in the text."""
   lines = [x for x in results.markdown().splitlines() if x.startswith('|')]
-  rows = [[c.strip() for c in line.strip('|').split('|')] for line in lines]
+  # A bar in a name has a backslash in front.
+  split = [re.split(r'(?<!\\)\|', line.strip('|')) for line in lines]
+  rows = [[cell.strip() for cell in cells] for cells in split]
   assert len({len(row) for row in rows}) == 1
   assert all(set(cell) <= set('-:') for cell in rows[1])
   return rows[0], {row[0]: row[1:] for row in rows[2:]}
@@ -263,8 +268,10 @@ def test_columns_of_the_same_title_have_the_name_of_their_task():
   head, _ = cells_of_markdown(results)
   assert {'depth AbsErr m ↓', 'disparity AbsErr m ↓', 'Mean ° ↓'} < set(head)
   assert len(set(head)) == len(head)
-  text = ''.join(render(results, 80))
-  assert text.count('disparity') == 3 and 'AbsErr' in text and '…' not in text
+  for width in (60, 80, 250):
+    text = ''.join(render(results, width))
+    assert text.count('disparity') == 3 and 'AbsErr' in text
+    assert '…' not in text and max(map(len, text.splitlines())) <= width
 
 
 def test_printed_results_are_tables_with_titles_and_balance(monkeypatch):
@@ -328,6 +335,24 @@ def test_the_title_says_what_the_best_were_chosen_on():
   assert "best checkpoints (chosen on split 'held_out')" in results.title
   assert json.loads(results.json())['chosen_on'] == 'held_out'
   assert json.loads(make_results().json())['chosen_on'] is None
+
+
+@pytest.mark.parametrize(
+  'checkpoint, not_chosen, expected',
+  [
+    ('best', ['a', 'b'], "chosen on split 'x'; the last of a, b, without"),
+    ('last', ['a', 'b'], "last checkpoints (none has a score on split 'x' to"),
+  ],
+)
+def test_the_title_says_what_could_not_be_chosen(
+  checkpoint, not_chosen, expected
+):
+  results = dataclasses.replace(
+    make_results(), checkpoint=checkpoint, chosen_on='x', not_chosen=not_chosen
+  )
+  for text in (results.title, results.markdown(), str(results)):
+    assert expected in text
+  assert json.loads(results.json())['not_chosen'] == not_chosen
 
 
 def test_the_title_says_what_was_scored():
@@ -411,7 +436,7 @@ def test_a_network_without_metrics_is_refused():
 
 def test_a_title_names_the_split_only_where_it_is_known():
   one = network('distilled', *TASKS)
-  assert table(one).title == 'networks: chosen checkpoints'
+  assert table(one).title == 'networks'
   assert json.loads(table(one).json())['split'] is None
   assert table(one, split='val').title.endswith("on split 'val'")
   averages = {'distilled': REFERENCE}
@@ -419,3 +444,129 @@ def test_a_title_names_the_split_only_where_it_is_known():
     make_results(averages, distilled=better(1.1)), split=''
   )
   assert 'split' not in results.average_title
+
+
+# ---- Names and numbers that others chose -------------------------------------
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    '[bold]x',
+    '[/nope]',
+    'a|b',
+    'two\nlines',
+    '\x1b[31mred',
+    'x' * 200,
+    '蒸留' * 40,
+    '',
+    'ends with \\',
+  ],
+  ids=lambda x: x if isinstance(x, str) else '',
+)
+def test_any_name_is_shown_whole_on_one_line(name):
+  results = table(network(name, *TASKS), name=name, split='val')
+  _, rows = cells_of_markdown(results)
+  assert len(rows) == 1
+  assert list(json.loads(results.json())['rows']) == [name]
+  for width in (60, 250):
+    text = ''.join(render(results, width))
+    assert '…' not in text and '\x1b' not in text
+    shown = re.sub(r'[│┃\s]|\d+\.\d+|–', '', text)
+    assert ''.join(c for c in name if c.isprintable() and c != ' ') in shown
+
+
+def test_names_with_bars_do_not_break_the_markdown():
+  tasks = {'a|b': dataclasses.replace(TASKS['depth'], name='a|b')}
+  tasks['depth'] = TASKS['depth']
+  rows = {'x|y': dict.fromkeys(tasks, REFERENCE['depth'])}
+  results = dataclasses.replace(make_results(), tasks=tasks, rows=rows)
+  head, cells = cells_of_markdown(results)
+  assert r'a\|b AbsErr m ↓' in head and list(cells) == [r'x\|y']
+
+
+@pytest.mark.parametrize(
+  'value, shown',
+  [
+    (1e300, '1e+300'),
+    (-1e300, '-1e+300'),
+    (float('inf'), 'inf'),
+    (NAN, '–'),
+    (None, '–'),
+    (1, '1.0000'),
+    (np.float32(0.5), '0.5000'),
+    (np.float64(0.5), '0.5000'),
+    (jnp.float32(0.5), '0.5000'),
+  ],
+  ids=repr,
+)
+def test_any_number_has_a_cell(value, shown):
+  one, reference = (
+    network('distilled', 'depth'),
+    network('teacher_depth', 'depth'),
+  )
+  one.metrics['depth'] = dict.fromkeys(REFERENCE['depth'], value)
+  results = table(reference, one)
+  _, rows = cells_of_markdown(results)
+  assert rows['distilled'][:3] == [shown] * 3
+  for text in render(results, 80):
+    assert '…' not in text
+
+  def refuse(constant):
+    raise ValueError(f'{constant} is not JSON')
+
+  json.loads(results.json(), parse_constant=refuse)
+
+
+def with_(**attributes):
+  one = network('distilled', 'depth')
+  vars(one).update(attributes)
+  return one
+
+
+@pytest.mark.parametrize(
+  'networks, message',
+  [
+    ((), 'none'),
+    (({},), 'none'),
+    ((None,), 'a NoneType'),
+    (('runs/a',), 'a str'),
+    (([network('a', 'depth')],), r'a list[^$]*table\(\*networks\)'),
+    ((types.SimpleNamespace(),), 'a SimpleNamespace'),
+    ((with_(tasks=None),), 'a SimpleNamespace'),
+    ((with_(name=None),), 'networks with names'),
+    ((with_(name=['a']),), 'networks with names'),
+    ((with_(metrics={}),), 'distilled without'),
+    ((with_(metrics=[1.0]),), 'metrics that are numbers'),
+    ((with_(metrics={'depth': None}),), 'metrics that are numbers'),
+    ((with_(metrics={'depth': {'rmse': '1.0'}}),), "found:  '1.0'"),
+    ((with_(metrics={'depth': {'rmse': 1j}}),), 'metrics that are numbers'),
+    ((with_(metrics={'depth': {'rmse': [1]}}),), 'metrics that are numbers'),
+    ((with_(metrics={'depth': {'rmse': 10**400}}),), 'too large'),
+  ],
+  ids=lambda x: x if isinstance(x, str) else '',
+)
+def test_what_cannot_be_compared_is_refused(networks, message):
+  with pytest.raises(InputError, match=message) as error:
+    table(*networks)
+  assert error.value.argument == 'networks'
+
+
+@pytest.mark.parametrize(
+  'task, label',
+  [
+    ('depth', Label('depth', unit='mm')),
+    ('depth', Label('disparity', unit='m')),
+    ('semantic', Label('class', classes=('a', 'b', 'c', 'e'))),
+    ('semantic', Label('class', classes=tuple(map(str, range(99))))),
+  ],
+)
+def test_numbers_of_different_labels_are_not_compared(task, label):
+  one, other = network('one', task), network('other', task)
+  other.tasks[task] = dataclasses.replace(TASKS[task], label=label)
+  with pytest.raises(InputError, match='the same label') as error:
+    table(one, other)
+  assert error.value.argument == 'networks'
+  assert len(str(error.value)) < 500
+  other.tasks[task] = dataclasses.replace(TASKS[task])
+  assert list(table(one, other).rows) == ['one', 'other']

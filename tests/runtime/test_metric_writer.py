@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import types
 
@@ -9,6 +10,7 @@ from fixtures.tensorboard import scalars
 import pytest
 from rich.console import Console
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import metric_writer as reporting
 from mtl_kd_jax.runtime.metric_writer import (
   MetricWriter,
@@ -141,6 +143,60 @@ def test_a_half_written_last_line_is_dropped(tmp_path, cut):
 
 def test_no_log_is_an_empty_one(tmp_path):
   assert read_log(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    b'\xff\xfe',
+    b'\0' * 100,
+    b'[1]',
+    b'7',
+    b'null',
+    b'{"stage": "student", "kind": "train", "step": 1}',
+    b'{"stage": ["student"], "kind": "train", "step": 1, "epoch": 1.0}',
+    b'{"stage": "student", "kind": "train", "step": "1", "epoch": 1.0}',
+    b'[' * 10**5,
+  ],
+  ids=lambda x: x[:60],
+)
+def test_what_is_no_line_is_left_out_and_stays(tmp_path, damage):
+  run_stage(tmp_path, stop=2)
+  path = tmp_path / 'metrics.jsonl'
+  first, second, _ = path.read_bytes().split(b'\n')
+  path.write_bytes(b'\n'.join((first, damage, second, damage)))
+  assert steps_of(tmp_path, 'student') == [1, 2]
+  run_stage(tmp_path, start=2, stop=3)
+  assert steps_of(tmp_path, 'student') == [1, 2, 3]
+  assert path.read_bytes().split(b'\n')[:3] == [first, damage, second]
+
+
+def test_a_log_that_cannot_be_read_or_written_is_named(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.mkdir()
+  with pytest.raises(InputError) as error:
+    read_log(tmp_path)
+  assert error.value.where == str(path)
+  with pytest.raises(InputError):
+    run_stage(tmp_path)
+  path.rmdir()
+  (tmp_path / 'tensorboard').write_text('a file')
+  with pytest.raises(InputError, match='written to') as error:
+    run_stage(tmp_path)
+  assert error.value.where == str(tmp_path)
+
+
+@pytest.mark.skipif(
+  not os.path.exists('/dev/full'), reason='a disk that is always full'
+)
+def test_a_full_disk_ends_a_stage_with_a_message(tmp_path):
+  report = MetricWriter(tmp_path).stage(
+    's', start=0, steps=8, steps_per_epoch=4
+  )
+  with pytest.raises(InputError, match='No space left'), report:
+    report._log.close()
+    report._log = open('/dev/full', 'ab', buffering=0)
+    report.train([(1, losses(2.0))])
 
 
 def test_tensorboard_shows_what_the_log_says(tmp_path):

@@ -5,6 +5,7 @@ import pathlib
 
 from matplotlib.figure import Figure
 
+from mtl_kd_jax.reports.cells import arrow
 from mtl_kd_jax.reports.plots.style import (
   COLORS,
   GRAY,
@@ -15,7 +16,6 @@ from mtl_kd_jax.reports.plots.style import (
   save,
   style_axes,
 )
-from mtl_kd_jax.reports.tables import arrow
 from mtl_kd_jax.runtime.metric_keys import TASK_LOSS, Log, alignment, key
 from mtl_kd_jax.runtime.metric_writer import SELECTION
 from mtl_kd_jax.tasks import Task
