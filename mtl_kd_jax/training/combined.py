@@ -162,7 +162,7 @@ def combined_gradient(
     cotangents,
     outside,
     state,
-    key,
+    jax.random.fold_in(key, 0),
     balancer=balancer,
     grad_wrt=grad_wrt,
     losses=losses,

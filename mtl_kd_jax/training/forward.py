@@ -105,7 +105,7 @@ def run_forward(
     axis_name: the mapped device axis, if any.
   """
   image = batch['image']
-  key = jax.random.fold_in(key, 1)  # apart from what the balancer draws with
+  key = jax.random.fold_in(key, 1)  # the balancer has 0, teachers have 2
   if axis_name is not None:  # every device drops its own
     key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
   run = _Runner(network, state.params, dict(state.collections), image, key)

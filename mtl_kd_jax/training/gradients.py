@@ -70,7 +70,7 @@ def weighted_gradient(
   weights, balancer_state = balancer.update(
     jax.lax.stop_gradient(losses),
     state.balancer_state,
-    key,
+    jax.random.fold_in(key, 0),
     present=present_objectives(forward.terms, batch, axis_name=axis_name),
   )
   cotangent = forward.vjp(

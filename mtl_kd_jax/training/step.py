@@ -76,7 +76,9 @@ def train_step(
   """
   extras = extras or {}
   key = jax.random.fold_in(jax.random.key(seed), state.step)
-  outputs = teacher_outputs(teachers, frozen, batch['image'], key)
+  outputs = teacher_outputs(
+    teachers, frozen, batch['image'], key, axis_name=axis_name
+  )
   options = {
     'network': network,
     'terms': terms,
@@ -141,11 +143,32 @@ def teacher_outputs(
   frozen: Mapping[str, Any],
   image: jax.Array,
   key: jax.Array | None = None,
+  *,
+  axis_name: str | None = None,
 ) -> dict[str, Any]:
-  """Teacher -> `Output` of a batch [b h w 3]."""
+  """Runs the frozen teachers.
+
+  Args:
+    teachers: name -> teacher.
+    frozen: name -> its variables.
+    image: float32 [b h w 3].
+    key: PRNG key of the step, for teachers that draw numbers.
+    axis_name: the mapped device axis, if any.
+
+  Returns:
+    Name -> `Output`.
+  """
+  teachers = teachers or {}
+  keys = dict.fromkeys(teachers)
+  if key is not None:
+    key = jax.random.fold_in(key, 2)  # the balancer has 0, the network has 1
+    if axis_name is not None:
+      key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    for i, name in enumerate(sorted(teachers)):
+      keys[name] = jax.random.fold_in(key, i)
   return {
-    name: teacher.outputs(frozen[name], image, key=key)
-    for name, teacher in (teachers or {}).items()
+    name: teacher.outputs(frozen[name], image, key=keys[name])
+    for name, teacher in teachers.items()
   }
 
 

@@ -27,6 +27,7 @@ import optax
 import pytest
 
 from mtl_kd_jax.balancing import Balancer, make_balancer
+from mtl_kd_jax.distillation import Teacher
 from mtl_kd_jax.models import segnet
 from mtl_kd_jax.models.segnet import SegNet
 from mtl_kd_jax.runtime.parallel import make_parallel
@@ -34,7 +35,11 @@ from mtl_kd_jax.tasks.base import masked_mean
 from mtl_kd_jax.training.gradients import balancer_init
 from mtl_kd_jax.training.loss_terms import LossTerm, task_terms
 from mtl_kd_jax.training.state import TrainState, init_state
-from mtl_kd_jax.training.step import eval_step, train_step
+from mtl_kd_jax.training.step import (
+  eval_step,
+  teacher_outputs,
+  train_step,
+)
 
 
 @pytest.mark.parametrize('batch_norm', ['running', 'batch'])
@@ -329,6 +334,26 @@ def test_every_device_drops_its_own():
     step = parallel.compile_train_step(step)
     _, measured = step(state, {}, parallel.shard(batch))
     assert (float(measured['spread/depth']) > 1e-3) == (dropout > 0)
+
+
+def test_teachers_draw_apart_from_each_other_and_on_every_device():
+  """In mode 'batch', with dropout; two of one network and the same weights."""
+  network = make_network(('depth',), backbone=Bare(dropout=0.5))
+  teachers = {name: Teacher(network, 'batch') for name in 'ab'}
+  image = np.repeat(random_batch(1, SIZE)['image'], 4, axis=0)
+  variables = network.init(jax.random.key(0), image[:1], train=False)
+  frozen = dict.fromkeys(teachers, variables)
+
+  def outputs(image):
+    seen = teacher_outputs(
+      teachers, frozen, image, jax.random.key(1), axis_name='batch'
+    )
+    return {name: output.predictions['depth'] for name, output in seen.items()}
+
+  seen = jax.pmap(outputs, 'batch')(image[:, None])
+  draws = [seen[name][i] for name in seen for i in range(4)]
+  for i, one in enumerate(draws):
+    assert not any(np.allclose(one, other) for other in draws[:i])
 
 
 def test_a_balancer_observes_a_step_through_the_dropout_of_that_step():
