@@ -20,6 +20,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
   )
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# As `runtime.platform.add_threads`: without, a test now and then waits forever.
+os.environ.setdefault('NPROC', '32')
 # Or the path of the folder of compiled programs would be a part of their keys.
 os.environ['JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES'] = 'none'
 

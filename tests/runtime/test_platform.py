@@ -39,6 +39,32 @@ def test_freed_memory_is_not_fetched_again():
   assert page_faults(keep=True) < page_faults(keep=False) / 5
 
 
+THREADS = """
+import collections, os, pathlib
+from mtl_kd_jax.runtime.platform import set_up
+set_up(multihost=False)
+tasks = pathlib.Path('/proc/self/task').glob('*/comm')
+names = collections.Counter(path.read_text().strip() for path in tasks)
+print(names['tf_XLAEigen'])
+"""
+
+
+@pytest.mark.skipif(
+  not os.path.exists('/proc/self/task'), reason='threads are not seen'
+)
+@pytest.mark.parametrize('count', [1, 2])
+def test_devices_that_share_a_processor_have_threads_to_wait_in(
+  count, monkeypatch
+):
+  monkeypatch.delenv('NPROC')
+  flag = f'--xla_force_host_platform_device_count={count}'
+  monkeypatch.setenv('XLA_FLAGS', flag)
+  seen = subprocess.check_output(
+    [sys.executable, '-c', THREADS], cwd=REPOSITORY, text=True
+  )
+  assert (int(seen) >= 16) == (count > 1 or os.cpu_count() >= 16)
+
+
 UNKNOWN_HOSTS = """
 import os
 from mtl_kd_jax.errors import InputError
