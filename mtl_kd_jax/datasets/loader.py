@@ -4,11 +4,14 @@ The batch of a training step depends on (seed, epoch, index) alone: not on the
 number of processes or workers, nor on where a run was resumed.
 """
 
+import atexit
 from collections.abc import Iterator, Mapping, Sequence
 import functools
+import weakref
 
 from absl import flags
 import grain
+from grain.multiprocessing import SharedMemoryArray
 import jax
 import numpy as np
 
@@ -126,4 +129,39 @@ def _batches(samples, batch_size, num_workers):
   options = grain.MultiprocessingOptions(
     num_workers=num_workers, per_worker_buffer_size=2
   )
-  return iter(share.to_iter_dataset(threads).mp_prefetch(options))
+  return _own_arrays(share.to_iter_dataset(threads).mp_prefetch(options))
+
+
+def _own_arrays(batches: grain.IterDataset) -> Iterator[Batch]:
+  """Copies batches out of the memory that workers share, and ends the workers.
+
+  What is left of that memory when the process ends is reported as leaked.
+  """
+  iterator = iter(batches)
+  _open.add(iterator)
+  try:
+    # Not in a loop, whose variable would hold on to the last one.
+    yield from map(_copied, iterator)
+  finally:
+    iterator.close()
+
+
+def _copied(batch: Batch) -> Batch:
+  return {name: np.array(x) for name, x in batch.items()}
+
+
+# Of batches that somebody may still wait for when the process ends.
+_open: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
+
+
+@atexit.register
+def _free_shared_memory() -> None:
+  """Ends all workers, and waits for the thread in which Grain frees memory."""
+  for iterator in tuple(_open):
+    iterator.close()
+  # Grain has no public way to it.
+  pool = getattr(SharedMemoryArray, '_del_thread_pool', None)
+  if pool is not None:
+    SharedMemoryArray._disable_async_del()
+    pool.close()
+    pool.join()

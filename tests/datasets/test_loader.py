@@ -253,3 +253,43 @@ def test_an_input_error_of_the_source_is_raised_unchanged(num_workers):
       list(batches)
     assert error.value.where == '3.npy'
     assert error.value.do == 'mend it'
+
+
+# ---- The memory that workers share -------------------------------------------
+
+
+class Workers:
+  """As Grain's iterator over batches of its workers."""
+
+  def __init__(self, batches):
+    self.batches, self.closed = iter(batches), False
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    return next(self.batches)
+
+  def close(self):
+    self.closed = True
+
+
+@pytest.mark.parametrize('taken', [1, 3])
+def test_batches_are_copied_and_workers_end_with_the_iterator(taken):
+  shared = [{'x': np.full(4, i)} for i in range(3)]
+  workers = Workers(shared)
+  batches = loader._own_arrays(workers)
+  for batch, one in zip(range(taken), batches, strict=False):
+    np.testing.assert_array_equal(one['x'], shared[batch]['x'])
+    assert not np.shares_memory(one['x'], shared[batch]['x'])
+  assert not workers.closed
+  batches.close()
+  assert workers.closed
+
+
+def test_workers_that_are_still_open_end_with_the_process():
+  workers = Workers([{'x': np.ones(1)}] * 3)
+  batches = loader._own_arrays(workers)
+  next(batches)
+  loader._free_shared_memory()
+  assert workers.closed
