@@ -9,6 +9,7 @@ Opening a run and reading it change nothing in its folder.
 from collections.abc import Iterator, Mapping
 import dataclasses
 import functools
+import json
 import pathlib
 from typing import Any
 
@@ -16,16 +17,15 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from mtl_kd_jax import models
-from mtl_kd_jax.config import defaults
 from mtl_kd_jax.config.build import open_dataset
 from mtl_kd_jax.config.experiment import STUDENT, TEACHER
-from mtl_kd_jax.config.renames import complete, upgrade
+from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.config.validate import value
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.methods.multi_task import UNIFORM
-from mtl_kd_jax.models.network import Network, abstract_init
+from mtl_kd_jax.models.network import Network, NetworkSpec, abstract_init
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
@@ -62,12 +62,12 @@ class Run(Mapping[str, TrainedNetwork]):
       InputError: it is none.
     """
     self.workdir = pathlib.Path(workdir).expanduser()
-    self._config = upgrade(workdirs.read_config(self.workdir))
+    self._config = workdirs.read_config(self.workdir)
 
   @functools.cached_property
   def config(self) -> ConfigDict:
     """The config that it was started with, under the keys of this version."""
-    return ConfigDict(complete(self._config, defaults.get_config().to_dict()))
+    return from_stored(self._config, where=f'{self.workdir / "config.json"}')
 
   @functools.cached_property
   def plan(self) -> dict[str, dict[str, Any]]:
@@ -169,11 +169,10 @@ class Run(Mapping[str, TrainedNetwork]):
 
   def _described(self, name) -> 'NetworkDescription':
     written = workdirs.read_stage(self.workdir, name)
-    if written is not None:
-      described = NetworkDescription(**written['network'])
-      size = tuple(described.image_size)  # JSON has no tuples
-      return dataclasses.replace(described, image_size=size)
-    return _from_config(self.config, name)
+    if written is None:
+      return _from_config(self.config, name)
+    where = f'{self._folder(name) / "stage.json"}'
+    return _described(written.get('network'), where)
 
   def _not_finished(self, name) -> InputError:
     there = ', '.join(self) or 'nothing yet'
@@ -218,6 +217,56 @@ class NetworkDescription:
     return models.make(spec.pop('backbone'), self.tasks(), **spec)
 
 
+def _described(network: Any, where: str) -> NetworkDescription:
+  """What stage.json says of a network; raises InputError where it is none."""
+  network = network if isinstance(network, Mapping) else {'network': network}
+  checks = {'spec': _is_spec, 'image_size': _is_size, 'labels': _are_labels}
+  for key in network.keys() | checks.keys():
+    value = network.get(key)
+    if key not in checks or not checks[key](value):
+      raise InputError(
+        expected='a description of a network: spec, image_size and labels',
+        found=f'{key}: {json.dumps(value)[:80]}',
+        where=where,
+        do='restore the file; a network can also be trained or imported again',
+      )
+  size = tuple(network['image_size'])  # JSON has no tuples
+  return NetworkDescription(**{**network, 'image_size': size})
+
+
+def _is_spec(spec) -> bool:
+  kinds = {'backbone': str, 'head': str, 'width': int | float}
+  kinds['output_stride'] = int
+  assert kinds.keys() == set(NetworkSpec._fields)
+  return spec is None or _is_like(spec, kinds)
+
+
+def _is_size(size) -> bool:
+  return _is_list(size, int) and len(size) == 2 and min(size) > 0
+
+
+def _are_labels(labels) -> bool:
+  kinds = {'quantity': str, 'unit': str, 'classes': list, 'colors': list}
+  return isinstance(labels, Mapping) and all(
+    _is_like(label, kinds)
+    and _is_list(label['classes'], str)
+    and all(_is_list(c, int) and len(c) == 3 for c in label['colors'])
+    for label in labels.values()
+  )
+
+
+def _is_like(entry, kinds) -> bool:
+  return (
+    isinstance(entry, Mapping)
+    and entry.keys() == kinds.keys()
+    and all(isinstance(entry[key], kind) for key, kind in kinds.items())
+  )
+
+
+def _is_list(values, kind) -> bool:
+  return isinstance(values, list) and all(isinstance(x, kind) for x in values)
+
+
 def describe_network(
   network: Network, tasks: Mapping[str, Task], image_size: tuple[int, int]
 ) -> dict[str, Any]:
@@ -251,7 +300,8 @@ def write_run(
 
   Args:
     workdir: a folder without these networks.
-    config: of the run, a nested dictionary.
+    config: of the run, a nested dictionary; what is not in it is that of
+      config/defaults.py, and the tasks are those of the networks.
     networks: name -> network.
 
   Raises:
@@ -259,6 +309,9 @@ def write_run(
       already, has another run in it, or cannot be written to.
   """
   workdir = pathlib.Path(workdir).expanduser()
+  tasks = dict.fromkeys(t for x in networks.values() for t in x.tasks)
+  whole = {'data': {}, 'tasks': list(tasks), **config}
+  config = from_stored(whole, where='argument config').to_dict()
   for name in networks:
     folder = workdirs.checkpoint_dir(workdir, name)
     if folder.exists():

@@ -43,17 +43,6 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
   return config
 
 
-def complete(
-  config: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-  """A nested config with the keys that an earlier version did not have."""
-  whole = {**defaults, **config}
-  for name, value in defaults.items():
-    if isinstance(value, Mapping) and isinstance(whole[name], Mapping):
-      whole[name] = complete(whole[name], value)
-  return whole
-
-
 def _copy(tree):
   if isinstance(tree, Mapping):
     return {k: _copy(v) for k, v in tree.items()}

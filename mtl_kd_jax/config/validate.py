@@ -73,7 +73,7 @@ def may_change_from(
       number.
   """
   epochs = old.get('epochs', config.epochs)
-  if config.epochs <= epochs:
+  if not isinstance(epochs, int) or config.epochs <= epochs:
     return may_change
   for section in ('optim', 'distill'):
     if config[section].schedule == 'cosine':

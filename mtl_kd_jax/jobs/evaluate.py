@@ -1,18 +1,14 @@
 """Scores the finished networks of a run again, on any split."""
 
-from collections.abc import Mapping
 import functools
 import json
 import pathlib
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
-from mtl_kd_jax.config.renames import upgrade
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.reports.statistics import describe_statistics
@@ -45,7 +41,7 @@ def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
   """
   if workdir is None:
     return None
-  config = _stored_config(workdir)
+  config = Run(workdir).config
   config.parallel.multihost = False
   return config
 
@@ -73,7 +69,8 @@ def run(
     InputError: there is no such run, none of its networks can be opened, or the
       data do not have its labels.
   """
-  trained, stored = Run(workdir), _stored_config(workdir)
+  trained = Run(workdir)
+  stored = trained.config
   if split:
     config.data.eval_split = split
   experiment = build(config)
@@ -129,51 +126,6 @@ def run(
   for name, error in errors.items():
     writer.print(f'not scored, since it cannot be opened: {name}\n  {error}')
   return trained
-
-
-def _stored_config(workdir: pathlib.Path) -> ConfigDict:
-  """The config of a run, with the types of the defaults: JSON has no tuples."""
-  stored = upgrade(workdirs.read_config(workdir))
-  where = f'{workdir / "config.json"}'
-  if missing := {'data', 'tasks'} - stored.keys():
-    raise _not_stored(f'none of {", ".join(sorted(missing))}', where)
-  config = get_config().copy_and_resolve_references()
-  with config.unlocked():
-    _update(config, stored, where)
-  return config
-
-
-def _update(config: ConfigDict, stored: Mapping[str, Any], where: str) -> None:
-  for name, value in stored.items():
-    known = config[name] if name in config else None
-    try:
-      if isinstance(known, ConfigDict) and isinstance(value, Mapping):
-        _update(known, value, where)
-      elif value is None and known is not None:
-        raise TypeError('null')
-      else:
-        config[name] = _with_tuples(value)
-    except InputError:
-      raise
-    except (TypeError, ValueError) as error:
-      found = f'{name}: {json.dumps(value)[:80]}'
-      raise _not_stored(found, where) from error
-
-
-def _with_tuples(value):
-  if isinstance(value, Mapping):
-    return {k: _with_tuples(v) for k, v in value.items()}
-  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
-
-
-def _not_stored(found: str, where: str) -> InputError:
-  return InputError(
-    expected='the config of a run, with values of the types of '
-    'config/defaults.py',
-    found=found,
-    where=where,
-    do='restore the file, or name the config: --config=...',
-  )
 
 
 def _data_of(config: ConfigDict) -> str:

@@ -113,6 +113,12 @@ def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
       split=config.data.eval_split,
       checkpoint=config.select,
       chosen_on=select_split(config),
+      chosen={
+        stage.name: checkpointing.has_best(
+          workdirs.checkpoint_dir(stage.trained_in or workdir, stage.name)
+        )
+        for stage in plan.stages
+      },
       log=_log(plan, workdir),
       stages=plan.rows,
       average_epochs=experiment.average_epochs,

@@ -88,7 +88,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     if not isinstance(config, dict):
       raise ValueError(f'{_CONFIG} holds no config')
     return config
-  except (OSError, ValueError) as error:
+  except (OSError, RecursionError, ValueError) as error:
     raise InputError(
       expected='the workdir of an earlier run',
       found=f'{error}',
@@ -117,14 +117,37 @@ def read_plan(workdir: pathlib.Path) -> dict[str, dict[str, Any]] | None:
   path = workdir / _PLAN
   if not path.exists():
     return None
-  written = _read(path)
-  try:
-    return {
-      entry['name']: {k: entry[k] for k in entry if k != 'name'}
-      for entry in written['stages']
-    }
-  except (KeyError, TypeError) as error:
-    raise _unreadable(path, 'no list of stages with names') from error
+  stages = _read(path).get('stages')
+  if not isinstance(stages, list):
+    raise _unreadable(path, 'no list of stages')
+  for entry in stages:
+    if not _is_planned(entry):
+      found = f'{json.dumps(entry)[:80]}, no stage with a name and a row'
+      raise _unreadable(path, found)
+  return {
+    entry['name']: {k: entry[k] for k in entry if k != 'name'}
+    for entry in stages
+  }
+
+
+def _is_planned(entry) -> bool:
+  return (
+    isinstance(entry, dict)
+    and _is_name(entry.get('name'))
+    and isinstance(entry.get('row'), str)
+    and isinstance(entry.get('trained_in'), str | None)
+  )
+
+
+def _is_name(name) -> bool:
+  """Whether a name can be that of a folder, and of no other place."""
+  return (
+    isinstance(name, str)
+    and name.isprintable()
+    and len(name.encode()) <= 200
+    and name not in ('', '.', '..')
+    and not set(name) & set('/\\')
+  )
 
 
 def checkpoint_dir(workdir: pathlib.Path, stage: str) -> pathlib.Path:
@@ -152,6 +175,13 @@ def claim_stage(
   Raises:
     InputError: the stage was another one, or cannot be written.
   """
+  if not _is_name(stage):
+    raise InputError(
+      expected='a name of a stage that can be a folder',
+      found=repr(stage),
+      argument='name',
+      do='choose another, without slashes',
+    )
   path = checkpoint_dir(workdir, stage) / _STAGE
   if path.exists():
     differing = _differences(_read(path), description, lambda key: False)
@@ -220,7 +250,20 @@ def read_metrics(
     InputError: what is written cannot be read.
   """
   path = _metrics_path(workdir, stage, selected)
-  return _read(path) if path.exists() else None
+  if not path.exists():
+    return None
+  metrics = _read(path)
+  for task, values in metrics.items():
+    if not isinstance(values, dict) or not all(
+      map(_is_number, values.values())
+    ):
+      found = f'{task}: {json.dumps(values)[:80]}, no numbers by their names'
+      raise _unreadable(path, found)
+  return metrics
+
+
+def _is_number(value) -> bool:
+  return value is None or isinstance(value, int | float)
 
 
 def _metrics_path(workdir, stage, selected) -> pathlib.Path:
@@ -230,7 +273,7 @@ def _metrics_path(workdir, stage, selected) -> pathlib.Path:
 def _read(path) -> dict[str, Any]:
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
+  except (OSError, RecursionError, ValueError) as error:
     raise _unreadable(path, f'{error}') from error
   if not isinstance(content, dict):
     raise _unreadable(path, f'a {type(content).__name__}, no dictionary')
