@@ -13,12 +13,14 @@ the names of the features that it reads (heads.py).
 
 from collections.abc import Mapping
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.deeplab import ASPPHead, DeepLabV3PlusHead
+from mtl_kd_jax.models.fpn import FPNHead
 from mtl_kd_jax.models.heads import DenseHead
 from mtl_kd_jax.models.mtan import MTAN
 from mtl_kd_jax.models.network import Network, NetworkSpec, Output
@@ -49,6 +51,7 @@ HEADS = {
   'dense': DenseHead,
   'aspp': ASPPHead,
   'deeplabv3plus': DeepLabV3PlusHead,
+  'fpn': FPNHead,
 }
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -139,9 +142,9 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
 
 
 def _make_backbone(name, *, width, output_stride, axis_name) -> nn.Module:
-  if not width > 0:
+  if not 0 < width < math.inf:
     raise InputError(
-      expected='a factor above 0 on the channels of the backbone',
+      expected='a finite factor above 0 on the channels of the backbone',
       found=f'{width}',
       argument='width',
       do='1.0 is the size of the paper, 0.25 runs on a laptop',

@@ -5,7 +5,7 @@ Chen et al. 2017, arXiv 1706.05587 (DeepLabV3), and 2018, arXiv 1802.02611
 output of a teacher in training mode must be deterministic.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import functools
 import math
 
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.models.initializers import xavier_normal
-from mtl_kd_jax.models.layers import conv, linear
+from mtl_kd_jax.models.layers import ConvNormReLU
 from mtl_kd_jax.ops.norm import BatchNorm
 from mtl_kd_jax.ops.resize import resize_bilinear
 
@@ -112,31 +112,6 @@ class DeepLabV3PlusHead(nn.Module):
     x = block(filters, 3, name='conv_0')(x)
     x = block(filters, 3, name='conv_1')(x)
     return _prediction(x, self.channels, size), {'decoder': x}
-
-
-class ConvNormReLU(nn.Module):
-  """Convolution without bias, BatchNorm, ReLU.
-
-  Attributes:
-    features: channels of the result.
-    size: side of the kernel.
-    norm: makes a normalization.
-    dilation: of the kernel.
-  """
-
-  features: int
-  size: int
-  norm: Callable[..., nn.Module]
-  dilation: int = 1
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [b h w c] to [b h w features]."""
-    if self.size == 1:
-      x = linear(self.features, name='conv')(x)
-    else:
-      x = conv(self.features, self.size, dilation=self.dilation, name='conv')(x)
-    return nn.relu(self.norm(name='norm')(x))
 
 
 def _pyramid(x, block, filters, size):

@@ -1,6 +1,9 @@
 """Convolutions of ResNets and of the heads over them."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
+import jax
 
 from mtl_kd_jax.models.initializers import kaiming_normal
 from mtl_kd_jax.ops.conv import conv_general_dilated, dot_general
@@ -42,3 +45,28 @@ def linear(features: int, *, name: str) -> nn.Module:
     dot_general=dot_general,
     name=name,
   )
+
+
+class ConvNormReLU(nn.Module):
+  """Convolution without bias, BatchNorm, ReLU.
+
+  Attributes:
+    features: channels of the result.
+    size: side of the kernel.
+    norm: makes a normalization.
+    dilation: of the kernel.
+  """
+
+  features: int
+  size: int
+  norm: Callable[..., nn.Module]
+  dilation: int = 1
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [b h w c] to [b h w features]."""
+    if self.size == 1:
+      x = linear(self.features, name='conv')(x)
+    else:
+      x = conv(self.features, self.size, dilation=self.dilation, name='conv')(x)
+    return nn.relu(self.norm(name='norm')(x))

@@ -1,7 +1,7 @@
 """Bilinear resizing as PyTorch's `interpolate`, without a gather.
 
 Resizing an axis is a product with a sparse matrix of two entries per row. For
-doubling, the most frequent case, these are neighbors, and the product is two
+whole factors, which are most, these are neighbors, and the product is a few
 weighted sums of shifted maps, with a gradient of the same kind. The gradient of
 a gather would be a scatter, which is slow everywhere. `jax.image.resize` has no
 `align_corners`.
@@ -36,8 +36,8 @@ def _resize_axis(x, axis, new, align_corners):
   if new == old:
     return x
   place = _places(old, new, align_corners)
-  if new == 2 * old:
-    return _double(x, axis, place)
+  if new % old == 0:
+    return _multiply(x, axis, place)
   lower = np.floor(place).astype(int)
   upper = np.minimum(lower + 1, old - 1)
   rows = np.arange(new)
@@ -45,7 +45,7 @@ def _resize_axis(x, axis, new, align_corners):
   np.add.at(matrix, (rows, lower), 1 - (place - lower))
   np.add.at(matrix, (rows, upper), place - lower)
   # The default, TF32 on GPUs and bfloat16 on TPUs, would round the maps to 3 or
-  # 2 digits, which `_double` does not.
+  # 2 digits, which `_multiply` does not.
   y = jnp.tensordot(
     jnp.asarray(matrix, x.dtype), x, (1, axis), precision='highest'
   )
@@ -62,24 +62,30 @@ def _places(old, new, align_corners):
   return np.clip(place, 0, old - 1)
 
 
-def _double(x, axis, place):
-  """Doubles an axis: new pixels 2k and 2k + 1 lie before and after old k."""
+def _multiply(x, axis, place):
+  """Resizes by a whole factor: new pixels lie next to the old ones, in order.
+
+  Not by the matrix, in whose gradient XLA fails on GPUs (jax 0.11, H100: "Check
+  failed: subdim_size_accumulator == dim_size").
+  """
   old = x.shape[axis]
-  k = np.arange(old)
-  before, after = place[0::2] - (k - 1), place[1::2] - k
+  factor = len(place) // old
   edge = [(0, 0)] * x.ndim
   edge[axis] = (1, 1)
   padded = jnp.pad(x, edge, 'edge')
   previous = jax.lax.slice_in_dim(padded, 0, old, axis=axis)
   following = jax.lax.slice_in_dim(padded, 2, old + 2, axis=axis)
-  pixels = jnp.stack(
-    [
-      previous + (x - previous) * _along(before, x, axis),
-      x + (following - x) * _along(after, x, axis),
-    ],
-    axis + 1,
-  )
-  return pixels.reshape(*x.shape[:axis], 2 * old, *x.shape[axis + 1 :])
+  pixels = []
+  for i in range(factor):
+    shift = place[i::factor] - np.arange(old)  # of old pixels, from -1 to 1
+    y = x
+    for neighbor, weight in ((previous, -shift), (following, shift)):
+      if weight.max() > 0:
+        weight = _along(np.maximum(weight, 0), x, axis)
+        y = y + (neighbor - x) * weight
+    pixels.append(y)
+  stacked = jnp.stack(pixels, axis + 1)
+  return stacked.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
 def _along(weights, x, axis):

@@ -234,7 +234,7 @@ def test_a_backbone_that_no_head_reads_is_refused(head, monkeypatch):
 
 
 def test_a_head_must_fit_the_backbone():
-  with pytest.raises(InputError, match='aspp or deeplabv3plus') as error:
+  with pytest.raises(InputError, match='aspp or deeplabv3plus or fpn') as error:
     models.make('resnet18', CHANNELS, head='dense')
   assert error.value.argument == 'head'
 
