@@ -63,11 +63,7 @@ def _places(old, new, align_corners):
 
 
 def _multiply(x, axis, place):
-  """Resizes by a whole factor: new pixels lie next to the old ones, in order.
-
-  Not by the matrix, in whose gradient XLA fails on GPUs (jax 0.11, H100: "Check
-  failed: subdim_size_accumulator == dim_size").
-  """
+  """Resizes by a whole factor: new pixels lie next to old ones, in order."""
   old = x.shape[axis]
   factor = len(place) // old
   edge = [(0, 0)] * x.ndim

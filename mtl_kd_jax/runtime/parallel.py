@@ -13,7 +13,6 @@ the same and one mode can continue what the other started.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -22,17 +21,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime.compiler import compiler_options
 
 AXIS = 'batch'
 MODES = ('jit', 'pmap')
-
-# XLA's CPU backend hands convolutions, products and sums to YNNPACK. Its
-# convolutions are slower than XLA's own, above all their weight gradients;
-# its products and sums are faster.
-_CPU_OPTIONS = {
-  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,'
-  'LIBRARY_FUSION_TYPE_REDUCE'
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,24 +129,12 @@ class Parallel:
     return {k: _addressable(x) for k, x in batch.items()}
 
   @property
-  def compiler_options(self) -> dict[str, str]:
-    """What `jax.jit` is given for speed on these devices."""
-    cpu = self.mesh.devices.flat[0].platform == 'cpu'
-    return _known_options() if cpu else {}
+  def compiler_options(self) -> dict[str, str | bool]:
+    """What `jax.jit` is given on these devices."""
+    return compiler_options(self.mesh.devices.flat[0].platform)
 
   def _sharding(self, *axes: str) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec(*axes))
-
-
-@functools.cache
-def _known_options() -> dict[str, str]:
-  """`_CPU_OPTIONS`, or none where this version of XLA has others."""
-  try:
-    jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS)(0.0)
-  except Exception:
-    # Whatever XLA says of an option that it does not have: it only costs time.
-    return {}
-  return _CPU_OPTIONS
 
 
 def make_parallel(mode: str, *, batch_size: int) -> Parallel:
