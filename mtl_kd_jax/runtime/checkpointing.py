@@ -1,49 +1,58 @@
-"""Checkpoints of one stage: the last two, and the best; the only orbax file.
+"""Checkpoints of one stage: the last two, and the best.
 
     <directory>/last/<step>   written asynchronously while training goes on
     <directory>/best/<step>   a copy of the one with the highest score
 
-Orbax writes to a temporary folder and renames it, so that a run killed at any
-moment leaves whole checkpoints only. What orbax does not notice is damage that
-comes later (a flipped bit reads back as another number): every checkpoint
-carries a checksum of its arrays, which is verified when it is read.
+A checkpoint is written to a temporary folder that is renamed, so that a run
+killed at any moment leaves whole checkpoints only. For damage that comes later
+(a flipped bit reads back as another number) it carries checksums of its arrays
+and of its files.
 
-Three cases are distinguished. A checkpoint that is broken, or whose checksum
-fails, is damaged: training sets it aside and falls back to an earlier one. A
-sound checkpoint of another state is a mismatch, an error that changes nothing.
-And where the machine fails (memory, permission, disk or network), the
-checkpoint may be sound: that error is raised, and changes nothing either.
+Three cases are distinguished. Where checksums fail, a checkpoint is damaged:
+training sets it aside and falls back to an earlier one. A sound checkpoint of
+another state is a mismatch, and one that a library cannot read is an error too;
+neither changes anything. And where the machine fails (memory, permission, disk
+or network), that error is raised, and changes nothing either.
 """
 
-from collections.abc import Iterator, Mapping
-import contextlib
-import json
+from collections.abc import Callable, Mapping
 import pathlib
 from typing import Any
 import warnings
-import zlib
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.runtime.damage import is_of_machine, read_all
-from mtl_kd_jax.runtime.log_filters import (
-  patient_event_loops,
-  without_warnings,
+from mtl_kd_jax.runtime.checkpoint_files import (
+  DamagedError,
+  newest,
+  read_info,
 )
+from mtl_kd_jax.runtime.checkpoint_io import (
+  checksum,
+  open_manager,
+  read_state,
+  read_unknown,
+  save_args,
+)
+from mtl_kd_jax.runtime.log_filters import without_warnings
 from mtl_kd_jax.runtime.mismatch import describe_mismatch, shapes_by_name
 from mtl_kd_jax.runtime.parallel import any_process, is_main_process
+
+__all__ = [
+  'Checkpoints',
+  'checksum',
+  'has_best',
+  'is_finished',
+  'latest_step',
+  'read_variables',
+]
 
 _LAST, _BEST = 'last', 'best'
 # How many of the latest checkpoints stay: one, and one to fall back to.
 _KEPT = 2
 _FALLBACK = {_LAST: 'an earlier one', _BEST: 'the newest'}
-
-
-class _DamagedError(Exception):
-  """A checkpoint that cannot be read as it was written."""
 
 
 class Checkpoints:
@@ -52,20 +61,21 @@ class Checkpoints:
   def __init__(self, directory: pathlib.Path | str):
     """Opens the folder, making it when needed.
 
+    A best checkpoint whose score is damaged is set aside, as in `restore_last`.
+
     Args:
       directory: the stage's folder.
 
     Raises:
-      InputError: the folder cannot be made.
+      InputError: the folder cannot be made, or the score cannot be read,
+        although it may be sound.
+      OSError: the machine cannot read the score.
     """
     self._directory = pathlib.Path(directory).absolute()
-    self._last = _manager(self._directory / _LAST, _KEPT)
-    self._best = _manager(self._directory / _BEST, 1)
-    self._best_score = None
-    if (step := self._best.latest_step()) is not None:
-      self._best_score = _read_info(
-        self._directory / _BEST / str(step), 'score'
-      )
+    self._last = open_manager(self._directory / _LAST, max_to_keep=_KEPT)
+    self._best = open_manager(self._directory / _BEST, max_to_keep=1)
+    best = self._newest_sound(_BEST, read_info)
+    self._best_score = best.get('score') if best else None
 
   @property
   def latest_step(self) -> int | None:
@@ -75,10 +85,8 @@ class Checkpoints:
   @property
   def finished(self) -> bool:
     """Whether the newest checkpoint is the end of its stage."""
-    step = self.latest_step
-    if step is None:
-      return False
-    return _read_info(self._directory / _LAST / str(step), 'finished') is True
+    self._last.wait_until_finished()
+    return is_finished(self._directory)
 
   def save(self, step: int, state: Any, *, finished: bool = False) -> None:
     """Saves the newest state; returns once it is copied to the host.
@@ -89,7 +97,7 @@ class Checkpoints:
       finished: whether the stage ends here.
     """
     with without_warnings():  # that the one before took long
-      self._last.save(step, args=_save_args(state, finished=finished))
+      self._last.save(step, args=save_args(state, finished=finished))
 
   def save_if_best(self, step: int, state: Any, score: float) -> None:
     """Keeps `state` as the best when `score` is the highest so far.
@@ -100,7 +108,7 @@ class Checkpoints:
     """
     if any_process(is_main_process() and self._is_best(step, score)):
       with without_warnings():
-        self._best.save(step, args=_save_args(state, score=score), force=True)
+        self._best.save(step, args=save_args(state, score=score), force=True)
       self._best_score = score
 
   def _is_best(self, step, score) -> bool:
@@ -130,12 +138,13 @@ class Checkpoints:
         shapes and placement of the result.
 
     Raises:
-      InputError: a checkpoint is sound, but of another structure or of other
-        shapes; it stays where it is.
+      InputError: a checkpoint is of another structure or of other shapes or
+        dtypes, or cannot be read, although it may be sound; it stays where it
+        is.
       OSError, MemoryError, jax.errors.JaxRuntimeError: the machine cannot read
         a checkpoint, which stays where it is.
     """
-    return self._restore(self._last, _LAST, like)
+    return self._newest_sound(_LAST, lambda path: read_state(path, like))
 
   def restore_best(self, like: Any) -> Any | None:
     """The state with the highest score; the newest where there is none.
@@ -143,20 +152,21 @@ class Checkpoints:
     A damaged one is set aside as in `restore_last`, which describes argument
     and errors.
     """
-    best = self._restore(self._best, _BEST, like)
+    best = self._newest_sound(_BEST, lambda path: read_state(path, like))
     return self.restore_last(like) if best is None else best
 
-  def _restore(self, manager, kind, like):
-    like = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
+  def _newest_sound(self, kind, read: Callable[[pathlib.Path], Any]):
+    """What is read of the newest checkpoint that is not damaged, or None."""
+    manager = self._last if kind == _LAST else self._best
     for step in sorted(manager.all_steps(), reverse=True):
       directory = self._directory / kind / str(step)
-      state, problem = None, ''
+      result, problem = None, ''
       try:
-        state = _read(directory, like)
-      except _DamagedError as error:
+        result = read(directory)
+      except DamagedError as error:
         problem = f'{error}'
       if not any_process(bool(problem)):
-        return state
+        return result
       if is_main_process():
         problem = problem or 'another process cannot read it'
         self._set_aside(directory, problem, _FALLBACK[kind])
@@ -196,30 +206,24 @@ def read_variables(
 
   Raises:
     InputError: there is no finished stage, it is damaged, or its variables
-      have other names or shapes.
+      have other names or shapes; or it cannot be read, although it may be
+      sound.
     OSError, MemoryError, jax.errors.JaxRuntimeError: the machine cannot read
       it.
   """
   directory = pathlib.Path(directory).absolute()
-  newest = _newest(directory / _LAST)
-  if newest is None or _read_info(newest, 'finished') is not True:
-    raise InputError(
-      expected='a finished stage',
-      found=f'an unfinished one, at step {newest.name}' if newest else 'none',
-      where=f'{directory}',
-      do='name the workdir of a run that has ended, or of an import',
-    )
-  chosen = (_newest(directory / _BEST) if best else None) or newest
   leaf = jax.tree.leaves(like)[0]
-  try:
-    state = _read_unknown(chosen, getattr(leaf, 'sharding', None))
-  except _DamagedError as error:
-    raise InputError(
-      expected='a checkpoint that can be read',
-      found=f'{error}',
-      where=f'{chosen}',
-      do='train or import that network again',
-    ) from error
+  while True:
+    chosen = _choose(directory, best=best)
+    try:
+      state = read_unknown(chosen, getattr(leaf, 'sharding', None))
+      break
+    except (DamagedError, InputError, OSError) as error:
+      if not chosen.exists():
+        continue  # training has just put another in its place
+      if isinstance(error, DamagedError):
+        raise _damaged(chosen, error) from error
+      raise
   variables = _variables_of(state)
   difference = describe_mismatch(
     shapes_by_name(like), shapes_by_name(variables)
@@ -235,35 +239,56 @@ def read_variables(
   return {kind: variables.get(kind, {}) for kind in like}
 
 
+def _choose(directory: pathlib.Path, *, best: bool) -> pathlib.Path:
+  """The checkpoint of a finished stage that is to be read."""
+  last = newest(directory / _LAST)
+  if last is None or not _says_finished(last):
+    raise InputError(
+      expected='a finished stage',
+      found=f'an unfinished one, at step {last.name}' if last else 'none',
+      where=f'{directory}',
+      do='name the workdir of a run that has ended, or of an import',
+    )
+  return (newest(directory / _BEST) if best else None) or last
+
+
 def is_finished(directory: pathlib.Path | str) -> bool:
-  """Whether a stage has been trained to its end; changes nothing."""
-  newest = _newest(pathlib.Path(directory) / _LAST)
-  return newest is not None and _read_info(newest, 'finished') is True
+  """Whether a stage has been trained to its end; changes nothing.
+
+  Raises:
+    InputError: its newest checkpoint is damaged, or cannot be read.
+    OSError: the machine cannot read it.
+  """
+  last = newest(pathlib.Path(directory) / _LAST)
+  return last is not None and _says_finished(last)
 
 
 def latest_step(directory: pathlib.Path | str) -> int | None:
   """The step of a stage's newest checkpoint, or None; changes nothing."""
-  newest = _newest(pathlib.Path(directory) / _LAST)
-  return None if newest is None else int(newest.name)
+  last = newest(pathlib.Path(directory) / _LAST)
+  return None if last is None else int(last.name)
 
 
 def has_best(directory: pathlib.Path | str) -> bool:
   """Whether a stage has a checkpoint that its score has chosen."""
-  return _newest(pathlib.Path(directory) / _BEST) is not None
+  return newest(pathlib.Path(directory) / _BEST) is not None
 
 
-def checksum(state: Any) -> int:
-  """A sum over all arrays of a pytree of the CRC-32 of name and bytes.
+def _says_finished(directory) -> bool:
+  try:
+    return read_info(directory).get('finished') is True
+  except DamagedError as error:
+    raise _damaged(directory, error) from error
 
-  The same for a state and for the nested dictionaries that are read back when
-  its structure is not known.
-  """
-  total = 0
-  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(state)):
-    name = jax.tree_util.keystr(path, simple=True, separator='/').encode()
-    array = np.ascontiguousarray(leaf).view(np.uint8)
-    total += zlib.crc32(array.data, zlib.crc32(name))
-  return total % 2**32
+
+def _damaged(directory, error) -> InputError:
+  return InputError(
+    expected='a checkpoint that is as it was written',
+    found=f'a damaged one: {error}',
+    where=f'{directory}',
+    do='continue its training, which falls back to an earlier checkpoint, or '
+    'import that network again',
+  )
 
 
 def _variables_of(state) -> dict[str, Any]:
@@ -273,146 +298,3 @@ def _variables_of(state) -> dict[str, Any]:
   # Before there were other collections: adaptors stood among the parameters.
   params = {k: p for k, p in state['params'].items() if k != 'adaptors'}
   return {'params': params, 'batch_stats': state['batch_stats']}
-
-
-def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(
-      expected='a folder that can be written to',
-      found=str(error),
-      where=f'{directory}',
-      argument='workdir',
-      do='choose another workdir',
-    ) from error
-  return ocp.CheckpointManager(
-    directory,
-    options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
-      cleanup_tmp_directories=True,
-      # Managers that save in the same step would wait at each other's barriers.
-      multiprocessing_options=ocp.options.MultiprocessingOptions(
-        barrier_sync_key_prefix='_'.join(directory.parts[-2:])
-      ),
-    ),
-    item_names=('state', 'info'),
-  )
-
-
-class _Info(dict):
-  """What is known of a state, with its checksum.
-
-  Orbax reads it in the thread that writes: the checksum does not hold up the
-  training.
-  """
-
-  def __init__(self, state: Any, **info: Any):
-    super().__init__(info, checksum=None)
-    self._state = state
-
-  def items(self):
-    self['checksum'] = checksum(self._state)
-    return super().items()
-
-
-def _save_args(state, **info):
-  # Owned by the host: what is on the device is overwritten by the next step.
-  state = jax.tree.map(
-    lambda x: x.copy() if isinstance(x, np.ndarray) else np.asarray(x), state
-  )
-  return ocp.args.Composite(
-    state=ocp.args.StandardSave(state),
-    info=ocp.args.JsonSave(_Info(state, **info)),
-  )
-
-
-def _read(directory, like):
-  """A checkpoint's state; mismatches are reported before arrays are read."""
-  with (
-    without_warnings(errors=True),
-    ocp.StandardCheckpointer() as checkpointer,
-  ):
-    written = _metadata(checkpointer, directory)
-    difference = describe_mismatch(
-      shapes_by_name(like), shapes_by_name(written)
-    )
-    if difference:
-      raise InputError(
-        expected='the checkpoint of the stage as it is now',
-        found=difference,
-        where=f'{directory}',
-        do='continue with the settings and the version that it was started '
-        'with, or choose another workdir; it is left as it is',
-      )
-    return _restored(checkpointer, directory, like)
-
-
-def _read_unknown(directory, sharding):
-  """A state, as nested dictionaries; on the first device for no sharding."""
-  sharding = sharding or jax.sharding.SingleDeviceSharding(
-    jax.local_devices()[0]
-  )
-  with (
-    without_warnings(errors=True),
-    ocp.StandardCheckpointer() as checkpointer,
-  ):
-    like = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-      _metadata(checkpointer, directory),
-    )
-    return _restored(checkpointer, directory, like)
-
-
-def _metadata(checkpointer, directory):
-  with _noticing_damage(directory):
-    metadata = checkpointer.metadata(directory / 'state').item_metadata
-    if metadata is None:
-      raise _DamagedError('it does not say what it holds')
-    return metadata.tree
-
-
-def _restored(checkpointer, directory, like):
-  with _noticing_damage(directory):
-    state = checkpointer.restore(directory / 'state', like)
-    if checksum(state) != _read_info(directory, 'checksum'):
-      raise _DamagedError('its numbers do not match its checksum')
-  return state
-
-
-@contextlib.contextmanager
-def _noticing_damage(directory: pathlib.Path) -> Iterator[None]:
-  """Raises `_DamagedError` for what broken files make orbax raise."""
-  try:
-    with patient_event_loops():
-      yield
-  except Exception as error:
-    if is_of_machine(error):
-      raise
-    # Orbax may have hidden that it could not open a file. Where one has gone,
-    # another process may have set the checkpoint aside.
-    with contextlib.suppress(FileNotFoundError):
-      read_all(directory)
-    if isinstance(error, _DamagedError):
-      raise
-    # Orbax and tensorstore raise many kinds of errors for broken files.
-    text = f'{type(error).__name__}: {error}'
-    text = text.splitlines()[0].partition('. See full TensorStore details')[0]
-    raise _DamagedError(text[:200]) from error
-
-
-def _newest(directory: pathlib.Path) -> pathlib.Path | None:
-  steps = [
-    p
-    for p in directory.glob('*')
-    if p.name.isascii() and p.name.isdigit() and p.is_dir()
-  ]
-  return max(steps, key=lambda p: int(p.name)) if steps else None
-
-
-def _read_info(directory: pathlib.Path, key: str):
-  try:
-    info = json.loads((directory / 'info' / 'metadata').read_text())
-    return info[key] if isinstance(info, dict) else None
-  except (OSError, ValueError, KeyError, RecursionError):
-    return None  # unreadable: the next score counts as the best

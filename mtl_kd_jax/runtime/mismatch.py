@@ -39,10 +39,29 @@ def describe_mismatch(expected: Shapes, found: Shapes) -> str:
   )
 
 
+def describe_dtypes(expected: Any, found: Any) -> str:
+  """Names the first arrays whose dtypes differ, in trees of the same names.
+
+  Returns:
+    One line; '' when the dtypes are the same.
+  """
+  expected, found = _by_name(expected), _by_name(found)
+  others = [
+    f'{n} {found[n].dtype} in place of {x.dtype}'
+    for n, x in expected.items()
+    if found[n].dtype != x.dtype
+  ]
+  return _listed('of another dtype', others) if others else ''
+
+
 def shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:
   """The shapes of a tree's arrays by their path, e.g. 'params/conv/kernel'."""
+  return {name: x.shape for name, x in _by_name(tree).items()}
+
+
+def _by_name(tree) -> dict[str, Any]:
   return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): x.shape
+    jax.tree_util.keystr(path, simple=True, separator='/'): x
     for path, x in jax.tree_util.tree_leaves_with_path(tree)
   }
 

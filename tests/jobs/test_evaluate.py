@@ -1,5 +1,6 @@
 """--job=evaluate: what is scored, what is written, and what is left out."""
 
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -11,8 +12,12 @@ import numpy as np
 import pytest
 
 import mtl_kd_jax as mtl
+from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.defaults import get_config
+from mtl_kd_jax.config.experiments import nyuv2
 from mtl_kd_jax.jobs import evaluate
+from mtl_kd_jax.models.network import abstract_init
+from mtl_kd_jax.reports import results
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.trained import TrainedNetwork
@@ -63,6 +68,15 @@ def rows(workdir, split='val'):
   return json.loads((workdir / f'results_{split}.json').read_text())['rows']
 
 
+def content(workdir):
+  return {
+    path: path.readlink()
+    if path.is_symlink()
+    else path.is_file() and path.read_bytes()
+    for path in workdir.rglob('*')
+  }
+
+
 def test_a_run_of_several_hosts_is_evaluated_on_one(config, tmp_path):
   make_run(tmp_path, config, make_network('both'))
   assert mtl.load(tmp_path).config.parallel.multihost
@@ -84,6 +98,39 @@ def test_networks_without_metrics_get_those_of_the_reported_split(
   assert metrics['both'] == rows(tmp_path)['both']['metrics']
   assert metrics['known'] == known  # as they were
   assert mtl.table(mtl.load(tmp_path)['both']).rows['both'] == metrics['both']
+
+
+def test_samples_that_pad_a_batch_are_not_drawn(config, tmp_path, monkeypatch):
+  drawn = []
+
+  def draw(samples, predictions, tasks, path):
+    drawn.append((samples, predictions))
+
+  monkeypatch.setattr(results, 'draw_predictions', draw)
+  make_run(tmp_path, config, make_network('both'))
+  small = evaluate.default_config(tmp_path)
+  small.data.scenes.num_val = 3  # of a batch of 4
+  small.report.images = 9
+  run(tmp_path, small)
+  (samples, predictions), source = drawn[0], build(small).dataset.source('val')
+  for name in ('image', *TASKS):
+    expected = [source[i][name] for i in range(3)]
+    np.testing.assert_array_equal(samples[name], expected)
+  assert {len(x) for x in predictions['both'].values()} == {3}
+
+
+def test_each_host_draws_samples_of_its_share(config, monkeypatch):
+  config = config.copy_and_resolve_references()
+  config.parallel.multihost, config.report.images = False, 9
+  experiment = build(config, data=False)
+  dataset = SimpleNamespace(source=lambda split: range(3))
+  experiment = dataclasses.replace(experiment, dataset=dataset)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  kept = []
+  for index in range(2):
+    monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+    kept.append(experiment.num_pictures)
+  assert kept == [2, 1]
 
 
 def test_scores_on_other_data_are_not_those_of_the_run(config, tmp_path):
@@ -210,6 +257,57 @@ def test_networks_of_another_run_are_chosen_as_this_run_chooses(
   run(b)
   assert rows(a) != rows(b)
   assert mtl.load(b).metrics == {}
+
+
+# ---- Another config ----------------------------------------------------------
+
+
+def of_another_width(stored):
+  stored.model.width = 2.0
+
+
+def of_another_balancer(stored):
+  stored.balancing.name = 'gradnorm'
+
+
+def of_a_shipped_config(stored):
+  """As --config=configs/nyuv2.py, with the data of the run."""
+  shipped = nyuv2.get_config()
+  shipped.data, shipped.tasks = stored.data, stored.tasks
+  shipped.batch_size, shipped.report = stored.batch_size, stored.report
+  return shipped
+
+
+@pytest.fixture(scope='module')
+def mtan(config, tmp_path_factory):
+  """An evaluated import of one network, what is in its folder, its scores."""
+  workdir = tmp_path_factory.mktemp('mtan') / 'run'
+  tasks = {'depth': TASKS['depth']}
+  module = mtl.models.make('mtan', tasks, width=1 / 32)
+  _, like = abstract_init(module, SIZE)
+  draw = np.random.default_rng(0).random
+  variables = jax.tree.map(lambda x: draw(x.shape, np.float32), like)
+  network = TrainedNetwork('both', module, variables, tasks, SIZE)
+  other = config.copy_and_resolve_references()
+  other.report.images = 0
+  make_run(workdir, other, network)
+  run(workdir)
+  return workdir, content(workdir), rows(workdir)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [of_another_width, of_another_balancer, of_a_shipped_config],
+)
+def test_networks_are_those_of_the_run_whatever_the_config_says(change, mtan):
+  workdir, before, scores = mtan
+  config = evaluate.default_config(workdir)
+  run(workdir, change(config) or config)
+  assert rows(workdir) == scores
+  after = content(workdir)
+  assert after.keys() == before.keys()
+  differing = {p.stem for p in after if after[p] != before[p]}
+  assert differing <= {'results_val'}  # which has the config's name
 
 
 # ---- The config of a run -----------------------------------------------------
@@ -349,15 +447,6 @@ REFUSED = {
   'checkpoints a loop': as_loop('checkpoints'),
   'results a folder': as_folder('results_val.json'),
 }
-
-
-def content(workdir):
-  return {
-    path: path.readlink()
-    if path.is_symlink()
-    else path.is_file() and path.read_bytes()
-    for path in workdir.rglob('*')
-  }
 
 
 @pytest.fixture(scope='module')

@@ -1,15 +1,20 @@
-"""Checkpoints: bit for bit, the best kept, damage survived, nothing lost."""
+"""Checkpoints: bit for bit, the best kept, also by several processes."""
 
-import dataclasses
-import errno
-import gc
-import pathlib
 import signal
 import threading
 import types
-from typing import Any, NamedTuple
-import warnings
 
+from fixtures.checkpoints import (
+  assert_identical,
+  files_with_content,
+  finish,
+  largest_file,
+  make_state,
+  make_train_state,
+  steps_in,
+  truncate,
+  write,
+)
 from fixtures.launching import run_python
 import jax
 import jax.numpy as jnp
@@ -20,118 +25,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.runtime import checkpointing, damage
-from mtl_kd_jax.runtime.checkpointing import (
-  Checkpoints,
-  checksum,
-  read_variables,
-)
-from mtl_kd_jax.training.state import TrainState
-
-
-class Moments(NamedTuple):
-  """Shaped like an optimizer's state."""
-
-  count: Any
-  mu: Any
-  nu: Any
-
-
-class Nothing(NamedTuple):
-  """As optax.EmptyState."""
-
-
-def make_state(seed):
-  """Random numbers, which do not compress: every byte on disk matters."""
-  rng = np.random.default_rng(seed)
-
-  def draw(*shape):
-    return jnp.asarray(rng.standard_normal(shape), jnp.float32)
-
-  odd = np.array([-0.0, np.nan, np.inf, 1e-40, 1.1], np.float32)
-  return {
-    'step': jnp.int32(seed),
-    'params': {'conv': {'kernel': draw(3, 3, 8, 16), 'bias': draw(16)}},
-    'opt_state': (
-      Moments(jnp.int32(seed), {'kernel': draw(20, 30)}, {}),
-      Nothing(),
-      {'adaptors': Moments(jnp.uint32(7), draw(2), draw(1))},
-    ),
-    'batch_stats': {},
-    'balancer_state': (),
-    'absent': None,
-    'odd': jnp.asarray(odd),
-    'flag': jnp.asarray(seed % 2 == 0),
-  }
-
-
-@pytest.fixture
-def folder(tmp_path):
-  yield tmp_path / 'stage'
-  if (tmp_path / 'stage' / 'damaged').exists():
-    gc.collect()  # of failed reads, which would complain in another test
-
-
-@pytest.fixture
-def opened(folder):
-  """Opens the folder, as often as wanted; closes all in the end."""
-  every = []
-
-  def open_():
-    every.append(Checkpoints(folder))
-    return every[-1]
-
-  yield open_
-  for checkpoints in every:
-    checkpoints.close()
-
-
-def write(folder, steps):
-  checkpoints = Checkpoints(folder)
-  for step in steps:
-    checkpoints.save(step, make_state(step))
-  checkpoints.close()
-
-
-def steps_in(folder):
-  return sorted(int(p.name) for p in folder.iterdir())
-
-
-def assert_identical(actual, expected):
-  """Same structure, types, and bits: NaN equals NaN, and -0 is not 0."""
-  assert actual is not None
-  assert jax.tree.structure(actual) == jax.tree.structure(expected)
-  for a, e in zip(
-    jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
-  ):
-    assert (a.dtype, a.shape) == (e.dtype, e.shape)
-    assert np.asarray(a).tobytes() == np.asarray(e).tobytes()
-
-
-def largest_file(folder):
-  return max(
-    (p for p in folder.rglob('*') if p.is_file()),
-    key=lambda p: p.stat().st_size,
-  )
-
-
-def truncate(path):
-  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip_bit(path):
-  content = bytearray(path.read_bytes())
-  if content:
-    content[len(content) // 2] ^= 4
-  path.write_bytes(content)
-
-
-DAMAGE = {
-  'truncated': truncate,
-  'deleted': pathlib.Path.unlink,
-  'one bit flipped': flip_bit,
-}
-every_damage = pytest.mark.parametrize('damage', DAMAGE.values(), ids=DAMAGE)
+from mtl_kd_jax.runtime import checkpoint_io, checkpointing
+from mtl_kd_jax.runtime.checkpointing import Checkpoints, read_variables
 
 
 def test_a_state_is_read_back_bit_for_bit(opened):
@@ -242,105 +137,6 @@ def test_saving_a_step_twice_is_harmless(folder, opened):
   assert steps_in(folder / 'last') == [1]
 
 
-@every_damage
-def test_a_damaged_newest_falls_back_to_the_one_before(folder, opened, damage):
-  write(folder, (1, 2, 3))
-  path = largest_file(folder / 'last' / '3')
-  damage(path)
-  left = {p.name: p.read_bytes() for p in path.parent.iterdir()}
-  checkpoints = opened()
-  with pytest.warns(UserWarning, match=rf'{folder}/last/3 is damaged') as found:
-    state = checkpoints.restore_last(make_state(0))
-  assert len(found) == 1
-  assert_identical(state, make_state(2))
-  assert checkpoints.latest_step == 2
-  # Kept, for whoever wants to look: moved, and as it was.
-  moved = folder / 'damaged' / 'last-3'
-  assert str(moved) in str(found[0].message)
-  parent = moved / path.parent.relative_to(folder / 'last' / '3')
-  assert {p.name: p.read_bytes() for p in parent.iterdir()} == left
-
-  # The run goes on, and comes through that step again.
-  checkpoints.save(3, make_state(33))
-  checkpoints.wait()
-  assert steps_in(folder / 'last') == [2, 3]
-  for now in (checkpoints, opened()):
-    assert_identical(now.restore_last(make_state(0)), make_state(33))
-
-
-def test_whichever_file_is_damaged_only_whole_states_are_read(folder):
-  write(folder, (1, 2))
-  files = [p for p in (folder / 'last' / '2').rglob('*') if p.is_file()]
-  outcomes = set()
-  for path in files:
-    content = path.read_bytes()
-    flip_bit(path)
-    checkpoints = Checkpoints(folder)
-    with warnings.catch_warnings(record=True) as found:
-      warnings.simplefilter('always')
-      state = checkpoints.restore_last(make_state(0))
-    checkpoints.close()
-    damaged = folder / 'damaged' / 'last-2'
-    expected = 1 if damaged.exists() else 2
-    assert_identical(state, make_state(expected))
-    told = [f for f in found if 'is damaged' in str(f.message)]
-    assert len(told) == damaged.exists(), [str(f) for f in found]
-    outcomes.add(expected)
-    if damaged.exists():
-      damaged.rename(folder / 'last' / '2')
-    path.write_bytes(content)
-  assert outcomes == {1, 2}
-
-
-def test_the_same_step_damaged_twice_is_kept_twice(folder, opened):
-  for _ in range(2):
-    write(folder, (1, 2))
-    truncate(largest_file(folder / 'last' / '2'))
-    with pytest.warns(UserWarning, match='damaged'):
-      opened().restore_last(make_state(0))
-  assert len(list((folder / 'damaged').iterdir())) == 2
-
-
-def test_all_damaged_is_none(folder, opened):
-  write(folder, (1, 2))
-  for step in (1, 2):
-    truncate(largest_file(folder / 'last' / str(step)))
-  checkpoints = opened()
-  with pytest.warns(UserWarning) as found:
-    assert checkpoints.restore_last(make_state(0)) is None
-  newest, oldest = (str(warning.message) for warning in found)
-  assert 'last/2 is damaged' in newest
-  assert 'last/1 is damaged' in oldest
-  assert checkpoints.latest_step is None
-  assert len(list((folder / 'damaged').iterdir())) == 2
-
-
-@pytest.mark.parametrize('damage', [truncate, pathlib.Path.unlink])
-def test_reads_that_have_failed_print_nothing(folder, opened, damage, capfd):
-  """They end in other threads, when the error has been raised already."""
-  rng = np.random.default_rng(0)
-  state = {f'{i}': jnp.asarray(rng.random((64, 64))) for i in range(40)}
-  checkpoints = opened()
-  checkpoints.save(1, state)
-  checkpoints.wait()
-  damage(largest_file(folder / 'last' / '1'))
-  with pytest.warns(UserWarning, match='is damaged') as found:
-    assert opened().restore_last(state) is None
-  assert len(found) == 1
-  gc.collect()
-  assert capfd.readouterr() == ('', '')
-
-
-def test_broken_descriptions_print_nothing(folder, opened, capfd):
-  write(folder, (1,))
-  for path in (folder / 'last' / '1').rglob('*'):
-    if path.is_file():
-      truncate(path)
-  with pytest.warns(UserWarning, match='does not say what it holds'):
-    assert opened().restore_last(make_state(0)) is None
-  assert capfd.readouterr() == ('', '')
-
-
 def test_waiting_for_the_last_save_is_not_warned_about(opened, caplog):
   manager = ocp.checkpoint_manager
   with pytest.MonkeyPatch.context() as patch:
@@ -350,35 +146,6 @@ def test_waiting_for_the_last_save_is_not_warned_about(opened, caplog):
       checkpoints.save(step, make_state(step))
       checkpoints.save_if_best(step, make_state(step), step)
   assert not caplog.records
-
-
-@every_damage
-def test_a_damaged_best_falls_back_to_the_last(folder, opened, damage):
-  checkpoints = opened()
-  checkpoints.save_if_best(1, make_state(1), 0.5)
-  checkpoints.save(2, make_state(2))
-  checkpoints.wait()
-  damage(largest_file(folder / 'best' / '1'))
-  with pytest.warns(UserWarning, match=rf'{folder}/best/1 is damaged'):
-    state = opened().restore_best(make_state(0))
-  assert_identical(state, make_state(2))
-  assert (folder / 'damaged' / 'best-1').is_dir()
-
-
-@pytest.mark.parametrize(
-  'kind, fallback', [('last', 'an earlier one'), ('best', 'the newest')]
-)
-def test_a_warning_names_what_is_read_in_place_of_a_damaged_checkpoint(
-  kind, fallback, folder, opened
-):
-  checkpoints = opened()
-  for step in (1, 2):
-    checkpoints.save(step, make_state(step))
-  checkpoints.save_if_best(2, make_state(2), 0.5)
-  checkpoints.wait()
-  truncate(largest_file(folder / kind / '2'))
-  with pytest.warns(UserWarning, match=f'falling back to {fallback}'):
-    getattr(opened(), f'restore_{kind}')(make_state(0))
 
 
 # ---- Several processes -------------------------------------------------------
@@ -439,95 +206,6 @@ def test_the_main_process_decides_what_is_best(folder, opened, several, better):
   assert steps_in(folder / 'best') == [1] * better
 
 
-# ---- Machines that cannot read ----------------------------------------------
-
-
-def files_with_content(folder):
-  return {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
-
-
-class JaxRuntimeError(RuntimeError):
-  """As JAX raises it."""
-
-
-def wrapped(error):
-  """As orbax raises what tensorstore has raised."""
-  outer = Exception('Encountered error while reading array index')
-  outer.__cause__ = error
-  return outer
-
-
-@pytest.mark.parametrize('method', ['metadata', 'restore'])
-@pytest.mark.parametrize(
-  'error',
-  [
-    MemoryError(),
-    PermissionError(errno.EACCES, 'Permission denied'),
-    OSError(errno.EIO, 'Input/output error'),
-    JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes'),
-    wrapped(ValueError('RESOURCE_EXHAUSTED: out of memory')),
-    wrapped(OSError(errno.ESTALE, 'Stale file handle')),
-  ],
-  ids=lambda e: f'{type(e).__name__} {e.__cause__ or e}'[:40],
-)
-def test_an_error_of_the_machine_is_no_damage(
-  error, method, folder, monkeypatch
-):
-  like = finish(folder)
-  before = files_with_content(folder)
-
-  def fail(*args, **kwargs):
-    raise error
-
-  monkeypatch.setattr(ocp.StandardCheckpointer, method, fail)
-  checkpoints = Checkpoints(folder)
-  for read in (
-    lambda: checkpoints.restore_last(like),
-    lambda: checkpoints.restore_best(like),
-    lambda: read_variables(folder, like.variables, best=False),
-  ):
-    with pytest.raises(type(error)) as raised:
-      read()
-    assert raised.value is error
-  checkpoints.close()
-  assert files_with_content(folder) == before
-
-
-def test_an_error_of_the_machine_that_orbax_hides_is_found(
-  folder, opened, monkeypatch
-):
-  """It logs that a file cannot be opened, and returns no metadata."""
-  write(folder, (1, 2))
-  before = files_with_content(folder)
-  nothing = types.SimpleNamespace(item_metadata=None)
-  monkeypatch.setattr(
-    ocp.StandardCheckpointer, 'metadata', lambda *args: nothing
-  )
-
-  def refuse(path, mode):
-    raise PermissionError(errno.EACCES, 'Permission denied', path)
-
-  monkeypatch.setattr(damage, 'open', refuse, raising=False)
-  with pytest.raises(PermissionError):
-    opened().restore_last(make_state(0))
-  assert files_with_content(folder) == before
-
-
-def test_a_checkpoint_that_another_process_sets_aside_is_damaged_too(
-  folder, opened, monkeypatch
-):
-  write(folder, (1, 2))
-  truncate(largest_file(folder / 'last' / '2'))
-
-  def vanish(directory):
-    raise FileNotFoundError(errno.ENOENT, 'No such file', str(directory))
-
-  monkeypatch.setattr(checkpointing, 'read_all', vanish)
-  with pytest.warns(UserWarning, match='last/2 is damaged'):
-    state = opened().restore_last(make_state(0))
-  assert_identical(state, make_state(1))
-
-
 KILLED = """
 import os, signal, sys
 import jax
@@ -554,6 +232,8 @@ def test_a_save_that_was_killed_leaves_no_trace(folder, opened):
   assert code == -signal.SIGKILL, stderr
   names = {p.name for p in (folder / 'last').iterdir()}
   assert '1' in names and '2' not in names and len(names) == 2
+  # A checkpoint has its checksums before it has its name.
+  assert len(list(folder.glob('last/*/checksums.json'))) == 2
   checkpoints = opened()
   assert checkpoints.latest_step == 1
   like = {'x': jnp.zeros(1000, int)}
@@ -601,74 +281,18 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_correct(tmp_path):
   assert file.read_text() == 'no folder'
 
 
-def test_the_checksum_depends_on_every_bit_of_every_leaf():
-  state = make_state(1)
-  leaves, structure = jax.tree.flatten(state)
-  sums = {checksum(state)}
-  assert checksum(make_state(1)) in sums
-  changed = 1
-  for i, leaf in enumerate(leaves):
-    content = np.asarray(leaf).tobytes()
-    for at in {0, len(content) // 2, len(content) - 1} if content else ():
-      other = bytearray(content)
-      other[at] ^= 1
-      array = np.frombuffer(bytes(other), np.asarray(leaf).dtype)
-      array = array.reshape(leaf.shape)
-      parts = [*leaves[:i], array, *leaves[i + 1 :]]
-      sums.add(checksum(jax.tree.unflatten(structure, parts)))
-      changed += 1
-  assert len(sums) == changed > 20
-
-
-def test_the_checksum_depends_on_the_order():
-  a, b = np.arange(3.0), np.arange(3.0, 6.0)
-  assert checksum((a, b)) != checksum((b, a))
-  assert checksum({'a': a, 'b': b}) != checksum({'a': b, 'b': a})
-
-
-def test_the_checksum_is_the_same_for_nested_dictionaries():
-  state = make_train_state()
-  plain = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-  assert checksum(plain) == checksum(state)
-
-
 # ---- What a stage leaves to others ------------------------------------------
-
-
-def make_train_state(tx=None):
-  params = {'backbone': {'kernel': jnp.arange(6.0).reshape(2, 3)}}
-  tx = tx or optax.chain(optax.add_decayed_weights(0.1), optax.adam(1e-3))
-  return TrainState(
-    step=jnp.int32(3),
-    params=params,
-    collections={'batch_stats': {'mean': jnp.full(3, 0.5)}},
-    extras={'adaptors': {'params': {'kernel': jnp.ones((2, 2))}}},
-    opt_state=tx.init(params),
-    balancer_state=(),
-  )
-
-
-def finish(folder, **options):
-  state = make_train_state(**options)
-  checkpoints = Checkpoints(folder)
-  checkpoints.save(2, jax.tree.map(jnp.zeros_like, state))
-  assert not checkpoints.finished
-  checkpoints.save(3, state, finished=True)
-  checkpoints.save_if_best(2, jax.tree.map(jnp.ones_like, state), 1.0)
-  checkpoints.close()
-  assert checkpoints.finished
-  return state
 
 
 @pytest.mark.parametrize('tx', [None, optax.sgd(0.1)], ids=['adam', 'sgd'])
 def test_variables_are_read_whatever_the_optimizer_was(folder, tx):
   state = finish(folder, tx=tx)
-  before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+  before = files_with_content(folder)
   like = state.variables
   assert_identical(read_variables(folder, like, best=False), like)
   best = read_variables(folder, like, best=True)
   assert_identical(best, jax.tree.map(jnp.ones_like, like))
-  assert before == {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+  assert files_with_content(folder) == before
 
 
 def test_only_a_finished_stage_gives_its_variables(folder):
@@ -681,14 +305,27 @@ def test_only_a_finished_stage_gives_its_variables(folder):
   assert not (folder / 'damaged').exists()
 
 
-@every_damage
-def test_damaged_variables_are_refused_and_left_in_place(folder, damage):
+@pytest.mark.parametrize('error', [FileNotFoundError('gone'), None])
+def test_a_best_that_is_replaced_while_it_is_read_is_read_again(
+  error, folder, monkeypatch
+):
+  """By training, which nobody is to wait for."""
   like = finish(folder).variables
-  damage(largest_file(folder / 'last' / '3' / 'state'))
-  with pytest.raises(InputError, match='a checkpoint that can be read'):
-    read_variables(folder, like, best=False)
+  (before,) = (folder / 'best').iterdir()
+  after = before.with_name('9')
+  read = checkpointing.read_unknown
+
+  def replaced_meanwhile(path, sharding):
+    if not after.exists():
+      before.rename(after)
+      if error:
+        raise error
+    return read(path, sharding)
+
+  monkeypatch.setattr(checkpointing, 'read_unknown', replaced_meanwhile)
+  best = read_variables(folder, like, best=True)
+  assert_identical(best, jax.tree.map(jnp.ones_like, like))
   assert not (folder / 'damaged').exists()
-  assert (folder / 'last' / '3').is_dir()
 
 
 def test_only_folders_that_are_numbered_are_checkpoints(folder):
@@ -707,17 +344,6 @@ def test_a_stage_without_a_score_has_no_best(folder):
   assert not checkpointing.has_best(folder / 'nowhere')
 
 
-@pytest.mark.parametrize('text', ['', '[]', 'null', '7', '{"step', '[' * 10**5])
-def test_a_checkpoint_that_does_not_say_what_it_is_is_not_finished(
-  folder, opened, text
-):
-  finish(folder)
-  (folder / 'last' / '3' / 'info' / 'metadata').write_text(text)
-  (folder / 'best' / '2' / 'info' / 'metadata').write_text(text)
-  assert not checkpointing.is_finished(folder)
-  assert not opened().finished
-
-
 def test_variables_of_another_network_are_refused_by_name(folder):
   like = finish(folder).variables
   other = {
@@ -731,11 +357,6 @@ def test_variables_of_another_network_are_refused_by_name(folder):
     read_variables(folder, other, best=False)
   for part in ('params/head_depth/bias', 'backbone/kernel', '[2 3]', '[2 4]'):
     assert part in str(error.value)
-
-
-def test_the_checksum_is_the_same_for_every_memory_layout():
-  array = np.random.default_rng(0).random((4, 6))
-  assert checksum({'x': np.asfortranarray(array)}) == checksum({'x': array})
 
 
 def test_a_state_of_the_first_layout_still_gives_its_variables(folder):
@@ -755,31 +376,18 @@ def test_a_state_of_the_first_layout_still_gives_its_variables(folder):
   assert_identical(read_variables(folder, like, best=False), like)
 
 
-def test_a_sound_checkpoint_of_another_state_is_refused_and_stays(folder):
-  write(folder, (1, 2))
-  before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
-  other = make_state(0) | {'new': jnp.zeros(3)}
-  other['params']['conv']['bias'] = jnp.zeros(17)
-  checkpoints = Checkpoints(folder)
-  with pytest.raises(InputError) as error:
-    checkpoints.restore_last(other)
-  checkpoints.close()
-  assert 'missing: new [3]' in error.value.found
-  assert 'params/conv/bias [16] in place of [17]' in error.value.found
-  after = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
-  assert after == before
-
-
-def test_the_checksum_is_not_computed_in_the_training_thread(
-  folder, opened, monkeypatch
+@pytest.mark.parametrize('name', ['checksum', 'write_checksums'])
+def test_checksums_are_not_computed_in_the_training_thread(
+  name, opened, monkeypatch
 ):
   threads = []
+  compute = getattr(checkpoint_io, name)
 
-  def noting(state):
+  def noting(argument):
     threads.append(threading.current_thread())
-    return checksum(state)
+    return compute(argument)
 
-  monkeypatch.setattr(checkpointing, 'checksum', noting)
+  monkeypatch.setattr(checkpoint_io, name, noting)
   checkpoints = opened()
   checkpoints.save(1, make_state(1))
   checkpoints.wait()
