@@ -21,6 +21,7 @@ from mtl_kd_jax.config.build import open_dataset
 from mtl_kd_jax.config.experiment import STUDENT, TEACHER
 from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.config.validate import value
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.methods.distill import DISTILLED
@@ -30,7 +31,11 @@ from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_writer import read_log
-from mtl_kd_jax.runtime.statistics import with_statistics
+from mtl_kd_jax.runtime.statistics import (
+  STATISTICS,
+  with_statistics,
+  write_statistics,
+)
 from mtl_kd_jax.tasks import Task, make_tasks
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Metrics
@@ -61,7 +66,7 @@ class Run(Mapping[str, TrainedNetwork]):
     Raises:
       InputError: it is none.
     """
-    self.workdir = pathlib.Path(workdir).expanduser()
+    self.workdir = paths.expand(workdir, argument='workdir')
     self._config = workdirs.read_config(self.workdir)
 
   @functools.cached_property
@@ -123,7 +128,12 @@ class Run(Mapping[str, TrainedNetwork]):
     return self.network(name) if name in self else default
 
   def network(
-    self, name: str, *, best: bool | None = None, module: Network | None = None
+    self,
+    name: str,
+    *,
+    best: bool | None = None,
+    module: Network | None = None,
+    recalibrated: bool = True,
   ) -> TrainedNetwork:
     """The network of a stage, as it was chosen.
 
@@ -132,6 +142,8 @@ class Run(Mapping[str, TrainedNetwork]):
       best: whether to take the checkpoint with the highest score instead of the
         last; None for what the run's config says.
       module: the network, for one that was not made by `models.make`.
+      recalibrated: whether to take the statistics of BatchNorm that were
+        computed anew, where there are any, instead of the running means.
 
     Raises:
       InputError: there is no such stage, it is not finished or damaged, or its
@@ -148,7 +160,9 @@ class Run(Mapping[str, TrainedNetwork]):
       like,
       best=self.config.select == 'best' if best is None else best,
     )
-    variables, _ = with_statistics(self._folder(name), variables)
+    over = 0 if variables.get(STATISTICS) else None
+    if recalibrated:
+      variables, over = with_statistics(self._folder(name), variables)
     return TrainedNetwork(
       name=name,
       network=network,
@@ -157,6 +171,7 @@ class Run(Mapping[str, TrainedNetwork]):
       image_size=described.image_size,
       metrics=workdirs.read_metrics(self.workdir, name),
       workdir=self.workdir,
+      recalibrated_over=over,
     )
 
   def __repr__(self) -> str:
@@ -308,7 +323,7 @@ def write_run(
     InputError: the folder belongs to another config, holds one of the networks
       already, has another run in it, or cannot be written to.
   """
-  workdir = pathlib.Path(workdir).expanduser()
+  workdir = paths.expand(workdir, argument='workdir')
   tasks = dict.fromkeys(t for x in networks.values() for t in x.tasks)
   whole = {'data': {}, 'tasks': list(tasks), **config}
   config = from_stored(whole, where='argument config').to_dict()
@@ -322,14 +337,18 @@ def write_run(
         argument='workdir',
         do='choose another folder',
       )
-  workdirs.check(workdir, config)
+  stored = None
+  if workdirs.is_workdir(workdir):
+    # An earlier version may have written fewer keys.
+    stored = Run(workdir).config.to_dict()
+  workdirs.check(workdir, config, stored=stored)
   with exclusive(workdir):
-    _write_networks(workdir, config, networks)
+    workdirs.claim(workdir, config, stored=stored)
+    _write_networks(workdir, networks)
   return Run(workdir)
 
 
-def _write_networks(workdir, config, networks) -> None:
-  workdirs.claim(workdir, config)
+def _write_networks(workdir, networks) -> None:
   plan = workdirs.read_plan(workdir) or {}
   for name, trained in networks.items():
     plan.setdefault(name, {'row': row_of(name, tuple(trained.tasks))})
@@ -339,14 +358,15 @@ def _write_networks(workdir, config, networks) -> None:
       trained.network, trained.tasks, trained.image_size
     )
     workdirs.claim_stage(workdir, name, {'network': described})
-    checkpoints = checkpointing.Checkpoints(
-      workdirs.checkpoint_dir(workdir, name)
-    )
+    folder = workdirs.checkpoint_dir(workdir, name)
+    checkpoints = checkpointing.Checkpoints(folder)
     collections = dict(trained.variables)
     params = collections.pop('params')
     state = {'step': np.int32(0), 'params': params, 'collections': collections}
     checkpoints.save(0, state, finished=True)
     checkpoints.close()
+    if over := trained.recalibrated_over:
+      write_statistics(folder, trained.variables, num_batches=over)
 
 
 def load(workdir: pathlib.Path | str) -> Run:

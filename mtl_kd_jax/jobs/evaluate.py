@@ -11,14 +11,13 @@ from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.results import Rows, report_results
-from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.trained import TrainedNetwork
-from mtl_kd_jax.training.evaluation import Evaluation, evaluate
+from mtl_kd_jax.training.evaluation import Evaluation, Metrics, evaluate
 from mtl_kd_jax.training.step import eval_step
 
 OPTIONS = ('split',)
@@ -81,17 +80,27 @@ def run(
   metrics = {}  # of networks of this run that had none
   for name, about in trained.plan.items():
     elsewhere = about.get('trained_in')
+    network = running = None
     try:
       source = Run(elsewhere) if elsewhere else trained
-      network = source.network(name, best=best) if name in source else None
+      if name in source:
+        network = source.network(name, best=best)
+        if network.recalibrated_over:
+          running = source.network(name, best=best, recalibrated=False)
     except InputError as error:
       errors[name] = error
       continue
     if network is None:
       unfinished.append(name)
       continue
-    evaluation = _score(network, experiment)
-    rows.add(about['row'], evaluation)
+    evaluation, metrics_running = _score(network, experiment, running)
+    rows.add(
+      about['row'],
+      evaluation,
+      network=name,
+      recalibrated_over=network.recalibrated_over,
+      running=metrics_running,
+    )
     folder = workdirs.checkpoint_dir(source.workdir, name)
     chosen[name] = checkpointing.has_best(folder)
     if not elsewhere and network.metrics is None:
@@ -110,12 +119,6 @@ def run(
       checkpoint=stored.select,
       chosen_on=select_split(stored),
       chosen=chosen,
-      statistics=describe_statistics(
-        rows.metrics,
-        {},
-        experiment.tasks,
-        num_batches=stored.recalibrate,
-      ),
       suffix=f'_{config.data.eval_split}',
     )
     if _data_of(config) == _data_of(stored):
@@ -140,8 +143,13 @@ def _data_of(config: ConfigDict) -> str:
   return json.dumps(described, sort_keys=True)  # tuples are lists
 
 
-def _score(trained: TrainedNetwork, experiment: Experiment) -> Evaluation:
-  parallel, config = experiment.parallel, experiment.config
+def _score(
+  trained: TrainedNetwork,
+  experiment: Experiment,
+  running: TrainedNetwork | None = None,
+) -> tuple[Evaluation, Metrics | None]:
+  """Scores a network, and its metrics with the running means if given."""
+  parallel = experiment.parallel
   for name, task in trained.tasks.items():
     there = experiment.tasks.get(name)
     if there is None or there.channels != task.channels:
@@ -160,11 +168,16 @@ def _score(trained: TrainedNetwork, experiment: Experiment) -> Evaluation:
       axis_name=parallel.axis_name,
     )
   )
-  return evaluate(
-    step,
-    parallel.replicate(trained.variables),
-    experiment.data.eval(),
-    trained.tasks,
-    parallel=parallel,
-    keep=config.report.images,
-  )
+
+  def score(variables, keep=0):
+    return evaluate(
+      step,
+      parallel.replicate(variables),
+      experiment.data.eval(),
+      trained.tasks,
+      parallel=parallel,
+      keep=keep,
+    )
+
+  evaluation = score(trained.variables, experiment.num_pictures)
+  return evaluation, running and score(running.variables).metrics

@@ -17,6 +17,7 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.checkpointing import checksum
 from mtl_kd_jax.runtime.files import write_bytes_atomically
 
+STATISTICS = 'batch_stats'  # BatchNorm's collection
 _FILE = 'statistics.npz'
 _PARAMS, _BATCHES = 'checksum of params', 'number of batches'
 
@@ -42,7 +43,7 @@ def write_statistics(
 
 def with_statistics(
   directory: pathlib.Path, variables: Mapping[str, Any]
-) -> tuple[dict[str, Any], int]:
+) -> tuple[dict[str, Any], int | None]:
   """The variables with recalibrated statistics, if there are any for them.
 
   Args:
@@ -51,11 +52,13 @@ def with_statistics(
 
   Returns:
     The variables; and the number of batches that their statistics were computed
-    over, 0 for running means.
+    over: 0 for running means, None without BatchNorm.
 
   Raises:
     InputError: the file cannot be read.
   """
+  if not variables.get(STATISTICS):
+    return dict(variables), None
   path = directory / _FILE
   if not path.exists():
     return dict(variables), 0

@@ -28,6 +28,7 @@ def check(
   config: Mapping[str, Any],
   *,
   may_change: Callable[[str], bool] = lambda key: False,
+  stored: Mapping[str, Any] | None = None,
 ) -> None:
   """Checks that a workdir is new, or was started with this config.
 
@@ -35,13 +36,16 @@ def check(
     workdir: the folder; it need not exist.
     config: nested dictionary.
     may_change: key with dots -> whether another value of it is no difference.
+    stored: the config that the workdir was started with; None for what
+      `read_config` reads.
 
   Raises:
     InputError: the workdir belongs to another config.
   """
   if not is_workdir(workdir):
     return
-  differing = _differences(read_config(workdir), config, may_change)
+  stored = read_config(workdir) if stored is None else stored
+  differing = _differences(stored, config, may_change)
   if differing:
     raise InputError(
       expected='the config that this workdir was started with',
@@ -57,6 +61,7 @@ def claim(
   config: Mapping[str, Any],
   *,
   may_change: Callable[[str], bool] = lambda key: False,
+  stored: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes the config into the workdir, or checks that it is the same.
 
@@ -64,11 +69,12 @@ def claim(
     workdir: made when it does not exist.
     config: as in `check`.
     may_change: as in `check`.
+    stored: as in `check`.
 
   Raises:
     InputError: as `check`, or the workdir cannot be written to.
   """
-  check(workdir, config, may_change=may_change)
+  check(workdir, config, may_change=may_change, stored=stored)
   _write(workdir / _CONFIG, config)
 
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime.parallel import Parallel
-
-STATISTICS = 'batch_stats'
+from mtl_kd_jax.runtime.statistics import STATISTICS
 
 
 def recalibrate(
@@ -40,7 +39,7 @@ def recalibrate(
     variables: {'params', 'batch_stats', ...}.
     batches: of training, this process's share.
     parallel: places the batches.
-    num_batches: how many of them to take, as far as there are so many.
+    num_batches: how many of them to take; there are at least so many.
     seed: for networks that draw numbers.
 
   Returns:
@@ -62,12 +61,11 @@ def _statistics(variables, unused, batch, *, network, seed):
   """What a batch alone would make of the running statistics.
 
   A module records keep * old + (1 - keep) * new, and says nothing of `keep`:
-  from 0 and from 1 it records what tells both.
+  from two values of `old` it records what tells both.
   """
   del unused
 
-  def recorded(start):
-    old = jax.tree.map(lambda x: jnp.full_like(x, start), before)
+  def recorded(old):
     _, updated = network.apply(
       {**variables, STATISTICS: old},
       batch['image'],
@@ -77,9 +75,16 @@ def _statistics(variables, unused, batch, *, network, seed):
     )
     return updated[STATISTICS]
 
-  before = variables[STATISTICS]
-  from_0, from_1 = recorded(0.0), recorded(1.0)
-  return jax.tree.map(lambda a, b: a / (1 - (b - a)), from_0, from_1)
+  # The second value is as large as what is recorded from the first: from 1,
+  # rounding would swallow what large statistics keep of it.
+  from_0 = recorded(jax.tree.map(jnp.zeros_like, variables[STATISTICS]))
+  large = jax.tree.map(lambda a: 1 + jnp.abs(a), from_0)
+
+  def new(a, b, old):
+    keep = (b - a) / old
+    return a / (1 - keep)
+
+  return jax.tree.map(new, from_0, recorded(large), large)
 
 
 def _merged(parts: list[Any]) -> Any:

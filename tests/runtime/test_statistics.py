@@ -28,6 +28,11 @@ def test_what_was_written_is_read_for_the_same_parameters(tmp_path):
   assert found['params'] is VARIABLES['params']
 
 
+def test_a_network_without_batch_norm_has_none(tmp_path):
+  bare = {'params': VARIABLES['params'], 'batch_stats': {}}
+  assert with_statistics(tmp_path, bare) == (bare, None)
+
+
 def test_statistics_of_other_parameters_are_left_out(tmp_path):
   write_statistics(tmp_path, OTHER, num_batches=7)
   moved = VARIABLES | {'params': {'a': np.float32([1, 3])}}

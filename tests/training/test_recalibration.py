@@ -73,6 +73,31 @@ def test_statistics_are_those_of_all_pixels(norm, momentum, mode):
   )
 
 
+def test_statistics_of_any_size_are_told_apart_from_the_old_ones():
+  """Of which a module keeps a part that only its outputs tell."""
+  batch = random_batch(8, SIZE, 0)
+  scales = np.float64([1e3, 1e-3, 1])  # of the channels
+  batch['image'] = np.float32((batch['image'] - 0.9) * scales)
+  parallel = make_parallel('jit', batch_size=8)
+  network = make(norm=nn.BatchNorm, momentum=0.99)
+  variables = network.init(jax.random.key(0), batch['image'], train=False)
+  found = recalibrate(
+    network,
+    parallel.replicate(variables),
+    iter([batch]),
+    parallel=parallel,
+    num_batches=1,
+    seed=0,
+  )
+  pixels = np.float64(batch['image'])
+  statistics = found['batch_stats']['backbone']['norm']
+  for name, expected in (
+    ('mean', pixels.mean((0, 1, 2))),
+    ('var', pixels.var((0, 1, 2))),
+  ):
+    np.testing.assert_allclose(statistics[name], expected, rtol=1e-4)
+
+
 def test_a_network_without_statistics_stays_as_it_is():
   variables = {'params': {'x': np.ones(2)}}
   same = recalibrate(
