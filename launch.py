@@ -18,13 +18,10 @@ import sys
 import warnings
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from mtl_kd_jax.jobs import JOBS, command_line
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file, see configs/.', lock_config=True
-)
+_CONFIG = flags.DEFINE_string('config', None, 'Config file, see configs/.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config.name>.')
 _JOB = flags.DEFINE_enum('job', 'train', list(JOBS), 'What to run.')
 

@@ -3,18 +3,21 @@
 from collections.abc import Iterator, Mapping
 import dataclasses
 import functools
+import os
 import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mtl_kd_jax.datasets import decode, files, paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.ops.resize import resize_bilinear
 from mtl_kd_jax.reports.plots import plot_balance
+from mtl_kd_jax.runtime.compiler import compiler_options
 from mtl_kd_jax.runtime.metric_writer import read_log
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import l2_normalize
@@ -80,6 +83,9 @@ class TrainedNetwork:
     image_size: (height, width) in pixels, of the images it was trained on.
     metrics: task -> metric -> value on the split that was reported, if known.
     workdir: the folder of the run.
+    recalibrated_over: the number of batches that the statistics of BatchNorm
+      were computed over with these weights: 0 for the running means of
+      training, None without BatchNorm.
   """
 
   name: str
@@ -89,6 +95,7 @@ class TrainedNetwork:
   image_size: tuple[int, int]
   metrics: Metrics | None = None
   workdir: pathlib.Path | None = None
+  recalibrated_over: int | None = 0
 
   def apply(self, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     """Predicts images; pure, for `jax.jit(network.apply)`.
@@ -110,7 +117,8 @@ class TrainedNetwork:
     predicted back to the picture's own.
 
     Args:
-      image: a path, a PIL image, or an array [h w 3] of bytes, or of floats in
+      image: the path of a PNG, JPEG or .npy file as the data set 'folder'
+        reads them; a PIL image; or an array [h w 3] of bytes, or of floats in
         [0, 1].
 
     Returns:
@@ -147,7 +155,8 @@ class TrainedNetwork:
 
   @functools.cached_property
   def _compiled(self):
-    return jax.jit(self.apply)
+    options = compiler_options(jax.default_backend())
+    return jax.jit(self.apply, compiler_options=options)
 
 
 def _finished(task: Task, x: jax.Array) -> jax.Array:
@@ -172,32 +181,38 @@ def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _read(image: Any) -> np.ndarray:
   """The pixels of a picture, float32 [h w 3] in [0, 1]."""
-  if isinstance(image, str | pathlib.Path):
-    try:
-      with Image.open(pathlib.Path(image).expanduser()) as opened:
-        return _read(opened)
-    except OSError as error:
-      raise InputError(
-        expected='a picture that can be read',
-        found=f'{error}',
-        where=f'{image}',
-        do='correct the path, or save it as .png or .jpg',
-      ) from error
-  if isinstance(image, Image.Image):
-    # Cameras store turned pictures as they are, with a note.
-    image = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-  array = np.asarray(image)
-  good = array.ndim == 3 and array.shape[-1] == 3 and array.size > 0
-  if good and array.dtype == np.uint8:
-    return array.astype(np.float32) / np.float32(255)
-  if good and np.issubdtype(array.dtype, np.floating):
-    if np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1:
-      return array.astype(np.float32)
-  raise InputError(
+  if isinstance(image, str | os.PathLike):
+    path = paths.expand(image, argument='image', kind='file')
+    return files.as_colors(files.read_image(path))
+  try:
+    if isinstance(image, Image.Image):
+      array = decode.pixels(image, colors=True)
+    else:
+      array = np.asarray(image)
+  except decode.CannotUse as error:
+    raise _no_picture(f'{error}', error.do) from error
+  except Exception as error:
+    # Pillow and NumPy raise many types, as for a file that is cut short.
+    raise _no_picture(f'{error}' or type(error).__name__) from error
+  found = f'{array.dtype} {list(array.shape)}'
+  if array.ndim != 3 or array.shape[-1] != 3 or not array.size:
+    raise _no_picture(found)
+  if array.dtype == np.uint8:
+    return files.as_colors(array)
+  if not np.issubdtype(array.dtype, np.floating):
+    raise _no_picture(found)
+  if not np.isfinite(array).all():
+    raise _no_picture(f'{found} with NaN or infinite values')
+  if array.min() < 0 or array.max() > 1:
+    raise _no_picture(f'{found} from {array.min():g} to {array.max():g}')
+  return array.astype(np.float32)
+
+
+def _no_picture(found: str, do: str = '') -> InputError:
+  return InputError(
     expected='a path, a PIL image, or an array [h w 3] of bytes, or of floats '
     'in [0, 1]',
-    found=f'{array.dtype} {list(array.shape)}'
-    + (f' from {array.min()} to {array.max()}' if good else ''),
+    found=found,
     argument='image',
-    do='convert it; for a batch, call apply',
+    do=do or 'convert it; for a batch, call apply',
   )

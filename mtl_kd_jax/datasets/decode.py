@@ -143,12 +143,24 @@ def load_image(
             'not what to do with its vectors',
             'turn the vectors with their pixels, and remove the tag',
           )
-        image = ImageOps.exif_transpose(image)
         if (turned := _turned.get()) is not None:
           turned[path] = number
-      if colors:
-        image = _as_rgb(image)
-      return np.array(image)
+      return pixels(image, colors=colors)
+
+
+def pixels(image: Image.Image, *, colors: bool) -> np.ndarray:
+  """The pixels of a Pillow image, upright; see `load_image`.
+
+  Raises:
+    CannotUse: it has colors in a form that does not say what is white.
+    Exception: Pillow raises many types for damaged or closed files.
+  """
+  image.load()
+  if orientation(image) != 1:
+    image = ImageOps.exif_transpose(image)
+  if colors:
+    image = _as_rgb(image)
+  return np.array(image)
 
 
 def orientation(image: Image.Image) -> int:
@@ -162,10 +174,12 @@ def orientation(image: Image.Image) -> int:
 
 def _as_rgb(image):
   if image.mode.startswith(('I', 'F')):
-    # Pillow converts 16 bits to RGB by keeping the lowest 8.
+    # Pillow converts them to RGB by cutting off what is above 255.
     low, high = image.getextrema()
+    bits = f'{16 if high < 2**16 else 32} bits'
+    kind = 'floats' if image.mode[0] == 'F' else bits
     raise CannotUse(
-      f'a gray image of 16 bits, with values from {low} to {high}',
+      f'a gray image of {kind}, with values from {low} to {high}',
       'convert it to 8 bits; or store it as .npy, of floats in 0 to 1: each '
       'value divided by the largest that the camera gives, e.g. 65535 or 4095',
     )

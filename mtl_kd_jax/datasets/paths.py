@@ -17,15 +17,25 @@ SAME_ENDINGS = {
 }
 
 
-def expand(folder: str | os.PathLike, *, argument: str) -> pathlib.Path:
-  """The path of a folder, which need not exist; ~ is the home directory.
+def expand(
+  path: str | os.PathLike, *, argument: str, kind: str = 'folder'
+) -> pathlib.Path:
+  """A path, which need not exist, with ~ for the home directory.
+
+  Args:
+    path: of a folder or a file.
+    argument: names it in errors.
+    kind: what it is the path of, for errors.
 
   Raises:
-    InputError: no folder can have that name.
+    InputError: nothing can have that name.
   """
-  text = os.path.expanduser(os.fspath(folder))  # leaves ~nobody as it is
-  found = f'no user {text[1:].split("/")[0]!r}' if text[:1] == '~' else ''
+  text, found = os.fspath(path), ''
   try:
+    text = os.path.expanduser(text)  # leaves ~nobody as it is
+    if text[:1] == '~':
+      user = text[1:].split('/')[0]
+      found = f'no user {user!r}' if user else 'no home directory'
     os.lstat(text)
   except ValueError as error:  # a zero byte
     found = f'{error}'
@@ -34,11 +44,11 @@ def expand(folder: str | os.PathLike, *, argument: str) -> pathlib.Path:
       found = f'{error.strerror}: {len(text)} characters'
   if found:
     raise InputError(
-      expected='the name of a folder',
+      expected=f'the name of a {kind}',
       found=found,
-      where=as_text(folder)[:99],
+      where=as_text(path)[:99],
       argument=argument,
-      do=f'correct the name of the folder in {argument}',
+      do=f'correct the name of the {kind} in {argument}',
     )
   return pathlib.Path(text)
 
@@ -115,7 +125,10 @@ def some(names: list[str], *, most: int = 3) -> str:
 
 def as_text(path: str | os.PathLike) -> str:
   """A path for messages: what cannot be printed is escaped."""
-  text = os.fsencode(path).decode('utf-8', 'backslashreplace')
+  try:
+    text = os.fsencode(path).decode('utf-8', 'backslashreplace')
+  except UnicodeEncodeError:  # half of a pair, which no file can have
+    text = os.fspath(path)
   return ''.join(
     c if c.isprintable() else c.encode('unicode_escape').decode() for c in text
   )

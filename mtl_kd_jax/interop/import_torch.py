@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.interop.torch_names import (
   SINGLE,
@@ -132,13 +133,13 @@ def read_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
       code; PyTorch is needed and not installed; the file has no tensor; or a
       weight is not finite.
   """
-  path = pathlib.Path(path).expanduser()
-  if not path.is_file():
+  path = paths.expand(path, argument='path', kind='file')
+  if found := paths.why_no_file(path):
     raise InputError(
       expected='a file of PyTorch weights, .pth or .safetensors',
-      found='a folder' if path.is_dir() else 'no such file',
+      found=found,
       argument='path',
-      where=f'{path}',
+      where=paths.as_text(path),
       do='correct the path',
     )
   if path.suffix.lower() == '.safetensors':
@@ -269,14 +270,14 @@ def _about(argument: str) -> Iterator[None]:
     ) from error
 
 
-def _names(paths: Iterable[str], weights: Weights) -> dict[str, str]:
+def _names(variables: Iterable[str], weights: Weights) -> dict[str, str]:
   """The name in the file of each variable."""
   if f'{SINGLE}.0.weight' in weights:
-    names = {path: torch_name(path, single=True) for path in paths}
+    names = {path: torch_name(path, single=True) for path in variables}
     # Several tasks would all get the weights of the one task of the file.
     if len(set(names.values())) == len(names):
       return names
-  return torch_names(paths)
+  return torch_names(variables)
 
 
 def _left_over(weights: Weights, expected: Iterable[str]) -> list[str]:

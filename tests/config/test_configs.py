@@ -1,8 +1,10 @@
 """Every config builds its networks and one step, without computing anything."""
 
 import ast
+import functools
 import inspect
 import json
+import math
 
 from fixtures.configs import CONFIGS, module, plan_of, preview, tiny
 from fixtures.nyu_layout import make_frames, write_archive
@@ -15,7 +17,7 @@ from safetensors.numpy import save_file
 from mtl_kd_jax import config as configs
 from mtl_kd_jax import datasets
 from mtl_kd_jax.balancing import BALANCERS, GRADIENT_BALANCERS
-from mtl_kd_jax.config import defaults
+from mtl_kd_jax.config import defaults, validate
 from mtl_kd_jax.config.balancing import make_balancer
 from mtl_kd_jax.config.experiment import STUDENT, TEACHER
 from mtl_kd_jax.config.renames import RENAMED, renamed_key, upgrade
@@ -187,6 +189,15 @@ def rendered(tmp_path_factory):
     ('distill.taps', (), 'at least one'),
     ('distill.weights.depth', -1.0, '0 or more'),
     ('parallel.mode', 'xmap', 'jit, pmap'),
+    ('epochs', 2**31, 'at most 2147483647'),
+    ('seed', 2**63, 'at most'),
+    ('data.scales', ('1',), 'zoom factors'),
+    ('optim.learning_rate', math.inf, 'finite'),
+    ('distill.weights.depth', math.inf, 'finite'),
+    ('model.width', math.inf, 'finite'),
+    ('model.pretrained', '~nobody-of-this-name/a.pth', 'no user'),
+    ('teacher.workdir', '~nobody-of-this-name/a', 'no user'),
+    ('teacher.workdir', 'a\0b', 'null byte'),
   ],
 )
 def test_a_bad_value_is_named_with_its_key(
@@ -203,6 +214,26 @@ def test_a_bad_value_is_named_with_its_key(
     plan_of(config)
   assert f'config.{key}' in error.value.where
   assert f'--config.{key}' in error.value.do
+
+
+@pytest.mark.parametrize('key', ('epochs', 'optim.decay_every_epochs'))
+def test_steps_that_cannot_be_counted_are_refused(key):
+  config = defaults.get_config()
+  config.update_from_flattened_dict({key: 2**29})
+  validate.check_steps(config, 3)
+  with pytest.raises(InputError, match='of 4 steps') as error:
+    validate.check_steps(config, 4)
+  assert error.value.where == f'config.{key}'
+
+
+@pytest.mark.parametrize('key', ('parallel', 'teacher.model.width'))
+def test_a_config_without_a_key_is_refused(key):
+  config = defaults.get_config()
+  *groups, last = key.split('.')
+  with config.unlocked():
+    del functools.reduce(getattr, groups, config)[last]
+  with pytest.raises(InputError, match=f'none of {key}'):
+    validate.check_values(config)
 
 
 def test_a_batch_that_a_balancer_cannot_split_is_refused(rendered, shallow):

@@ -623,7 +623,7 @@ def test_numbers_that_numpy_lacks_are_refused(tmp_path):
 def test_a_path_without_a_file_is_refused(tmp_path):
   error = refusal(read_state_dict, tmp_path / 'none.pth')
   assert (error.found, error.do) == ('no such file', 'correct the path')
-  assert refusal(read_state_dict, tmp_path).found == 'a folder'
+  assert refusal(read_state_dict, tmp_path).found == 'a folder of that name'
 
 
 # ---- Without PyTorch ---------------------------------------------------------

@@ -25,7 +25,6 @@ def job(monkeypatch):
   [
     ('~/runs/a', '{home}/runs/a'),
     ('runs/~a', 'runs/~a'),
-    ('~nobody-of-this-name/a', '~nobody-of-this-name/a'),
     (None, 'runs/mine'),
   ],
 )
@@ -39,11 +38,34 @@ def test_the_home_directory_may_be_abbreviated(
   assert job.workdirs == [pathlib.Path(expected.format(home=tmp_path))]
 
 
+@pytest.mark.parametrize(
+  'name, workdir, message',
+  [
+    ('mine', '', 'an empty one'),
+    ('mine', '~nobody-of-this-name/a', "no user 'nobody-of-this-name'"),
+    ('mine', 'a\0b', 'null byte'),
+    ('mine', 'gs://bucket/run', 'mount the bucket'),
+    ('mine', 'S3://bucket/run', 'found:  S3://bucket/run'),
+    ('', None, 'where:  config.name'),
+    ('../a', None, "found:  '../a'"),
+    ('..', None, "found:  '..'"),
+    ('a\0b', None, 'where:  config.name (runs/a\\x00b)'),
+  ],
+)
+def test_what_no_folder_can_be_called_is_refused(name, workdir, message, job):
+  config = get_config()
+  config.name = name
+  with pytest.raises(command_line.Exit) as end:
+    command_line.run_job(job, config, workdir)
+  assert end.value.code == 2 and message in str(end.value)
+  assert not job.workdirs
+
+
 def test_only_errors_about_the_workdir_name_its_flag(job):
-  def run(argument):
+  def run(argument, where='a/config.json'):
     def fail(config, workdir):
       raise InputError(
-        expected='a', found='b', where='c', do='d', argument=argument
+        expected='a', found='b', where=where, do='d', argument=argument
       )
 
     job.run = fail
@@ -54,6 +76,7 @@ def test_only_errors_about_the_workdir_name_its_flag(job):
 
   assert run('workdir').endswith('d; on the command line: --workdir=FOLDER')
   assert run('stages').endswith('  to do:  d')
+  assert run('workdir', 'config.teacher.workdir (a)').endswith('  to do:  d')
 
 
 def test_hosts_that_are_not_known_are_one_message(monkeypatch):
@@ -81,7 +104,54 @@ def test_overrides_need_a_config_that_has_them(arguments, message, tmp_path):
   """Without --config they change the one that the job has then."""
   arguments = [a.format(tmp_path / 'run') for a in arguments]
   code, stdout, stderr = launch(*arguments, '--config.seed=1')
-  assert code in (1, 2) and message in stderr
+  assert code == 2 and message in stderr
   assert 'Unknown command line flag' not in stderr
   assert 'Traceback' not in stderr + stdout
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (('--flagfile=/nowhere',), "No such file or directory: '/nowhere'"),
+    (('--flagfile',), '--flagfile with no argument'),
+    (('--flagfile={}/binary',), "can't decode byte 0xff"),
+    (('--flagfile={}/flags',), 'flag --config.epochs=abc'),
+    (('--workdir=',), '--workdir=FOLDER'),
+    (('--config.epochs=1e400',), "int() with base 10: '1e400'"),
+    (('--config.epochs',), 'Missing value'),
+    (('--config.epochs.x=1',), 'epochs.x'),
+    (('--config.seed=1' + '0' * 5000,), '0 ...'),
+    (('--config.data.scenes.image_size=(3',), "found:  ('(3',)"),
+    (('--config.data.scales=(1',), 'zoom factors'),
+    (('--config.data=3',), 'Failed to parse'),
+    (("--config.data={{'name': 'scenes'}}",), 'none of data.check'),
+    (('--config.tasks[9]=depth',), 'index out of range'),
+    (('--config.=3',), 'invalid syntax'),
+    (('--undefok=foo', '--bar=1'), "flag 'bar'"),
+    (('--undefok',), 'Missing value'),
+  ],
+  ids=lambda x: x[0][:40] if isinstance(x, tuple) else '',
+)
+def test_a_command_line_that_cannot_be_read_is_one_message(
+  arguments, message, tmp_path
+):
+  (tmp_path / 'binary').write_bytes(b'--job=\xff')
+  (tmp_path / 'flags').write_text('# mine\n--config.epochs=abc\n')
+  arguments = [a.format(tmp_path) for a in arguments]
+  code, stdout, stderr = launch(
+    '--config=configs/common.py', '--job=taps', *arguments
+  )
+  assert code == 2 and message in stderr and not stdout
+  assert 3 <= len(stderr.splitlines()) <= 4 and len(stderr) < 1000
+
+
+def test_flags_may_stand_in_a_file_and_in_any_order(tmp_path):
+  (tmp_path / 'flags').write_text('--config.epochs=0\n--job=taps\n')
+  code, _, stderr = launch(
+    f'--flagfile={tmp_path}/flags',
+    '--undefok=foo',
+    '--foo=1',
+    '--config=configs/common.py',
+  )
+  assert code == 2 and 'config.epochs' in stderr and 'above 0' in stderr
