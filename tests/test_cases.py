@@ -1,17 +1,25 @@
 """Cases that reports of users led to; their README says what each must give.
 
 They are not part of the repository: the tests are skipped where they are not
-beside it. The cases that need whole runs, or every balancer, are those of tests
-in tests/jobs, tests/training/test_normalization.py and tests/balancing.
+beside it, as in CI. Every file of the cases is run here. Commands of shell
+scripts are run with the options that stand in the scripts, with a network that
+compiles faster. What the cases have in common with others is tested in
+tests/jobs, tests/training/test_normalization.py and tests/balancing.
 """
 
+import ast
+import dataclasses
 import importlib.util
 import io
+import json
+import pathlib
 import re
 import runpy
+import socket
 import sys
 
 from fixtures.backbones import Tiny
+from fixtures.launching import start_python
 from fixtures.paths import SHARED_CASES
 import jax
 import jax.numpy as jnp
@@ -19,11 +27,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import mtl_kd_jax as mtl
 from mtl_kd_jax import datasets, labels, methods, models, tasks
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.jobs import inspect
+from mtl_kd_jax.jobs import evaluate, inspect
 
 pytestmark = pytest.mark.skipif(
   not SHARED_CASES.is_dir(), reason='no cases beside the repository'
@@ -95,6 +104,104 @@ def test_sound_data_are_sound(hunt, tmp_path, capsys):
   assert 'nothing looks wrong' in capsys.readouterr().out
 
 
+# ---- Runs --------------------------------------------------------------------
+
+
+def options_in(script):
+  """Config key -> value, of the options in a script; as Python where it is."""
+  text = (SHARED_CASES / script).read_text()
+  found = re.findall(r'--config\.([\w.]+)=([^\s"`]+)', text)
+  assert found
+  return {key: _value(text) for key, text in found if '$' not in text}
+
+
+def _value(text):
+  try:
+    return ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    return text
+
+
+def files_with_content(folder):
+  return {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+def test_evaluating_with_another_config_changes_no_checkpoint(
+  hunt, tmp_path, monkeypatch
+):
+  monkeypatch.setitem(models.BACKBONES, 'tiny', Tiny)
+  hunt.method, hunt.model.backbone = 'multi_task', 'tiny'
+  workdir = tmp_path / 'run'
+  mtl.train(hunt, workdir)
+  before = files_with_content(workdir / 'checkpoints')
+
+  def scores(**changes):
+    config = hunt.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    evaluate.run(config, workdir)
+    assert files_with_content(workdir / 'checkpoints') == before
+    rows = json.loads((workdir / 'results_val.json').read_text())['rows']
+    return {name: row['metrics'] for name, row in rows.items()}
+
+  expected = scores()
+  assert expected
+  overrides = options_in('evaluate_moves_good_checkpoints.sh')
+  assert overrides == {'model.width': 0.25, 'balancing.name': 'uncertainty'}
+  for key, value in overrides.items():
+    assert scores(**{key: value}) == expected
+
+
+def test_two_processes_end_with_the_table(hunt, tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  options = options_in('multihost.sh')
+  assert options['parallel.multihost'] and options['epochs'] == 4
+  program = (
+    "import runpy, sys\nsys.path.append('tests')\n"
+    'import mtl_kd_jax\nfrom fixtures.backbones import Tiny\n'
+    "mtl_kd_jax.models.BACKBONES['tiny'] = Tiny\n"
+    "runpy.run_path('launch.py', run_name='__main__')"
+  )
+  options |= {'model.backbone': 'tiny', 'method': 'single_task'}
+  options |= {'data.check': False, 'report.images': 0}
+  options['data.data_dir'] = hunt.data.data_dir
+  processes = [
+    start_python(
+      *('-c', program, f'--config={SHARED_CASES / "hunt.py"}'),
+      *(f'--config.{key}={value}' for key, value in options.items()),
+      f'--workdir={tmp_path / "run"}',
+      JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(i),
+    )
+    for i in range(2)
+  ]
+  for i, process in enumerate(processes):
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert 'already ongoing' not in stderr
+    assert ('single-task' in stdout) == (i == 0)  # one reports for both
+
+
+def test_single_values_of_a_deeplab_are_refused(hunt):
+  # The script reads such a run, which there cannot be any more.
+  changes = options_in('batch_one_deeplab.py')
+  assert changes.pop('batch_size') == 1
+  hunt.update_from_flattened_dict(changes)
+  hunt.method, hunt.model.width = 'single_task', 1 / 16
+  experiment = build(hunt)
+  one = dataclasses.replace(
+    experiment.parallel, mesh=jax.sharding.Mesh(jax.devices()[:1], ('batch',))
+  )
+  experiment = dataclasses.replace(experiment, parallel=one)
+  methods.plan(experiment)
+  experiment.config.batch_size = 1
+  with pytest.raises(InputError, match='aspp_pooled') as error:
+    methods.plan(experiment)
+  assert error.value.where == 'config.batch_size'
+
+
 # ---- Balancers ---------------------------------------------------------------
 
 
@@ -103,6 +210,17 @@ def test_names_that_a_balancer_was_not_made_for_are_refused(capsys):
     runpy.run_path(str(SHARED_CASES / 'one_task_per_step.py'))
   outcomes = re.findall(r'^\w+: (\w+)', capsys.readouterr().out, re.MULTILINE)
   assert len(outcomes) > 10 and set(outcomes) == {'InputError'}
+
+
+def test_losses_that_are_no_scalars_are_refused(capsys):
+  runpy.run_path(str(SHARED_CASES / 'shape1.py'))
+  lines = re.findall(
+    r'^\((1?),?\) (\w+) (\S+)', capsys.readouterr().out, re.MULTILINE
+  )
+  rules = {'gradnorm', 'db_mtl', 'moco', 'upgrad'}
+  for shape, outcome in ('', '(4,'), ('1', 'InputError'):
+    assert {rule for s, rule, _ in lines if s == shape} == rules
+    assert {o for s, _, o in lines if s == shape} == {outcome}
 
 
 # ---- A task and a dataset of one's own ---------------------------------------
@@ -180,3 +298,13 @@ def test_another_quantity_is_an_error_that_lists_the_known_ones(monkeypatch):
   case = SHARED_CASES / 'custom_task'
   with pytest.raises(InputError, match='class, depth, disparity, normal'):
     load(case / 'datasets/toy.py', 'toy')
+
+
+# ---- All of them -------------------------------------------------------------
+
+
+def test_every_case_is_run():
+  here = pathlib.Path(__file__).read_text()
+  for path in SHARED_CASES.iterdir():
+    if path.name not in ('README.md', '__pycache__'):
+      assert f"'{path.name}" in here or f"'{path.stem}'" in here, path.name

@@ -1,6 +1,7 @@
 """What README and docs name exists, and their Python examples run."""
 
 import functools
+import hashlib
 import json
 import pathlib
 import re
@@ -224,6 +225,94 @@ def test_the_numbers_are_those_of_the_quickstart_as_it_is():
     for config in (shown['config'], now)
   ]
   assert flat[0] == flat[1]
+  assert '`python benchmarks/readme_numbers.py --workdir=' in README.read_text()
+  picture = (REPOSITORY / 'docs' / 'quickstart.png').read_bytes()
+  assert shown['picture'] == hashlib.sha256(picture).hexdigest()
+
+
+# ---- Measured numbers --------------------------------------------------------
+
+_NUMBER = r'(?:\d[\d.]*|two|three|four|five|six|seven|eight|nine|ten)'
+# What only a measurement tells: times, memory, speed, and shares of a step.
+MEASURED = re.compile(
+  # But for limits, which are set.
+  rf'(?<!within )(?<![\d.]){_NUMBER} (?:s|ms|seconds|minutes|hours|\w+/s)\b'
+  rf'|{_NUMBER} [MG]i?B of memory'
+  rf'|\b{_NUMBER} times (?:a|as|that)\b'
+  r'|\d % of (?:a|an|the)(?: \w+)? (?:step|time)\b'
+  r'|\d of (?:a|an|the|that)(?: \w+)? (?:step|of)\b'
+  r'|(?:third|quarter|fifth|tenth) of (?:a|the) (?:step|time)\b'
+  r'|On a real frame'
+)
+# What measures: a run alone says nothing of its time and memory.
+COMMAND = re.compile(
+  r'time -v python launch\.py|python (?:-m (?:pytest tests|timeit)|benchmarks/)'
+)
+
+
+def sections(text):
+  """The text of each heading, as paragraphs; a list item is one."""
+  for section in re.split(r'^#+ .*\n', text, flags=re.MULTILINE):
+    paragraphs = re.split(r'\n\n|\n(?=- |\d\. )', section)
+    yield [' '.join(p.split()) for p in paragraphs if p.strip()]
+
+
+def without_command(text):
+  """Paragraphs with a measured number, and no command beside it.
+
+  A command beside a table also covers what is said of the table below it.
+  """
+  found = []
+  for paragraphs in sections(text):
+    of_table = False
+    for i, paragraph in enumerate(paragraphs):
+      beside = COMMAND.search(' '.join(paragraphs[max(i - 1, 0) : i + 2]))
+      of_table = of_table or bool(beside and paragraph.startswith('|'))
+      if MEASURED.search(paragraph) and not (beside or of_table):
+        found.append(paragraph)
+  return found
+
+
+@of_every_page
+def test_measured_numbers_have_their_command_beside_them(page):
+  assert without_command(page.read_text()) == []
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'The run takes four to eight minutes on two cores.',
+    'It needs 2 GB of memory.',
+    'A frame takes about 0.1 s of one core.',
+    'One step costs 2.26 times a uniform one.',
+    'One more forward pass, a third of a step.',
+    'A measurement costs 0.6 of a distilled step.',
+    'A rule is below 1 % of a step.',
+    'It reads 900 images/s.',
+  ],
+)
+def test_a_measured_number_alone_is_found(text):
+  assert without_command(f'# A\n\n{text}\n') == [text]
+  command = '    python benchmarks/data.py\n'
+  assert without_command(f'# A\n\n{text}\n\n{command}') == []
+  elsewhere = f'{command}\n# A\n\n{text}\n\n# B\n\n{command}'
+  assert without_command(elsewhere) == [text]
+
+
+def test_the_pages_have_measured_numbers():
+  counts = {p.name: len(MEASURED.findall(p.read_text())) for p in PAGES}
+  assert counts['README.md'] >= 2 and counts['balancing.md'] >= 5, counts
+
+
+@of_every_page
+def test_flags_of_benchmarks_exist(page):
+  text = page.read_text().replace('\\\n', '')
+  for name, arguments in re.findall(
+    r'python benchmarks/(\w+)\.py([^`\n]*)', text
+  ):
+    source = (REPOSITORY / 'benchmarks' / f'{name}.py').read_text()
+    for flag in re.findall(r'--(\w+)', arguments.partition('#')[0]):
+      assert f"'{flag}'" in source or f"'--{flag}'" in source, (name, flag)
 
 
 # ---- Python ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A backbone and a head per task, with all features by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import math
@@ -157,6 +158,44 @@ def abstract_init(
   )
 
 
+class NormInput(NamedTuple):
+  """What a BatchNorm is given.
+
+  Attributes:
+    values: how many of each channel, of one image; the least, where the layer
+      is called more than once.
+    axis_name: the mapped device axis over which it takes statistics, if any.
+  """
+
+  values: int
+  axis_name: str | None = None
+
+
+@contextlib.contextmanager
+def recorded_norms() -> Iterator[dict[str, NormInput]]:
+  """Records every BatchNorm that is called: its path -> its input.
+
+  What is called has to be traced for a single image.
+  """
+  recorded: dict[str, NormInput] = {}
+
+  def record(call, args, kwargs, context):
+    module = context.module
+    if (
+      isinstance(module, (BatchNorm, nn.BatchNorm))
+      and context.method_name == '__call__'
+    ):
+      x = args[0] if args else kwargs['x']
+      path, values = '/'.join(module.path), math.prod(x.shape[:-1])
+      if path in recorded:
+        values = min(values, recorded[path].values)
+      recorded[path] = NormInput(values, module.axis_name)
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    yield recorded
+
+
 @dataclasses.dataclass(frozen=True)
 class FeatureShapes:
   """The shapes [1 h w c] of a network's features.
@@ -164,13 +203,14 @@ class FeatureShapes:
   Attributes:
     backbone: tap -> shape, of those that the backbone computes.
     heads: tap -> shape, of those that the heads compute.
-    normalized: path of a BatchNorm -> how many values of each channel it sees
-      of one image.
+    output: the output for one image, of `jax.ShapeDtypeStruct`.
+    norms: path of a BatchNorm -> what it is given.
   """
 
   backbone: Mapping[str, tuple[int, ...]]
   heads: Mapping[str, tuple[int, ...]]
-  normalized: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  output: Output
+  norms: Mapping[str, NormInput]
 
   @property
   def all(self) -> dict[str, tuple[int, ...]]:
@@ -190,27 +230,23 @@ def feature_shapes(
   image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
 
   def parts(module, x):
-    encoded, computed = module.encode(x, train=False), {}
+    encoded, computed, predictions = module.encode(x, train=False), {}, {}
     for task in module.channels:
-      _, task_specific = module.decode(
+      predictions[task], task_specific = module.decode(
         encoded, task, size=image_size, train=False
       )
       computed |= task_specific
-    return encoded, computed
+    return encoded, computed, predictions
 
-  normalized = {}
-
-  def note(call, args, kwargs, context):
-    module = context.module
-    if isinstance(module, (BatchNorm, nn.BatchNorm)) and args:
-      normalized['/'.join(module.path)] = math.prod(args[0].shape[:-1])
-    return call(*args, **kwargs)
-
-  def features(x):
+  def run(x):
     return network.init_with_output(jax.random.key(0), x, method=parts)[0]
 
-  with nn.intercept_methods(note):
-    outputs = jax.eval_shape(features, image)
+  with recorded_norms() as norms:
+    encoded, computed, predictions = jax.eval_shape(run, image)
   return FeatureShapes(
-    *jax.tree.map(lambda x: x.shape, outputs), normalized=normalized
+    *(
+      {tap: x.shape for tap, x in taps.items()} for taps in (encoded, computed)
+    ),
+    output=Output(predictions, {**encoded, **computed}),
+    norms=norms,
   )

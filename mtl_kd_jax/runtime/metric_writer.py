@@ -6,7 +6,7 @@
 and a progress bar per stage, or plain lines where there is no terminal.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import json
 import math
@@ -41,16 +41,26 @@ _PLAIN_SECONDS = 10.0  # between two plain lines
 class MetricWriter:
   """Opens a `StageWriter` per stage; silent in all processes but one."""
 
-  def __init__(self, workdir: pathlib.Path, *, enabled: bool = True):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    enabled: bool = True,
+    console: Console | None = None,
+    on_step: Callable[[str, int], None] | None = None,
+  ):
     """Opens nothing yet.
 
     Args:
       workdir: where the logs go.
       enabled: False in all processes but the main one.
+      console: where to print; None for the terminal.
+      on_step: is called with a stage and the steps it has taken.
     """
     self.workdir = pathlib.Path(workdir)
     self.enabled = enabled
-    self.console = Console(quiet=not enabled, highlight=False)
+    self.console = console or Console(quiet=not enabled, highlight=False)
+    self.on_step = on_step
 
   def print(self, *parts: Any) -> None:
     """Prints above a progress bar, rich tables too."""
@@ -102,7 +112,8 @@ class StageWriter:
     """Opens the log.
 
     Raises:
-      InputError: the workdir cannot be written to; also while lines are logged.
+      InputError: the workdir cannot be written to; also while lines are logged,
+        and at the end.
     """
     if not self._parent.enabled:
       return self
@@ -136,8 +147,9 @@ class StageWriter:
       return
     if self._progress:
       self._progress.stop()
-    self._log.close()
-    self._tensorboard.close()
+    with _writing(self._parent.workdir):
+      self._log.close()
+      self._tensorboard.close()
 
   def train(self, steps: list[tuple[int, Mapping[str, float]]]) -> None:
     """Shows and logs the losses of some steps.
@@ -150,6 +162,8 @@ class StageWriter:
     self._step = steps[-1][0]
     mean = metric_keys.mean_of_steps([values for _, values in steps])
     speed = self._steps_per_second()
+    if self._parent.on_step is not None:
+      self._parent.on_step(self._name, self._step)
     if self._parent.enabled:
       self._write('train', mean)
       shown = _show(mean)

@@ -1,5 +1,6 @@
 """Logs and progress: what is written, and what survives an interruption."""
 
+import errno
 import io
 import json
 import os
@@ -197,6 +198,20 @@ def test_a_full_disk_ends_a_stage_with_a_message(tmp_path):
     report._log.close()
     report._log = open('/dev/full', 'ab', buffering=0)
     report.train([(1, losses(2.0))])
+
+
+def test_a_full_disk_at_the_end_of_a_stage_is_a_message(tmp_path, monkeypatch):
+  report = MetricWriter(tmp_path).stage(
+    's', start=0, steps=8, steps_per_epoch=4
+  )
+
+  def close():
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with pytest.raises(InputError, match='No space left') as error, report:
+    report.train([(1, losses(2.0))])
+    monkeypatch.setattr(report._tensorboard, 'close', close)
+  assert error.value.where == str(tmp_path)
 
 
 def test_tensorboard_shows_what_the_log_says(tmp_path):
