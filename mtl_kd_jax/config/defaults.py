@@ -200,8 +200,8 @@ def _add_model(config):
   # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or
   # 'resnet50'.
   model.backbone = 'segnet'
-  # Head of every task: 'dense' (segnet, mtan), 'aspp' (DeepLabV3) or
-  # 'deeplabv3plus' (both resnet).
+  # Head of every task: 'dense' (segnet, mtan); or 'aspp' (DeepLabV3),
+  # 'deeplabv3plus' or 'fpn' (light), all of them resnet.
   model.head = 'dense'
   # Factor on all channels: of segnet [64, 128, 256, 512, 512].
   model.width = 1.0
@@ -297,6 +297,10 @@ def _add_distill(config):
   # lambda per task: the weight of its alignment loss. Not learned tasks are
   # ignored.
   distill.weights = ConfigDict({'semantic': 1.0, 'depth': 1.0, 'normals': 2.0})
+  # What becomes of lambda over a training: 'constant' (the paper), or 'linear'
+  # or 'cosine', to 0 at its end: teachers are then imitated first and
+  # overtaken later (teacher annealing, Clark et al. 2019).
+  distill.schedule_lambda = 'constant'
   # Features that are aligned: 'tap', of that name in student and teacher, or
   # 'student tap:teacher tap'. --job=taps lists all there are.
   distill.taps = ('bottleneck', 'decoder')

@@ -18,7 +18,7 @@ from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.config.balancing import make_balancer
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.validate import value
-from mtl_kd_jax.datasets import Dataset, loader
+from mtl_kd_jax.datasets import Dataset, loader, paths
 from mtl_kd_jax.datasets.base import Source
 from mtl_kd_jax.datasets.holdout import HELD_OUT
 from mtl_kd_jax.datasets.partial import hide_labels
@@ -45,10 +45,13 @@ from mtl_kd_jax.training.loss_terms import (
   task_terms,
 )
 from mtl_kd_jax.training.normalization import (
+  NormCount,
   check_normalization,
+  count_values,
+  extra_norms,
   few_values,
 )
-from mtl_kd_jax.training.optim import make_adam, make_schedule
+from mtl_kd_jax.training.optim import make_adam, make_decay, make_schedule
 from mtl_kd_jax.training.stage import Stage, StageData
 
 # The sections of the config that say what a network is made of.
@@ -171,14 +174,7 @@ class Experiment:
           grad_wrt,
           self.features(network).backbone if of_features else (),
         )
-    samples = self._samples(balancer)
-    with named_by_keys():
-      check_normalization(self.features(network).normalized, samples)
-      for teacher in options.get('teachers', {}).values():
-        if teacher.batch_norm == 'batch':
-          features = self.features(teacher.network)
-          check_normalization(features.normalized, samples)
-    return Stage(
+    stage = Stage(
       name=name,
       network=network,
       tasks=tasks,
@@ -192,16 +188,31 @@ class Experiment:
       seed=config.seed,
       **options,
     )
+    with named_by_keys():
+      check_normalization(self._norm_counts(stage))
+    return stage
 
   def note(self, stage: Stage) -> str:
     """What should be known of a stage before it is trained, or ''."""
-    normalized = self.features(stage.network).normalized
-    return few_values(normalized, self._samples(stage.balancer))
+    return few_values(self._norm_counts(stage))
 
-  def _samples(self, balancer) -> int:
-    """Samples in a step, over all devices."""
-    parts = getattr(balancer, 'num_minibatches', 1)
-    return self.config.batch_size // parts
+  def _norm_counts(self, stage: Stage) -> list[NormCount]:
+    """Of every BatchNorm that uses the statistics of its batch in training."""
+    if stage.trained_in is not None:
+      return []
+    batch_size = self.config.batch_size
+    # Teachers see the batch before a balancer splits it.
+    split = batch_size // getattr(stage.balancer, 'num_minibatches', 1)
+    count = functools.partial(count_values, parallel=self.parallel)
+    shapes = self.features(stage.network)
+    counts = count(shapes.norms, split)
+    for name, extra in stage.extras.items():
+      counts += count(extra_norms(extra, shapes), split, prefix=f'{name}/')
+    for name, teacher in stage.teachers.items():
+      if teacher.batch_norm == 'batch':
+        norms = self.features(teacher.network).norms
+        counts += count(norms, batch_size, prefix=f'teacher {name}: ')
+    return counts
 
   def adam(self, section: str) -> Any:
     """The Adam of a section, 'optim' or 'distill', with its schedule."""
@@ -281,6 +292,9 @@ class Experiment:
     options = values[values.loss].to_dict() if known else {}
     with named_by_keys(f'distill.{values.loss}', {'loss': 'distill.loss'}):
       loss = distillation.make_loss(values.loss, **options)
+    steps = self.config.epochs * self.steps_per_epoch
+    with named_by_keys(keys={'schedule': 'distill.schedule_lambda'}):
+      schedule = make_decay(values.schedule_lambda, steps=steps)
     with named_by_keys(keys={'placement': 'balancing.distillation'}):
       terms = alignment_terms(
         adaptors,
@@ -288,6 +302,7 @@ class Experiment:
         loss,
         placement=self.config.balancing.distillation,
         head_taps=tuple(self.features(network).heads),
+        schedule=schedule,
       )
     extras = {ADAPTORS: adaptor_network(adaptors, self.adam('distill'))}
     return terms, {'teachers': made, 'extras': extras}
@@ -370,6 +385,16 @@ class Experiment:
     )
 
   @property
+  def num_pictures(self) -> int:
+    """How many samples of the reported split this process keeps to draw.
+
+    Those that pad its last batch are none.
+    """
+    split = range(len(self.dataset.source(self.config.data.eval_split)))
+    share = split[jax.process_index() :: jax.process_count()]
+    return min(self.config.report.images, len(share))
+
+  @property
   def average_epochs(self) -> int:
     """Over how many last epochs metrics are averaged; 0 for none."""
     return min(self.config.report.average_epochs, self.config.epochs)
@@ -394,4 +419,7 @@ def select_split(config: ConfigDict) -> str:
 def source_of_teachers(config: ConfigDict) -> pathlib.Path | None:
   """The workdir that teachers are taken from; None where they are trained."""
   workdir = config.teacher.workdir
-  return pathlib.Path(workdir).expanduser().absolute() if workdir else None
+  if not workdir:
+    return None
+  with named_by_keys('teacher'):
+    return paths.expand(workdir, argument='workdir').absolute()

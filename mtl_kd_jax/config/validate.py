@@ -1,12 +1,13 @@
 """Checks the values of a config that can be known wrong without data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import math
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mtl_kd_jax.config import defaults
 from mtl_kd_jax.errors import InputError
 
 _POSITIVE = (
@@ -31,6 +32,8 @@ _NOT_NEGATIVE = (
   'balancing.observe_every',
   'recalibrate',
 )
+# The steps are counted in int32, and seeds in int64.
+_LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
 # What may change between two runs of one experiment: it moves or shows the
 # work, and has no influence on the result. A name with a dot at its end stands
 # for a section. Not report.eval_every_epochs: the best checkpoint is one that
@@ -57,25 +60,38 @@ def may_change(key: str) -> bool:
 
 
 def may_change_from(
-  old: Mapping[str, Any], config: ConfigDict
+  old: Mapping[str, Any],
+  config: ConfigDict,
+  *,
+  schedules: Sequence[str] = ('optim',),
 ) -> Callable[[str], bool]:
   """`may_change` for a run that was started with another config.
 
-  It may also be trained for more epochs, where what it has done so far is what
-  a longer run would have done.
+  It may also be trained for more epochs, where every network has been trained
+  so far as in a longer run. Only teachers differ: they have been trained to
+  the end before their student began.
 
   Args:
     old: the config of the run, a nested dictionary.
     config: the new one.
+    schedules: the sections of the learning rates that the run uses.
 
   Raises:
-    InputError: more epochs are wanted, and a learning rate depends on their
-      number.
+    InputError: more epochs are wanted, and a learning rate or lambda depends on
+      their number.
   """
   epochs = old.get('epochs', config.epochs)
   if not isinstance(epochs, int) or config.epochs <= epochs:
     return may_change
-  for section in ('optim', 'distill'):
+  if 'distill' in schedules and config.distill.schedule_lambda != 'constant':
+    raise InputError(
+      expected=f'{epochs} epochs, as the run was started with: '
+      'config.distill.schedule_lambda has brought lambda to 0 there',
+      found=f'{config.epochs}',
+      where='config.epochs',
+      do='start a new run in another workdir',
+    )
+  for section in schedules:
     if config[section].schedule == 'cosine':
       raise InputError(
         expected=f'{epochs} epochs, as the run was started with: the cosine of '
@@ -88,18 +104,53 @@ def may_change_from(
   return lambda key: key == 'epochs' or may_change(key)
 
 
+def check_keys(config: ConfigDict) -> None:
+  """Checks that a config has all keys; those that it has besides are ignored.
+
+  Raises:
+    InputError: a key of config/defaults.py is missing.
+  """
+  missing = list(_missing_keys(defaults.get_config(), config))
+  if missing:
+    raise InputError(
+      expected='a config with every key of config/defaults.py',
+      found=f'none of {", ".join(missing[:4])}'
+      + (f' and {len(missing) - 4} others' if len(missing) > 4 else ''),
+      where='config',
+      do='start from mtl_kd_jax.get_config(), and change what differs',
+    )
+
+
+def _missing_keys(known, config, prefix=''):
+  for name, default in known.items():
+    section = isinstance(default, ConfigDict)
+    if name not in config or section != isinstance(config[name], ConfigDict):
+      if not (section and prefix == 'data.'):  # the options of a dataset
+        yield f'{prefix}{name}'
+    elif section and f'{prefix}{name}' != 'distill.weights':  # by task
+      yield from _missing_keys(default, config[name], f'{prefix}{name}.')
+
+
 def check_values(config: ConfigDict) -> None:
   """Checks the numbers of a config, without opening anything.
 
   Raises:
-    InputError: one of them is out of its range.
+    InputError: one of them is out of its range, or a key is missing.
   """
+  check_keys(config)
   for key in _POSITIVE:
     if not value(config, key) > 0:
       raise _bad(config, key, 'a number above 0')
   for key in _NOT_NEGATIVE:
     if not value(config, key) >= 0:
       raise _bad(config, key, '0 or more')
+  for key in (*_POSITIVE, *_NOT_NEGATIVE):
+    number = value(config, key)
+    most = _LARGEST_SEED if key == 'seed' else _LARGEST
+    if isinstance(number, int) and number > most:
+      raise _bad(config, key, f'at most {most}')
+    if not math.isfinite(number):
+      raise _bad(config, key, 'a finite number')
   if config.select not in ('last', 'best'):
     raise _bad(config, 'select', "'last' or 'best'")
   if not 0 <= config.data.val_fraction < 1:
@@ -113,12 +164,28 @@ def check_values(config: ConfigDict) -> None:
   if not config.distill.taps:
     raise _bad(config, 'distill.taps', 'at least one feature')
   scales = config.data.scales
-  if not scales or not all(s >= 1 and math.isfinite(s) for s in scales):
+  if not scales or not all(map(_is_zoom, scales)):
     raise _bad(config, 'data.scales', 'zoom factors of 1 or more')
   for task, weight in config.distill.weights.items():
-    if not weight >= 0:
+    if not 0 <= weight < math.inf:
       key = f'distill.weights.{task}'
-      raise _bad(config, key, '0 or more')
+      raise _bad(config, key, 'a finite number of 0 or more')
+
+
+def check_steps(config: ConfigDict, steps_per_epoch: int) -> None:
+  """Checks that the steps of a stage can be counted.
+
+  Raises:
+    InputError: there are too many.
+  """
+  most = _LARGEST // steps_per_epoch
+  for key in ('epochs', 'optim.decay_every_epochs'):
+    if value(config, key) > most:
+      raise _bad(config, key, f'at most {most}, of {steps_per_epoch} steps')
+
+
+def _is_zoom(scale) -> bool:
+  return isinstance(scale, int | float) and 1 <= scale < math.inf
 
 
 def value(config: ConfigDict, key: str) -> Any:

@@ -73,7 +73,8 @@ def measure_conflict(
     axis_name=axis_name,
   )
   gradients = {
-    _objective(t): forward.vjp({t.name: t.weight}).features for t in terms
+    _objective(t): forward.vjp({t.name: forward.weights[t.name]}).features
+    for t in terms
   }
   split = axis_name
   if any('/' in tap for tap in forward.features):

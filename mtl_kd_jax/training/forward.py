@@ -40,6 +40,7 @@ class Forward(NamedTuple):
   Attributes:
     terms: the terms.
     losses: term -> float32 scalar, without weight; shares, where mapped.
+    weights: term -> its weight in this step.
     features: tap -> float [b h w c], of the backbone.
     collections: the network's next collections, e.g. 'batch_stats'.
     extra_collections: extra network -> its next collections, of live teachers.
@@ -50,6 +51,7 @@ class Forward(NamedTuple):
 
   terms: tuple[LossTerm, ...]
   losses: dict[str, jax.Array]
+  weights: dict[str, Any]
   features: dict[str, jax.Array]
   collections: dict[str, Any]
   extra_collections: dict[str, Any]
@@ -61,14 +63,14 @@ class Forward(NamedTuple):
     sums: dict[str, Any] = {}
     for term in self.terms:
       if term.objective is not None:
-        value = term.weight * self.losses[term.name]
+        value = self.weights[term.name] * self.losses[term.name]
         sums[term.objective] = sums.get(term.objective, 0) + value
     return sums
 
   def objective_vjp(self, name: str | None) -> Cotangent:
     """Of one objective; None: of all terms that belong to none."""
     return self.vjp(
-      {t.name: t.weight for t in self.terms if t.objective == name}
+      {t.name: self.weights[t.name] for t in self.terms if t.objective == name}
     )
 
 
@@ -163,12 +165,18 @@ def run_forward(
   return Forward(
     tuple(terms),
     losses,
+    {t.name: _weight(t, state.step) for t in terms},
     features,
     run.collections,
     extra_collections,
     vjp,
     backbone_vjp,
   )
+
+
+def _weight(term: LossTerm, step: jax.Array) -> Any:
+  factor = 1 if term.schedule is None else term.schedule(step)
+  return term.weight * factor
 
 
 class _Runner:

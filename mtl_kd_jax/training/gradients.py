@@ -75,7 +75,8 @@ def weighted_gradient(
   )
   cotangent = forward.vjp(
     {
-      t.name: t.weight * (1 if t.objective is None else weights[t.objective])
+      t.name: forward.weights[t.name]
+      * (1 if t.objective is None else weights[t.objective])
       for t in forward.terms
     }
   )
@@ -142,7 +143,9 @@ def measure_losses(
   losses = total(forward.losses, axis_name)
   balanced = sum(weights[n] * x for n, x in balanced.items())
   rest = sum(
-    t.weight * losses[t.name] for t in forward.terms if t.objective is None
+    forward.weights[t.name] * losses[t.name]
+    for t in forward.terms
+    if t.objective is None
   )
   return (
     losses

@@ -45,6 +45,7 @@ class LossTerm(NamedTuple):
     objective: the objective that it is part of; None for a term that is added
       as it is. A task's name, or 'alignment/<name>'.
     weight: factor on it, lambda.
+    schedule: steps taken -> factor on the weight; None where it never changes.
     labeled: batch -> bool scalar, whether the batch (of this device) has what
       the term is about; None for always. An objective none of whose terms has
       anything in the global batch is left out of the balancing.
@@ -55,6 +56,7 @@ class LossTerm(NamedTuple):
   tasks: tuple[str, ...] = ()
   objective: str | None = None
   weight: float = 1.0
+  schedule: Callable[[jax.Array], jax.Array] | None = None
   labeled: Callable[[Batch], jax.Array] | None = None
 
 
@@ -110,6 +112,7 @@ def alignment_terms(
   *,
   placement: str = 'outside',
   head_taps: Sequence[str] = (),
+  schedule: Callable[[jax.Array], jax.Array] | None = None,
 ) -> tuple[LossTerm, ...]:
   """The distillation of every alignment, summed over its pairs of taps.
 
@@ -119,6 +122,7 @@ def alignment_terms(
     loss: compares an adapted feature with the teacher's.
     placement: of `PLACEMENTS`.
     head_taps: the student's features that are computed by heads.
+    schedule: of lambda, see `LossTerm`.
 
   Raises:
     InputError: unknown placement.
@@ -138,7 +142,7 @@ def alignment_terms(
       loss,
       placement,
       head_taps,
-    )
+    )._replace(schedule=schedule)
     for name in adaptors.alignments
   )
 

@@ -1,6 +1,7 @@
 """Schedules and optax chains."""
 
 from collections.abc import Callable
+from typing import Any
 
 import optax
 
@@ -44,6 +45,33 @@ def make_schedule(
     return optax.cosine_decay_schedule(learning_rate, epochs * steps_per_epoch)
   raise InputError(
     expected=f'a known schedule: {", ".join(SCHEDULES)}',
+    found=repr(name),
+    argument='schedule',
+    do='correct the name',
+  )
+
+
+def make_decay(name: str, *, steps: int) -> Callable[[Any], Any] | None:
+  """Makes a factor that falls from 1 to 0 over a training, by step.
+
+  Args:
+    name: 'constant', which does not fall; 'linear'; or 'cosine'.
+    steps: length of the training.
+
+  Returns:
+    Steps taken -> factor; None for 'constant'.
+
+  Raises:
+    InputError: unknown name.
+  """
+  if name == 'constant':
+    return None
+  if name == 'linear':
+    return optax.linear_schedule(1.0, 0.0, steps)
+  if name == 'cosine':
+    return optax.cosine_decay_schedule(1.0, steps)
+  raise InputError(
+    expected='a known schedule: constant, linear, cosine',
     found=repr(name),
     argument='schedule',
     do='correct the name',
