@@ -45,6 +45,14 @@ def relative_gains(
   }
 
 
+def headline_gains(
+  metrics: Metrics, reference: Metrics, tasks: Mapping[str, Task]
+) -> dict[str, float]:
+  """Percent by which each task's headline metric is better; NaN for unknown."""
+  per_task = _improvements(metrics, reference, tasks, _headline)
+  return {t: x for t, (x,) in zip(tasks, per_task, strict=True)}
+
+
 def _improvements(metrics, reference, tasks, names) -> list[list[float]]:
   """For each task, the improvement of the metrics that `names` picks."""
   return [

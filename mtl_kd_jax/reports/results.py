@@ -1,6 +1,6 @@
 """What a job writes and prints once its networks are evaluated."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import math
 import pathlib
 from typing import Any
@@ -10,7 +10,9 @@ import numpy as np
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.conflicts import summarize_balance
 from mtl_kd_jax.reports.plots import draw_balance, draw_curves, draw_predictions
+from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.reports.tables import Results
+from mtl_kd_jax.reports.verdict import verdict
 from mtl_kd_jax.runtime.metric_keys import Log, key
 from mtl_kd_jax.runtime.metric_writer import REPORTED
 from mtl_kd_jax.tasks import Task
@@ -27,6 +29,9 @@ class Rows:
     predictions: row -> task -> float [n h w c], of `samples`.
     samples: 'image' float [n h w 3] and task -> label [n h w (c)]; {} where no
       evaluation kept any.
+    batches: network -> number of batches that its statistics were computed
+      over; see `describe_statistics`.
+    running: row -> task -> metric -> value, with running means.
   """
 
   def __init__(self, tasks: Mapping[str, Task]):
@@ -34,20 +39,37 @@ class Rows:
     self.metrics: dict[str, Metrics] = {}
     self.predictions: dict[str, dict[str, np.ndarray]] = {}
     self.samples: dict[str, np.ndarray] = {}
+    self.batches: dict[str, int | None] = {}
+    self.running: dict[str, Metrics] = {}
 
-  def add(self, row: str, evaluation: Evaluation) -> None:
+  def add(
+    self,
+    row: str,
+    evaluation: Evaluation,
+    *,
+    network: str = '',
+    recalibrated_over: int | None = None,
+    running: Metrics | None = None,
+  ) -> None:
     """Adds a network, or one of the networks that share a row.
 
     Args:
       row: title of the row; the single-task networks share `SINGLE_TASK`.
       evaluation: of the same split as the others. The first one decides which
         samples are drawn; later ones add labels that it has not.
+      network: its name; that of the row for ''.
+      recalibrated_over: see `TrainedNetwork`.
+      running: its metrics with the running means, where those were not what it
+        was evaluated with.
     """
     self.metrics.setdefault(row, {}).update(evaluation.metrics)
     self.predictions.setdefault(row, {}).update(evaluation.predictions)
     # Samples as this process saw them: on several hosts, they are not the first
     # ones of the dataset.
     self.samples = {**evaluation.samples, **self.samples}
+    self.batches[network or row] = recalibrated_over
+    if running:
+      self.running.setdefault(row, {}).update(running)
 
 
 def report_results(
@@ -63,7 +85,7 @@ def report_results(
   log: Log = (),
   stages: Mapping[str, str] | None = None,
   average_epochs: int = 0,
-  statistics: str = '',
+  notes: Sequence[str] = (),
   suffix: str = '',
 ) -> Results:
   """Writes tables and figures, and prints the tables.
@@ -89,7 +111,7 @@ def report_results(
     stages: stage -> its row, of the stages in the log, in the order of the
       curves' legend. Required with a log.
     average_epochs: how many last epochs to report the mean of; 0 for none.
-    statistics: which statistics BatchNorm was scored with; '' for the usual.
+    notes: what else has to be known, in paragraphs.
     suffix: of the names of all files.
 
   Returns:
@@ -102,10 +124,20 @@ def report_results(
   averages = {}
   if log and average_epochs:
     averages = average_rows(log, stages, tasks, average_epochs)
+  is_chosen = not chosen or any(chosen.values())
+  checkpoint_scored = checkpoint if is_chosen else 'last'
+  statistics = describe_statistics(
+    rows.batches,
+    rows.metrics,
+    rows.running,
+    tasks,
+    while_training=['the means over the last epochs'] * bool(averages)
+    + ['the choice of the best checkpoints'] * (checkpoint_scored == 'best'),
+  )
   results = Results(
     name=name,
     split=split,
-    checkpoint=checkpoint if not chosen or any(chosen.values()) else 'last',
+    checkpoint=checkpoint_scored,
     chosen_on=chosen_on if checkpoint == 'best' else '',
     not_chosen=[
       stage
@@ -117,7 +149,7 @@ def report_results(
     average_epochs=average_epochs if averages else 0,
     averages=averages,
     balance=summarize_balance(log, tasks),
-    statistics=statistics,
+    notes=[*filter(None, [verdict(rows.metrics, tasks), statistics]), *notes],
   )
   try:
     written = _write(

@@ -57,7 +57,7 @@ class Results:
     averages: the same as `rows`, as means over the last epochs, the protocol of
       CAGrad, Nash-MTL and FAMO; {} for none.
     balance: a summary of the balance of gradients; '' for none.
-    statistics: which statistics BatchNorm was scored with; '' for the usual.
+    notes: what else has to be known of the rows, in paragraphs.
   """
 
   name: str
@@ -70,7 +70,7 @@ class Results:
   average_epochs: int = 0
   averages: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
   balance: str = ''
-  statistics: str = ''
+  notes: Sequence[str] = ()
 
   @property
   def title(self) -> str:
@@ -101,8 +101,8 @@ class Results:
       'gain_columns': {g: _describe(gain.column) for g, gain in GAINS.items()},
       'rows': self._with_gains(self.rows),
     }
-    if self.statistics:
-      document['statistics'] = self.statistics
+    if self.notes:
+      document['notes'] = list(self.notes)
     if self.averages:
       document['mean_of_last_epochs'] = {
         'epochs': self.average_epochs,
@@ -190,7 +190,7 @@ class Results:
 
   def _below(self) -> list[str]:
     """Paragraphs under the tables."""
-    return [text for text in (self.statistics, self.balance) if text]
+    return [*self.notes, *filter(None, [self.balance])]
 
   def _protocols(self) -> dict[str, Mapping[str, Metrics]]:
     """Title -> rows."""
