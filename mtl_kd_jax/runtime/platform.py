@@ -9,6 +9,7 @@ import re
 import jax
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import coordinator, peers
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -20,14 +21,17 @@ def set_up(*, multihost: bool) -> None:
   Args:
     multihost: whether to join the other hosts. JAX finds them itself on Cloud
       TPU pods and under Slurm or Open MPI; elsewhere JAX_COORDINATOR_ADDRESS,
-      JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are.
+      JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are. Where they have
+      not all come after 50 s, or JAX_INITIALIZATION_TIMEOUT seconds, or one is
+      gone later, this process ends: see `peers`.
 
   Raises:
-    InputError: the other hosts are not known.
+    InputError: the other hosts are not known, or a port is in use.
   """
   # Compiled programs are kept between runs, here or where JAX is told to.
-  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    cache = pathlib.Path('~/.cache/mtl_kd_jax/xla').expanduser()
+  home = os.path.expanduser('~')  # stays ~ in a container without users
+  if home != '~' and not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    cache = pathlib.Path(home, '.cache/mtl_kd_jax/xla')
     jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   add_threads()
@@ -82,10 +86,19 @@ def _join_hosts() -> None:
     if address is not None and ':' not in address:
       raise ValueError(f'JAX_COORDINATOR_ADDRESS={address}, without a port')
     # JAX itself reads the coordinator's address from its variable, not these.
-    jax.distributed.initialize(
-      num_processes=_integer('JAX_NUM_PROCESSES'),
-      process_id=_integer('JAX_PROCESS_ID'),
-    )
+    seconds = _integer('JAX_INITIALIZATION_TIMEOUT') or peers.JOIN_TIMEOUT
+    with coordinator.in_own_process(), peers.joining(seconds):
+      jax.distributed.initialize(
+        num_processes=_integer('JAX_NUM_PROCESSES'),
+        process_id=_integer('JAX_PROCESS_ID'),
+        # JAX aborts, so its patience has to be longer.
+        initialization_timeout=seconds + 60,
+        # Processes of which none has failed have waited for each other.
+        shutdown_timeout_seconds=30,
+      )
+    peers.watch()
+  except InputError:
+    raise  # which is a ValueError
   except ValueError as error:
     raise InputError(
       expected='hosts that JAX finds itself (on a TPU pod, under Slurm or Open '

@@ -13,6 +13,7 @@ import pytest
 
 import mtl_kd_jax as mtl
 from mtl_kd_jax.runtime import peers
+from mtl_kd_jax.runtime.lock import exclusive
 
 SHORT = (
   *TINY,
@@ -25,7 +26,7 @@ SHORT = (
 LAUNCH = """
 import runpy
 from mtl_kd_jax.runtime import peers
-peers._EVERY, peers._PATIENCE, peers._GRACE = 0.5, 8.0, 1.0
+peers._EVERY, peers._PATIENCE, peers._GRACE = 0.5, 6.0, 1.0
 runpy.run_path('launch.py', run_name='__main__')
 """
 
@@ -63,12 +64,16 @@ def ends(process, code=0):
   return stdout, stderr
 
 
-def kill_in_stage(process, workdir, stage):
-  log, deadline = workdir / 'metrics.jsonl', time.time() + 300
-  while not (log.exists() and f'"{stage}"' in log.read_text()):
+def is_saving(workdir, stage):
+  return any((workdir / 'checkpoints' / stage).glob('*/*checkpoint-tmp*'))
+
+
+def interrupt(process, signum, moment):
+  deadline = time.time() + 300
+  while not moment():
     assert process.poll() is None and time.time() < deadline
-    time.sleep(0.005)
-  process.send_signal(signal.SIGKILL)
+    time.sleep(0.002)
+  process.send_signal(signum)
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def variables(monkeypatch):
   )
 
 
-def test_a_process_is_killed_and_all_start_again(tmp_path, variables):
+def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
   data = f'--config.data.data_dir={tmp_path / "tfds"}'
   whole, again, alone = (
     tmp_path / name for name in ('whole', 'again', 'alone')
@@ -90,12 +95,23 @@ def test_a_process_is_killed_and_all_start_again(tmp_path, variables):
   stdout, _ = ends(second)
   assert 'single-task' not in stdout  # one reports for all
 
-  first, second = start_two(data, f'--workdir={again}')
-  kill_in_stage(second, again, 'distilled')
-  _, stderr = ends(first, peers.EXIT_CODE)
-  assert 'process 1' in stderr and 'run the same command' in stderr
-  assert not (again / 'results.json').exists()
-  for process in start_two(data, f'--workdir={again}'):
+  # One process stands still while data are prepared. The other one, where JAX
+  # would run its service, dies while a checkpoint is saved.
+  folder = tmp_path / 'prepared'
+  other_data = f'--config.data.data_dir={folder}'
+  for index, signum, moment in (
+    (1, signal.SIGSTOP, lambda: any(folder.rglob('incomplete*'))),
+    (0, signal.SIGKILL, lambda: is_saving(again, 'distilled')),
+  ):
+    processes = start_two(other_data, f'--workdir={again}')
+    interrupt(processes[index], signum, moment)
+    _, stderr = ends(processes[1 - index], peers.EXIT_CODE)
+    found = f'no sign of life of process {index} for 6 s'
+    assert found in stderr and 'run the same command' in stderr
+    assert 'stack trace' not in stderr
+    assert not (again / 'results.json').exists()
+    processes[index].send_signal(signal.SIGKILL)
+  for process in start_two(other_data, f'--workdir={again}'):
     ends(process)
   jax.tree.map(
     np.testing.assert_array_equal, variables(again), variables(whole)
@@ -110,3 +126,10 @@ def test_a_process_is_killed_and_all_start_again(tmp_path, variables):
     variables(alone),
     variables(whole),
   )
+
+  with exclusive(again):
+    first, second = start_two(other_data, f'--workdir={again}')
+    _, stderr = ends(first, 2)
+    assert 'a workdir that no other run is using' in stderr
+    _, stderr = ends(second, peers.EXIT_CODE)
+    assert 'process 0 has failed' in stderr

@@ -1,5 +1,6 @@
 """One run at a time in a workdir."""
 
+import contextlib
 import errno
 import json
 import os
@@ -26,15 +27,22 @@ with exclusive(pathlib.Path(sys.argv[1])):
 """
 
 
-@pytest.fixture
-def holder(tmp_path):
-  with subprocess.Popen(
-    [sys.executable, '-c', HOLDER, tmp_path],
+def start_holder(program, workdir):
+  process = subprocess.Popen(
+    [sys.executable, '-c', program, workdir],
     cwd=REPOSITORY,
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
-  ) as process:
-    assert process.stdout.readline() == b'held\n'
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'held\n'
+  return process
+
+
+@pytest.fixture
+def holder(tmp_path):
+  with start_holder(HOLDER, tmp_path) as process:
     yield process
     process.kill()
 
@@ -84,56 +92,134 @@ def test_a_thread_may_enter_again_and_others_may_not(tmp_path):
 # ---- Where locks are not shared ----------------------------------------------
 
 
+FAR = {
+  'host': 'far',
+  'pid': 7,
+  'kernel': 'another',
+  'since': '2026-01-01 00:00:00',
+}
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
   """Writes the record of a run on another host; returns what counts it up."""
   monkeypatch.setattr(lock, '_PATIENCE', 0.4)
-  record = {
-    'host': 'far',
-    'pid': 7,
-    'kernel': 'another',
-    'since': '2026-01-01 00:00:00',
-    'count': 3,
-  }
-  path = tmp_path / '.lock'
 
   def write(count):
-    text = json.dumps(record | {'count': count})
-    path.write_bytes(text.encode().ljust(lock._SIZE))
+    text = json.dumps(FAR | {'count': count})
+    (tmp_path / '.lock').write_bytes(text.encode().ljust(lock._SIZE))
 
   write(3)
   return write
 
 
-@pytest.mark.parametrize('has_locks', [True, False])
+@pytest.fixture(params=[True, False], ids=['locks', 'no_locks'])
+def warned(request, monkeypatch):
+  """Whether there are locks; what has to be warned of where there are none."""
+  if request.param:
+    return contextlib.nullcontext()
+
+  def flock(file, operation):
+    raise OSError(errno.ENOTSUP, 'no locks here')
+
+  monkeypatch.setattr(lock.fcntl, 'flock', flock)
+  return pytest.warns(UserWarning, match='no locks here.*both begin')
+
+
 def test_a_run_on_another_host_that_counts_is_alive(
-  has_locks, elsewhere, tmp_path, monkeypatch
+  warned, elsewhere, tmp_path
 ):
-  if not has_locks:
-    _without_locks(monkeypatch)
   timer = threading.Timer(0.1, elsewhere, [4])
   timer.start()
   with (
+    warned,
     pytest.warns(UserWarning, match='process 7 on far'),
     pytest.raises(InputError, match='process 7 on far'),
     exclusive(tmp_path),
   ):
     pass
   timer.join()
-  assert json.loads((tmp_path / '.lock').read_text())['count'] == 4
+  assert _owner(tmp_path) == FAR | {'count': 4}
 
 
-@pytest.mark.parametrize('has_locks', [True, False])
 def test_a_run_on_another_host_that_stands_still_is_dead(
-  has_locks, elsewhere, tmp_path, monkeypatch
+  warned, elsewhere, tmp_path
 ):
-  if not has_locks:
-    _without_locks(monkeypatch)
-  with pytest.warns(UserWarning, match='still runs'), exclusive(tmp_path):
-    deadline = time.monotonic() + 10
-    while _owner(tmp_path).get('pid') != os.getpid():
-      assert time.monotonic() < deadline
-      time.sleep(0.01)
+  with (
+    warned,
+    pytest.warns(UserWarning, match='still runs'),
+    exclusive(tmp_path),
+  ):
+    assert _owner(tmp_path)['pid'] == os.getpid()
+
+
+def test_a_record_that_cannot_be_read_now_is_not_free(
+  elsewhere, tmp_path, monkeypatch
+):
+  read = iter([FAR | {'count': 3}, {}, {}, FAR | {'count': 4}])
+  monkeypatch.setattr(lock, '_read', lambda path: next(read))
+  with (
+    pytest.warns(UserWarning, match='process 7 on far'),
+    pytest.raises(InputError, match='process 7 on far'),
+    exclusive(tmp_path),
+  ):
+    pass
+
+
+@pytest.mark.parametrize(
+  'content, owner',
+  [(json.dumps(FAR | {'count': 0}), 'process 7 on far'), ('', 'another')],
+  ids=['taken', 'taken_and_left'],
+)
+def test_an_owner_that_lost_the_folder_ends(content, owner, tmp_path):
+  hasty = f'from mtl_kd_jax.runtime import lock; lock._BEAT = 0.1\n{HOLDER}'
+  with start_holder(hasty, tmp_path) as process:
+    with open(tmp_path / '.lock', 'r+') as file:
+      if content:
+        file.write(content.ljust(lock._SIZE))  # over it, as an owner does
+      else:
+        file.truncate(0)
+    assert process.wait(timeout=60) == lock.EXIT_CODE
+    stderr = process.stderr.read()
+  assert owner in stderr and 'taken for dead' in stderr
+  assert (tmp_path / '.lock').read_text().rstrip() == content  # left as it is
+
+
+def test_the_record_of_another_owner_is_left(tmp_path):
+  with exclusive(tmp_path):
+    (tmp_path / '.lock').write_text(json.dumps(FAR))
+  assert _owner(tmp_path) == FAR
+
+
+def test_a_disk_that_is_full_or_away_is_survived(tmp_path, monkeypatch):
+  def fail(*unused):
+    raise OSError(errno.ESTALE, 'the disk is away')
+
+  with monkeypatch.context() as context:
+    context.setattr(lock.os, 'pwrite', fail)
+    context.setattr(lock, '_BEAT', 0.01)
+    (tmp_path / '.lock').write_text(json.dumps(FAR))  # of a run long dead
+    context.setattr(lock, '_PATIENCE', 0.1)
+    ended = []
+    context.setattr(lock, '_end_without', lambda *args: ended.append(args))
+    with (
+      pytest.warns(UserWarning, match='still runs'),
+      pytest.warns(UserWarning, match='the disk is away.*do not see'),
+      exclusive(tmp_path),
+    ):
+      time.sleep(0.1)
+    assert not ended  # what could not be written is not another's
+
+
+def test_leaving_hides_no_error(tmp_path, monkeypatch):
+  def fail(*unused):
+    raise OSError(errno.ESTALE, 'the disk is away')
+
+  monkeypatch.setattr(lock.os, 'ftruncate', fail)
+  with pytest.raises(KeyError, match='mine'), exclusive(tmp_path):
+    raise KeyError('mine')
+  with exclusive(tmp_path):  # what is left is of nobody alive
+    pass
 
 
 def test_the_owner_counts(tmp_path, monkeypatch):
@@ -150,10 +236,3 @@ def _owner(workdir):
     return json.loads((workdir / '.lock').read_text())
   except ValueError:
     return {}
-
-
-def _without_locks(monkeypatch):
-  def flock(file, operation):
-    raise OSError(errno.ENOTSUP, 'no locks here')
-
-  monkeypatch.setattr(lock.fcntl, 'flock', flock)

@@ -2,12 +2,19 @@
 
 import os
 import platform
+import socket
 import subprocess
 import sys
 
-from fixtures.launching import run_python
+from fixtures.launching import run_python, start_python
 from fixtures.paths import REPOSITORY
+import jax
+from jax._src import distributed
 import pytest
+
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import coordinator, peers
+from mtl_kd_jax.runtime import platform as ours
 
 PROGRAM = """
 import resource
@@ -37,6 +44,20 @@ def test_freed_memory_is_not_fetched_again():
     )
 
   assert page_faults(keep=True) < page_faults(keep=False) / 5
+
+
+def test_without_a_home_no_programs_are_kept(monkeypatch):
+  """As in a container whose user has no name."""
+  pwd = pytest.importorskip('pwd')
+  monkeypatch.delenv('HOME', raising=False)
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+  monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # a KeyError
+  set_options = {}
+  monkeypatch.setattr(jax.config, 'update', set_options.__setitem__)
+  monkeypatch.setattr(ours, 'add_threads', lambda: None)
+  monkeypatch.setattr(ours, 'keep_freed_memory', lambda: None)
+  ours.set_up(multihost=False)
+  assert 'jax_compilation_cache_dir' not in set_options
 
 
 THREADS = """
@@ -98,6 +119,41 @@ def no_cluster(monkeypatch):
   for name in os.environ:
     if name.startswith(('KUBERNETES_', 'SLURM_', 'OMPI_')):
       monkeypatch.delenv(name)
+
+
+ALONE = """
+import os
+from mtl_kd_jax.runtime.platform import set_up
+os.environ['JAX_INITIALIZATION_TIMEOUT'] = '1'
+set_up(multihost=True)
+"""
+
+
+def test_processes_that_do_not_come_are_named(no_cluster):
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  environment = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '3'}
+  for process, found in ((2, 'does not answer'), (0, 'answers')):
+    alone = start_python(
+      '-c', ALONE, **environment, JAX_PROCESS_ID=f'{process}'
+    )
+    _, stderr = alone.communicate(timeout=60)
+    assert alone.returncode == peers.EXIT_CODE, stderr
+    assert stderr.startswith('error: expected all 3 processes of the run\n')
+    assert f'process 0 {found} at {address}' in stderr
+    assert f'where:  process {process}' in stderr
+    assert 'JAX_INITIALIZATION_TIMEOUT' in stderr.splitlines()[-1]  # no dump
+
+
+def test_a_port_in_use_is_refused():
+  with socket.create_server(('', 0)) as server:
+    port = server.getsockname()[1]
+    with (
+      pytest.raises(InputError, match='in use') as error,
+      coordinator.in_own_process(),
+    ):
+      distributed._jax.get_distributed_runtime_service(f'[::]:{port}', 2)
+  assert str(port) in error.value.expected
 
 
 def test_hosts_that_are_not_known_are_explained(no_cluster):
