@@ -12,7 +12,6 @@ everything else may change. Submodules are imported when they are first used.
 """
 
 import importlib
-import pathlib
 from typing import Any
 
 __version__ = '0.1.0'
@@ -45,7 +44,8 @@ _SUBMODULES = (
   'training',
 )
 
-__all__ = ['__version__', 'evaluate', 'train', *_NAMES, *_SUBMODULES]
+__all__ = ['__version__', 'compare', 'evaluate', 'train']
+__all__ += [*_NAMES, *_SUBMODULES]
 
 
 def train(config: Any, workdir: Any) -> Any:
@@ -64,6 +64,25 @@ def train(config: Any, workdir: Any) -> Any:
     Stopped: a signal asked for it; everything is saved.
   """
   return _job('train').run(config, _path(workdir))
+
+
+def compare(config: Any, workdir: Any, *, cells: str = 'all') -> Any:
+  """Trains the variations of a comparison, and reports; as launch.py does.
+
+  Args:
+    config: from `get_config('compare/quickstart')`, or made by
+      `config.comparison.get_config`.
+    workdir: folder of the comparison.
+    cells: 'all', 'none' to report what is there, or a share such as '2/8'.
+
+  Returns:
+    The `Comparison`.
+
+  Raises:
+    InputError: config or folder cannot be used; before any training.
+    Stopped: a signal asked for it; everything is saved.
+  """
+  return _job('compare').run(config, _path(workdir), cells=cells)
 
 
 def evaluate(workdir: Any, *, split: str | None = None) -> Any:
@@ -102,4 +121,5 @@ def _job(name):
 
 
 def _path(workdir):
-  return pathlib.Path(workdir).expanduser()
+  paths = importlib.import_module(f'{__name__}.datasets.paths')
+  return paths.expand(workdir, argument='workdir')

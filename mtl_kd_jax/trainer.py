@@ -25,22 +25,24 @@ from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment
+from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.config.validate import check_values
-from mtl_kd_jax.datasets import Dataset
+from mtl_kd_jax.datasets import Dataset, paths
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.jobs.claim import claim_of
 from mtl_kd_jax.jobs.train import (
   check_splits,
-  claim_of,
   make_score,
   score_stage,
   train_stage,
   with_own_statistics,
 )
 from mtl_kd_jax.models import Network, check_image_size
+from mtl_kd_jax.reports.longer import describe_longer
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
-from mtl_kd_jax.runtime.metric_writer import MetricWriter
+from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.tasks import TASKS
 from mtl_kd_jax.trained import TrainedNetwork
@@ -70,8 +72,7 @@ _ARGUMENTS = (
   'teacher.',
 )
 _KEYS = ('balancing.observe_every',)
-# Sections by task, which have no keys of their own.
-_FREE_SECTIONS = ('distill.weights',)
+_SCHEDULES = ('schedule', 'schedule_lambda')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ def distill(
   learning_rate: float = 1e-2,
   schedule: str = 'constant',
   weight_decay: float = 5e-4,
+  schedule_lambda: str = 'constant',
   **loss_options: Any,
 ) -> Distill:
   """Says how a network is distilled from the networks of single tasks.
@@ -110,6 +112,7 @@ def distill(
     learning_rate: of the adaptors' own Adam.
     schedule: of that rate: 'constant', 'cosine' or 'step'.
     weight_decay: of the adaptors, added to the gradient.
+    schedule_lambda: 'constant', or 'linear' or 'cosine', to 0 at the end.
     **loss_options: options of the loss.
 
   Returns:
@@ -125,6 +128,7 @@ def distill(
       'distill.learning_rate': learning_rate,
       'distill.schedule': schedule,
       'distill.weight_decay': weight_decay,
+      'distill.schedule_lambda': schedule_lambda,
       'balancing.distillation': placement,
       'teacher.batch_norm': batch_norm,
       **{f'distill.{loss}.{k}': v for k, v in loss_options.items()},
@@ -165,7 +169,7 @@ class Trainer:
       InputError: a value that cannot be used, or a workdir that was started
         with others, or in which another run is.
     """
-    self.workdir = pathlib.Path(workdir).expanduser()
+    self.workdir = paths.expand(workdir, argument='workdir')
     self.config = _make_config(
       data,
       {
@@ -228,8 +232,9 @@ class Trainer:
     stage = self._stage(
       name, network, distill, balancer, grad_wrt, terms, extras or {}
     )
-    if note := self._experiment.note(stage):
-      self._writer.print(f'note: {note}')
+    notes = [self._experiment.note(stage), *self._notes_on_longer(stage)]
+    for text in filter(None, notes):
+      self._writer.print(f'note: {text}')
     frozen = {
       task: stage.parallel.replicate(jax.device_get(teacher.variables))
       for task, teacher in (distill.teachers if distill else {}).items()
@@ -249,7 +254,7 @@ class Trainer:
         best=best,
         score=make_score(stage, self._single_task),
       )
-      variables = with_own_statistics(
+      variables, recalibrated_over = with_own_statistics(
         stage,
         variables,
         self.workdir,
@@ -266,6 +271,17 @@ class Trainer:
       image_size=self._experiment.dataset.image_size,
       metrics=evaluation.metrics,
       workdir=self.workdir,
+      recalibrated_over=recalibrated_over,
+    )
+
+  def _notes_on_longer(self, stage) -> list[str]:
+    """What differs where networks are trained for longer than they began."""
+    compared = self.config.select == 'best' and len(stage.tasks) > 1
+    single = [single_task_name(task) for task in stage.tasks]
+    return describe_longer(
+      read_log(self.workdir),
+      teachers={stage.name: [*stage.inputs.values()]},
+      references={stage.name: single} if compared else {},
     )
 
   def _stage(
@@ -326,7 +342,8 @@ class Trainer:
 
   def _describe_distill(self, settings, teachers) -> dict[str, Any]:
     described = {**settings, 'teachers': teachers}
-    if settings['distill.schedule'] == 'cosine':
+    scheduled = (settings[f'distill.{x}'] for x in _SCHEDULES)
+    if set(scheduled) & {'cosine', 'linear'}:
       described['epochs'] = self.config.epochs  # which no other may follow
     return described
 
@@ -345,7 +362,7 @@ class Trainer:
 
   def _with_settings(self, settings) -> Experiment:
     config = self.config.copy_and_resolve_references()
-    _update(config, settings, 'distill')
+    override(config, settings, argument='distill')
     check_values(config)
     return dataclasses.replace(self._experiment, config=config)
 
@@ -377,46 +394,8 @@ def _make_config(data: Dataset, settings: Mapping[str, Any]) -> ConfigDict:
         do='give networks, teachers and balancers to the call: fit(network, '
         'distill=..., balancer=...)',
       )
-  _update(config, settings, 'config')
+  override(config, settings, argument='config')
   return config
-
-
-def _update(
-  config: ConfigDict, settings: Mapping[str, Any], argument: str
-) -> None:
-  """Sets keys with dots; of a section only those that are given."""
-  for key, value in settings.items():
-    *path, last = key.split('.')
-    section = config
-    for part in path:
-      section = section[part] if part in section else None
-      if not isinstance(section, ConfigDict):
-        break
-    if not isinstance(section, ConfigDict) or last not in section:
-      raise InputError(
-        expected='a key of the config (config/defaults.py)',
-        found=repr(key),
-        argument=argument,
-        do='correct the name',
-      )
-    try:
-      if key in _FREE_SECTIONS:
-        with section.unlocked():
-          section[last] = ConfigDict(dict(value))
-      elif isinstance(section[last], ConfigDict):
-        inner = {f'{key}.{name}': v for name, v in dict(value).items()}
-        _update(config, inner, argument)
-      else:
-        section[last] = value
-    except (TypeError, ValueError) as error:
-      if isinstance(error, InputError):
-        raise
-      raise InputError(
-        expected=f'{key} of the type {type(section[last]).__name__}',
-        found=repr(value),
-        argument=argument,
-        do='correct the value',
-      ) from error
 
 
 def _check_teachers(teachers, tasks) -> None:

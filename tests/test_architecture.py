@@ -30,7 +30,7 @@ FLOORS = (
   ('ops', 'labels', 'errors'),
 )
 ONLY_IN = {
-  'orbax': {'runtime/checkpointing.py'},
+  'orbax': {'runtime/checkpoint_io.py'},
   'matplotlib': {'reports'},
   'tensorboardX': {'runtime/metric_writer.py'},
   'absl': {'jobs', 'config', 'datasets/loader.py'},  # grain's workers: loader
@@ -38,7 +38,7 @@ ONLY_IN = {
   'tensorflow_datasets': {'datasets'},
   'grain': {'datasets'},
   'h5py': {'datasets'},
-  'scipy': {'datasets'},
+  'scipy': {'datasets', 'reports'},
   'tensorflow': set(),
   'torch': {'interop/import_torch.py'},
   'safetensors': {'interop/import_torch.py'},

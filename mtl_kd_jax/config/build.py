@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from mtl_kd_jax import datasets
 from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.config.keys import named_by_keys
-from mtl_kd_jax.config.validate import check_values
+from mtl_kd_jax.config.validate import check_steps, check_values
 from mtl_kd_jax.datasets import Dataset, loader
 from mtl_kd_jax.datasets.holdout import hold_out
 from mtl_kd_jax.errors import InputError
@@ -110,4 +110,5 @@ def _check_splits(config, dataset) -> tuple[Dataset, int]:
     if key == 'data.train_split':
       with named_by_keys():
         steps = loader.steps_per_epoch(len(source), config.batch_size)
+      check_steps(config, steps)
   return dataset, steps

@@ -7,13 +7,23 @@ A job is a module with
   OPTIONS                           ... whose values `run` is called with
   default_config(workdir)           optional: the config without --config; None
                                     for none
+  experiment_of(config)             optional: the config of an experiment in one
+                                    of another kind
 """
 
-from mtl_kd_jax.jobs import evaluate, import_weights, inspect, taps, train
+from mtl_kd_jax.jobs import (
+  compare,
+  evaluate,
+  import_weights,
+  inspect,
+  taps,
+  train,
+)
 
 JOBS = {
   'train': train,
   'evaluate': evaluate,
+  'compare': compare,
   'import': import_weights,
   'taps': taps,
   'inspect': inspect,

@@ -1,23 +1,29 @@
 """Starts a job from the command line, and reports a bad command line."""
 
 from collections.abc import Callable, Iterable, Sequence
-import contextlib
+import errno
 import os
 import pathlib
 import re
 from types import ModuleType
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from mtl_kd_jax.config.from_file import from_file, new_name_of, reason_of
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.renames import renamed_key
+from mtl_kd_jax.config.validate import check_keys
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError, NotFiniteError
 from mtl_kd_jax.jobs import JOBS
 from mtl_kd_jax.runtime import peers
 from mtl_kd_jax.runtime.platform import set_up
 from mtl_kd_jax.runtime.preemption import Stopped
+
+# Of a disk, a quota and a largest size of files.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _RENAMED_JOBS = {'data': 'inspect'}
 
@@ -50,12 +56,17 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   if renamed := explain_renamed(argv):
     raise Exit(2, renamed)
   try:
-    with contextlib.suppress(flags.Error):  # they come again
-      _change_default_config(argv)
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(_define_config(_with_flag_files(argv)))
   except InputError as error:
     raise Exit(2, _explain(error)) from error
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+  except (
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    flags.Error,
+  ) as error:
     raise Exit(2, explain_bad_flags(error)) from error
 
 
@@ -64,9 +75,9 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
 
   Args:
     job: of `JOBS`.
-    config: value of the flag --config.
-    workdir: value of the flag --workdir, with ~ for the home directory; None
-      for runs/<config.name>.
+    config: the value of the flag --config, after `parse_flags`.
+    workdir: the value of the flag --workdir, with ~ for the home directory;
+      None for runs/<config.name>.
 
   Raises:
     Exit: it ended early through no fault of the code.
@@ -74,14 +85,17 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
   again = 'run the same command again to continue'
   try:
     folder = _folder(workdir)
-    config = _config(job, config, folder)
+    if config is None:
+      config = _default_config(job, folder)
+    experiment = getattr(job, 'experiment_of', lambda config: config)(config)
+    check_keys(experiment)
     with named_by_keys('parallel'):
-      set_up(multihost=config.parallel.multihost)
+      set_up(multihost=experiment.parallel.multihost)
     options = {
       name: flags.FLAGS[name].value for name in getattr(job, 'OPTIONS', ())
     }
     with peers.watched():
-      job.run(config, folder or pathlib.Path('runs') / config.name, **options)
+      job.run(config, folder or _named_folder(config.name), **options)
   except InputError as error:
     raise Exit(2, _explain(error)) from error
   except NotFiniteError as error:
@@ -90,6 +104,25 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
     raise Exit(128 + error.signum, f'{error}; {again}') from error
   except KeyboardInterrupt as error:
     raise Exit(130, f'interrupted; {again}') from error
+  except Exception as error:
+    if not (problem := _failed_write(error)):
+      raise
+    raise Exit(
+      2,
+      'error: expected a disk that can be written to, with space left\n'
+      f'  found:  {problem}\n  to do:  make room; what was saved before is '
+      f'intact: {again}',
+    ) from error
+
+
+def _failed_write(error: BaseException | None) -> str:
+  """What the system says of a full disk in an error or its causes, or ''."""
+  while error is not None:
+    for text in map(os.strerror, _NO_SPACE):
+      if text in f'{error}':  # also in what libraries make of it
+        return text
+    error = error.__cause__ or error.__context__
+  return ''
 
 
 def explain_renamed(argv: Sequence[str]) -> str:
@@ -110,56 +143,106 @@ def explain_bad_flags(error: Exception) -> str:
   """A message for an error of absl or ml_collections.
 
   Args:
-    error: what parsing the command line raised, or running the config file.
+    error: what parsing the command line raised.
   """
-  # ml_collections quotes itself, and lists the whole config in between.
-  reason = str(error).replace('\\n', ' ').replace('\n', ' ').replace("\\'", "'")
-  reason = re.sub(r'Other fields present:.*?(?=Did you mean|$)', '', reason)
-  message = f'error: expected flags and config keys that exist\n  {reason}'
-  for key in re.findall(r'"(\w+)"', reason)[:1]:
-    if new := renamed_key(key):
-      message += f'\n  to do:  {key} is now config.{new}'
-  return message
+  reason = reason_of(error)
+  do = (
+    new_name_of(reason)
+    or '--helpfull lists the flags, config/defaults.py the keys'
+  )
+  return (
+    'error: expected flags and config keys that exist, with values of their '
+    f'types\n  found:  {reason}\n  to do:  {do}'
+  )
 
 
 def _explain(error: InputError) -> str:
-  of_workdir = error.argument == 'workdir'
+  by_key = error.where.startswith('config.')  # config.teacher.workdir
+  of_workdir = error.argument == 'workdir' and not by_key
   flag = '; on the command line: --workdir=FOLDER' if of_workdir else ''
   return f'error: {error}{flag}'
 
 
 def _folder(workdir: str | None) -> pathlib.Path | None:
+  if workdir is None:
+    return None
+  if not workdir:  # a variable of a script that is not set
+    raise InputError(
+      expected='the name of a folder',
+      found='an empty one',
+      argument='workdir',
+      do='name one; without the flag, it is runs/<config.name>',
+    )
+  if re.match(r'[a-z][a-z0-9+.-]*://', workdir, re.IGNORECASE):
+    raise InputError(
+      expected='a folder of this file system',
+      found=workdir,
+      argument='workdir',
+      do='mount the bucket (gcsfuse, s3fs), and name a folder in it',
+    )
   # Shells expand ~ only at the start of a word.
-  return pathlib.Path(os.path.expanduser(workdir)) if workdir else None
+  return paths.expand(workdir, argument='workdir')
 
 
-def _change_default_config(argv: Sequence[str]) -> None:
-  """Makes the config that the job has without --config the value of --config.
+def _named_folder(name: str) -> pathlib.Path:
+  """runs/<config.name>."""
+  with named_by_keys():
+    if name in ('', '..') or name != pathlib.Path(name).name:
+      raise InputError(
+        expected='a name that can be that of a folder in runs/',
+        found=repr(name),
+        argument='name',
+        do='correct it, or name the folder with --workdir=FOLDER',
+      )
+    return paths.expand(pathlib.Path('runs', name), argument='name')
 
-  Does nothing where there is a --config, or nothing to change. The config has
-  to be known before flags are parsed: ml_collections looks up the types of its
-  keys.
+
+def _with_flag_files(argv: Sequence[str]) -> list[str]:
+  """The command line, with what the files of --flagfile=FILE have in them."""
+  try:
+    return flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  except (OSError, ValueError, flags.Error) as error:
+    raise InputError(
+      expected='a text file with a flag in every line',
+      found=reason_of(error).removeprefix('ERROR:: '),
+      where='--flagfile',
+      do='correct the file, or its name',
+    ) from error
+
+
+def _define_config(argv: Sequence[str]) -> list[str]:
+  """Makes the config the value of --config, so that flags can change its keys.
+
+  It has to be known before other flags are parsed: ml_collections looks up the
+  types of its keys. Without --config, it is the one that the job has then.
+
+  Returns:
+    The command line without --config.
   """
-  argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-  given = {
-    flag.lstrip('-').partition('=')[0]
-    for flag in argv[1:]
-    if flag.startswith('-')
-  }
-  changed = any(re.match(r'(no)?config\.', name) for name in given)
-  if 'config' in given or not changed:
-    return
+  (name,), rest = _parse_early(argv, 'config')
+  if name is not None:
+    config = from_file(name)
+  elif any(re.match(r'--?(no)?config\.', flag) for flag in rest):
+    (job, workdir), _ = _parse_early(rest, 'job', 'workdir')
+    if job not in JOBS:
+      return rest  # which the flag itself reports
+    config = _default_config(JOBS[job], _folder(workdir))
+  else:
+    return rest
+  delattr(flags.FLAGS, 'config')
+  config_flags.DEFINE_config_dict('config', config, sys_argv=rest)
+  return rest
+
+
+def _parse_early(argv: Sequence[str], *names: str) -> tuple[list, list[str]]:
+  """The values of some flags, and the command line without them."""
   early = flags.FlagValues()
-  for name in ('job', 'workdir'):
+  for name in names:
     default = flags.FLAGS[name].default
     flags.DEFINE_string(name, default, '', flag_values=early)
   early.set_gnu_getopt(True)  # what it does not know may have a value
-  early(argv, known_only=True)
-  if early.job not in JOBS:
-    return  # which the flag itself reports
-  config = _default_config(JOBS[early.job], _folder(early.workdir))
-  delattr(flags.FLAGS, 'config')
-  config_flags.DEFINE_config_dict('config', config, sys_argv=argv)
+  rest = early(argv, known_only=True)
+  return [early[name].value for name in names], rest
 
 
 def _default_config(
@@ -173,21 +256,5 @@ def _default_config(
       found='none',
       where='--config',
       do='try python launch.py --config=configs/quickstart.py',
-    )
-  return config
-
-
-def _config(
-  job: ModuleType, config: Any, workdir: pathlib.Path | None
-) -> ConfigDict:
-  if config is None:
-    config = _default_config(job, workdir)
-  if not isinstance(config, ConfigDict):
-    # What ml_collections gives for a file it could not open, until it is used.
-    raise InputError(
-      expected='a config file that can be opened',
-      found='none',
-      where=f'--config={flags.FLAGS["config"].config_filename}',
-      do='see configs/ for those that are shipped',
     )
   return config

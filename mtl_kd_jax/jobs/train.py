@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-import functools
 import pathlib
 import time
 from typing import Any
@@ -13,16 +12,17 @@ from ml_collections import ConfigDict
 from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
-from mtl_kd_jax.config.renames import upgrade
-from mtl_kd_jax.config.validate import may_change, may_change_from
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.jobs.claim import claim_of
+from mtl_kd_jax.jobs.introduction import (
+  introduce,
+  notes_on_longer,
+  read_plan_log,
+)
 from mtl_kd_jax.methods.plan import Plan
-from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.reports.gains import relative_gains
-from mtl_kd_jax.reports.parameters import parameter_table
 from mtl_kd_jax.reports.results import Rows, report_results
-from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.run import Run, describe_stage
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
@@ -32,16 +32,23 @@ from mtl_kd_jax.runtime.parallel import any_process, is_main_process
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
 from mtl_kd_jax.training.loop import Intervals, run_stage
+from mtl_kd_jax.training.loss_terms import ADAPTORS
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
+def run(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  writer: MetricWriter | None = None,
+) -> Run:
   """Trains every stage that is not finished yet, then reports.
 
   Args:
     config: see config/defaults.py.
     workdir: where checkpoints, logs and results go. A second run with the same
       one continues where the first ended.
+    writer: shows and logs; None for one that prints.
 
   Returns:
     The run.
@@ -55,22 +62,29 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> Run:
   # --- Make and check everything ---------------------------------------------
   experiment = build(config)
   plan = methods.plan(experiment)
-  _refuse_earlier_version(workdir)
-  claim = claim_of(workdir, config)
+  adapts = any(ADAPTORS in stage.extras for stage in plan.stages)
+  claim = claim_of(
+    workdir, config, schedules=('optim', 'distill') if adapts else ('optim',)
+  )
   # --- Alone in the workdir ---------------------------------------------------
   with exclusive(workdir) if is_main_process() else nullcontext():
     if is_main_process():
       claim()
       workdirs.write_plan(workdir, describe_plan(plan))
-    _train(experiment, plan, workdir)
+    writer = writer or MetricWriter(workdir, enabled=is_main_process())
+    _train(experiment, plan, workdir, writer)
   return Run(workdir)
 
 
-def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
+def _train(
+  experiment: Experiment,
+  plan: Plan,
+  workdir: pathlib.Path,
+  writer: MetricWriter,
+) -> None:
   """Trains the stages of a plan, and reports."""
   config, begun = experiment.config, time.time()
-  writer = MetricWriter(workdir, enabled=is_main_process())
-  _introduce(experiment, plan, workdir, writer)
+  introduce(experiment, plan, workdir, writer)
   if config.data.check:
     check_splits(experiment, writer)
 
@@ -78,7 +92,6 @@ def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
   rows = Rows(experiment.tasks)
   variables: dict[str, Any] = {}
   single_task: Metrics = {}  # what others are compared with, while they train
-  running: dict[str, Metrics] = {}  # row -> with the running means
   for stage in plan.stages:
     frozen = {t: variables[name] for t, name in stage.inputs.items()}
     trained = train_stage(
@@ -90,46 +103,57 @@ def _train(experiment: Experiment, plan: Plan, workdir: pathlib.Path) -> None:
       best=config.select == 'best',
       score=make_score(stage, single_task),
     )
-    variables[stage.name] = with_own_statistics(
+    variables[stage.name], recalibrated_over = with_own_statistics(
       stage, trained, workdir, num_batches=config.recalibrate
     )
     evaluation, selected = score_stage(
-      stage, variables[stage.name], workdir, keep=config.report.images
+      stage, variables[stage.name], workdir, keep=experiment.num_pictures
     )
-    rows.add(plan.rows[stage.name], evaluation)
+    recalibrated = any_process(bool(recalibrated_over))
+    rows.add(
+      plan.rows[stage.name],
+      evaluation,
+      network=stage.name,
+      recalibrated_over=recalibrated_over,
+      running=stage.evaluate(trained).metrics if recalibrated else None,
+    )
     if stage.row == SINGLE_TASK:
       single_task |= selected
-    if config.recalibrate and stage.trained_in is None:
-      metrics = running.setdefault(plan.rows[stage.name], {})
-      metrics |= stage.evaluate(trained).metrics
 
   # --- Report ----------------------------------------------------------------
   if is_main_process():
-    report_results(
-      rows,
-      workdir,
-      writer.print,
-      name=config.name,
-      split=config.data.eval_split,
-      checkpoint=config.select,
-      chosen_on=select_split(config),
-      chosen={
-        stage.name: checkpointing.has_best(
-          workdirs.checkpoint_dir(stage.trained_in or workdir, stage.name)
-        )
-        for stage in plan.stages
-      },
-      log=_log(plan, workdir),
-      stages=plan.rows,
-      average_epochs=experiment.average_epochs,
-      statistics=describe_statistics(
-        rows.metrics,
-        running,
-        experiment.tasks,
-        num_batches=config.recalibrate,
-      ),
-    )
+    _report(experiment, plan, workdir, rows, writer)
   writer.print(f'finished in {time.time() - begun:.0f} s')
+
+
+def _report(
+  experiment: Experiment,
+  plan: Plan,
+  workdir: pathlib.Path,
+  rows: Rows,
+  writer: MetricWriter,
+) -> None:
+  """Writes and prints what a finished run has scored."""
+  config, log = experiment.config, read_plan_log(plan, workdir)
+  report_results(
+    rows,
+    workdir,
+    writer.print,
+    name=config.name,
+    split=config.data.eval_split,
+    checkpoint=config.select,
+    chosen_on=select_split(config),
+    chosen={
+      stage.name: checkpointing.has_best(
+        workdirs.checkpoint_dir(stage.trained_in or workdir, stage.name)
+      )
+      for stage in plan.stages
+    },
+    log=log,
+    stages=plan.rows,
+    average_epochs=experiment.average_epochs,
+    notes=[f'Note: {text}.' for text in notes_on_longer(experiment, plan, log)],
+  )
 
 
 def train_stage(
@@ -154,7 +178,7 @@ def train_stage(
     score: see `run_stage`.
 
   Returns:
-    The variables of the chosen checkpoint.
+    The variables of the chosen checkpoint, with their running means.
 
   Raises:
     InputError, NotFiniteError, Stopped: as `run`.
@@ -163,8 +187,12 @@ def train_stage(
     return _read(stage, stage.trained_in, best=best)
   folder = workdirs.checkpoint_dir(workdir, stage.name)
   logged = any(e['stage'] == stage.name for e in read_log(workdir))
-  if checkpointing.is_finished(folder) and not logged:
-    return _read(stage, workdir, best=best)  # imported
+  # In this order: of what was trained here, a checkpoint may be damaged, which
+  # only training mends.
+  imported = not logged and checkpointing.is_finished(folder)
+  # On a network disk, hosts may see files at different times.
+  if not any_process(not imported):
+    return _read(stage, workdir, best=best)
   if is_main_process():
     workdirs.claim_stage(workdir, stage.name, describe_stage(stage))
   any_process(False)  # the folder is claimed before anybody fills it
@@ -192,44 +220,33 @@ def train_stage(
 
 def with_own_statistics(
   stage: Stage, variables: Any, workdir: pathlib.Path, *, num_batches: int
-) -> Any:
+) -> tuple[Any, int | None]:
   """Recalibrates a network that was trained here, and writes that down.
+
+  One that another run has trained gets what that run has written down.
 
   Args:
     stage: the stage.
     variables: of its network.
     workdir: of the run.
-    num_batches: of training; 0 to leave the statistics as they are.
+    num_batches: of training, as far as the stage has so many; 0 to leave the
+      statistics as they are.
 
   Returns:
-    The variables that are to be scored, and to teach with.
+    The variables that are to be scored, and to teach with; and the number of
+    batches that their statistics were computed over: 0 for running means, None
+    without BatchNorm.
   """
-  if not num_batches or stage.trained_in is not None:
-    return variables
-  folder = workdirs.checkpoint_dir(workdir, stage.name)
+  folder = workdirs.checkpoint_dir(stage.trained_in or workdir, stage.name)
   known, over = with_statistics(folder, variables)
-  if over != num_batches:
-    known = stage.recalibrate(variables, num_batches)
-    if is_main_process():
-      write_statistics(folder, known, num_batches=num_batches)
-  return stage.parallel.replicate(known)
-
-
-def claim_of(workdir: pathlib.Path, config: ConfigDict) -> Callable[[], None]:
-  """Checks that a workdir is new, or can be continued with a config.
-
-  Returns:
-    Writes the config into it.
-
-  Raises:
-    InputError: it cannot be continued so.
-  """
-  allowed = may_change
-  if workdirs.is_workdir(workdir):
-    allowed = may_change_from(workdirs.read_config(workdir), config)
-  options = {'config': config.to_dict(), 'may_change': allowed}
-  workdirs.check(workdir, **options)
-  return functools.partial(workdirs.claim, workdir, **options)
+  wanted = min(num_batches, stage.total_steps)
+  if wanted and over is not None and stage.trained_in is None:
+    # Together: hosts may see the file at different times.
+    if any_process(over != wanted):
+      known, over = stage.recalibrate(variables, wanted), wanted
+      if is_main_process():
+        write_statistics(folder, known, num_batches=wanted)
+  return stage.parallel.replicate(known), over
 
 
 def score_stage(
@@ -294,38 +311,14 @@ def describe_plan(plan: Plan) -> dict[str, dict[str, Any]]:
   }
 
 
-def count_parameters(stage: Stage) -> dict[str, int]:
-  """The parameters of each part of a stage; none is drawn."""
-  state = stage.abstract_state
-  counts = {BACKBONE: 0, 'heads': 0}
-  for part, params in state.params.items():
-    counts[BACKBONE if part == BACKBONE else 'heads'] += _count(params)
-  for name, variables in state.extras.items():
-    counts[name] = _count(variables['params'])
-  return counts
-
-
-def _refuse_earlier_version(workdir: pathlib.Path) -> None:
-  if not workdirs.is_workdir(workdir):
-    return
-  config = workdirs.read_config(workdir)
-  if upgrade(config) != config:
-    raise InputError(
-      expected='a workdir that this version started',
-      found='one of an earlier version, whose checkpoints have another layout',
-      where=f'{workdir}',
-      argument='workdir',
-      do='choose another folder. Its finished networks can be loaded, scored '
-      'and taught with (--config.teacher.workdir), but nothing in it can be '
-      'continued',
-    )
-
-
 def _read(stage: Stage, workdir: pathlib.Path, *, best: bool) -> Any:
   """The variables of a stage that is not trained here."""
   try:
     trained = Run(workdir).network(
-      stage.name, best=best, module=stage.network.with_axis(None)
+      stage.name,
+      best=best,
+      module=stage.network.with_axis(None),
+      recalibrated=False,
     )
   except InputError as error:
     raise InputError(
@@ -337,42 +330,3 @@ def _read(stage: Stage, workdir: pathlib.Path, *, best: bool) -> Any:
     ) from error
   # From the host: what is on one device cannot be placed on those of others.
   return stage.parallel.replicate(jax.device_get(trained.variables))
-
-
-def _log(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines of the run, and of stages that another run has trained."""
-  log = read_log(workdir)
-  for elsewhere in {s.trained_in for s in plan.stages} - {None}:
-    names = {s.name for s in plan.stages if s.trained_in == elsewhere}
-    log += [e for e in read_log(elsewhere) if e['stage'] in names]
-  return log
-
-
-def _count(tree) -> int:
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _introduce(experiment, plan, workdir, writer):
-  """Says what will run on what, with a table of parameters."""
-  config = experiment.config
-  devices = jax.devices()
-  size = ' x '.join(map(str, experiment.dataset.image_size))
-  writer.print(
-    f'{config.name}: {config.data.name}, {size} pixels, '
-    f'{len(experiment.tasks)} tasks, {config.epochs} epochs of '
-    f'{experiment.steps_per_epoch} steps of {config.batch_size} images on '
-    f'{len(devices)} {devices[0].platform} device(s)\nworkdir: {workdir}'
-  )
-  if config.select == 'best' and select_split(config) == config.data.eval_split:
-    writer.print(
-      f'note: the best checkpoints are chosen on {config.data.eval_split!r}, '
-      'the split that is reported, which flatters them; '
-      '--config.data.val_fraction=0.1 holds a share of training out for it'
-    )
-  if config.data.label_fraction != 1:
-    writer.print(f'labels kept in training: {config.data.label_fraction}')
-  for text in dict.fromkeys(map(experiment.note, plan.stages)):
-    if text:
-      writer.print(f'note: {text}')
-  counts = {stage.name: count_parameters(stage) for stage in plan.stages}
-  writer.print(parameter_table(counts))

@@ -1,0 +1,236 @@
+"""Cells of a comparison share teachers, resume, diverge and are collected."""
+
+import json
+import pathlib
+import threading
+
+from fixtures.backbones import Tiny
+import pytest
+
+import mtl_kd_jax as mtl
+from mtl_kd_jax.config import comparison
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.jobs import compare
+from mtl_kd_jax.runtime.lock import exclusive
+
+VARIATIONS = (
+  ('uniform', {'method': 'multi_task'}),
+  ('strong', {'distill.weights.depth': 4.0}),
+)
+
+
+@pytest.fixture(scope='module')
+def tiny():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(mtl.models.BACKBONES, 'tiny', Tiny)
+    yield
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  return str(tmp_path_factory.mktemp('rooms'))
+
+
+@pytest.fixture
+def config(tiny, data_dir):
+  """Of two seeds, and runs of two steps."""
+  base = mtl.get_config('quickstart')
+  base.tasks = ('depth', 'normals')
+  base.epochs, base.batch_size = 1, 4
+  base.model.backbone, base.model.head = 'tiny', 'dense'
+  base.distill.taps = ('decoder',)
+  base.data.data_dir = data_dir
+  scenes = base.data.scenes
+  scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 8, 4
+  base.report.images, base.report.average_epochs = 0, 1
+  base.balancing.observe_every = 0
+  config = comparison.get_config(base)
+  config.variations, config.seeds = VARIATIONS, (0, 7)
+  return config
+
+
+def files_of(folder: pathlib.Path) -> dict[str, bytes]:
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in sorted(folder.rglob('*'))
+    if p.is_file()
+  }
+
+
+# ---- What is trained ---------------------------------------------------------
+
+
+def test_cells_are_runs_that_share_teachers(config, tmp_path, capsys):
+  workdir = tmp_path / 'compare'
+  result = mtl.compare(config, workdir)
+  assert [*result.scores] == ['single-task', *dict(VARIATIONS)]
+  for row, by_seed in result.scores.items():
+    assert [*by_seed] == [0, 7]
+    run = mtl.load(workdir / row / 'seed_7')
+    assert run.config.seed == 7
+    # Each cell is a run: what it has scored is what the table has.
+    stages = {
+      'single-task': ('teacher_depth', 'teacher_normals'),
+      'uniform': ('balanced',),
+      'strong': ('distilled',),
+    }[row]
+    for stage in stages:
+      for task, metrics in run[stage].metrics.items():
+        assert by_seed[7][task] == metrics
+  # Teachers were trained once for each seed, and nowhere else.
+  trained = {
+    str(p.parent.parent.relative_to(workdir))
+    for p in workdir.rglob('checkpoints/teacher_depth')
+  }
+  assert trained == {'single-task/seed_0', 'single-task/seed_7'}
+  # With what was overridden, and the rest as in the base.
+  weights = mtl.load(workdir / 'strong' / 'seed_7').config.distill.weights
+  assert (
+    weights.depth == 4
+    and weights.normals == config.base.distill.weights.normals
+  )
+
+  # Started again, it only reads; the same from its folder alone.
+  before = files_of(workdir)
+  shown = capsys.readouterr().out
+  assert '[6/6]' in shown and 'left' in shown
+  again = mtl.compare(compare.default_config(workdir), workdir)
+  assert again.scores == result.scores
+  assert 'seed 0' not in capsys.readouterr().out.partition('written')[0][:200]
+  after = files_of(workdir)
+  changed = {n for n in before | after if before.get(n) != after.get(n)}
+  assert all(pathlib.Path(n).parent == pathlib.Path('.') for n in changed)
+
+
+def test_shares_of_the_cells_are_all_of_them(config, tmp_path):
+  cells = comparison.make_cells(config, tmp_path)
+  shares = [compare._share(cells, f'{i}/3') for i in (1, 2, 3)]
+  assert {id(c) for share in shares for c in share} == set(map(id, cells))
+  assert sum(map(len, shares)) == len(cells)
+  assert compare._share(cells, 'none') == []
+  assert compare._share(cells, 'all') == cells
+
+
+def test_a_share_trains_the_teachers_that_it_needs(config, tmp_path):
+  config.variations, config.seeds = VARIATIONS[:1], (0,)
+  result = mtl.compare(config, tmp_path, cells='2/2')  # not single-task
+  assert set(result.scores['uniform']) == {0}
+  assert set(result.scores['single-task']) == {0}
+
+
+def test_what_another_process_trains_is_left_to_it(config, tmp_path, capsys):
+  config.seeds = (0,)
+  mtl.compare(config, tmp_path, cells='1/3')  # the teachers
+  held, end = threading.Event(), threading.Event()
+
+  def hold():
+    with exclusive(tmp_path / 'uniform' / 'seed_0'):
+      held.set()
+      end.wait()
+
+  other = threading.Thread(target=hold)
+  other.start()
+  held.wait()
+  try:
+    result = mtl.compare(config, tmp_path)
+  finally:
+    end.set()
+    other.join()
+  assert 'another process trains it' in capsys.readouterr().out
+  assert result.scores['uniform'] == {} and 0 in result.scores['strong']
+  assert result.missing['uniform'] == {0: 'not trained'}
+
+
+def test_a_cell_that_diverges_does_not_end_the_others(config, tmp_path, capsys):
+  config.seeds = (0,)
+  config.variations = (
+    ('wild', {'distill.weights.depth': 3e38}),
+    VARIATIONS[0],
+  )
+  result = mtl.compare(config, tmp_path)
+  assert 'diverged' in capsys.readouterr().out
+  assert result.scores['wild'] == {} and 0 in result.scores['uniform']
+  assert 'diverged' in result.missing['wild'][0]
+  # It would do so again.
+  record = json.loads((tmp_path / 'wild' / 'seed_0' / 'cell.json').read_text())
+  again = mtl.compare(config, tmp_path)
+  assert again.missing == result.missing
+  now = json.loads((tmp_path / 'wild' / 'seed_0' / 'cell.json').read_text())
+  assert now == record
+
+
+def test_cells_that_need_other_teachers_have_their_own(config):
+  config.variations += (('wide', {'model.width': 0.5}),)
+  cells = comparison.make_cells(config, pathlib.Path('x'))
+  rows = {c.row: c.single_task for c in cells}
+  own = 'single-task of wide'
+  assert rows == {
+    'single-task': 'single-task',
+    own: own,
+    'uniform': 'single-task',
+    'strong': 'single-task',
+    'wide': own,
+  }
+  (wide,) = (c for c in cells if (c.row, c.seed) == ('wide', 7))
+  assert wide.config.teacher.model.width == 0.5
+  assert wide.config.teacher.workdir.endswith(f'{own}/seed_7')
+  # The base is as it was.
+  assert config.base.model.width == mtl.get_config('quickstart').model.width
+
+
+# ---- What is refused, before anything is trained -----------------------------
+
+
+@pytest.mark.parametrize(
+  'key, value, message',
+  [
+    ('variations', (('a', {'balancing.nam': 'x'}),), 'balancing.nam'),
+    ('variations', (('a', {}), ('a', {})), "'a' twice"),
+    ('variations', (('a/b', {}),), 'a/b'),
+    ('variations', (('..', {}),), r'\.\.'),
+    ('variations', (('single-task', {}),), 'single-task'),
+    ('variations', (('a', {'seed': 3}),), "seed in 'a'"),
+    ('variations', (('a', {'epochs': 'x'}),), "'x'"),
+    ('variations', (('a', {'balancing.name': 'mgdaa'}),), 'mgdaa'),
+    ('variations', ('a',), 'a'),
+    ('variations', (), 'none'),
+    ('seeds', (0, 1, 0), r'\(0, 1, 0\)'),
+    ('seeds', (), r'\(\)'),
+    ('seeds', (-1,), '-1'),
+    ('reference', 'b', 'b'),
+  ],
+)
+def test_a_wrong_comparison_is_one_message(
+  key, value, message, config, tmp_path
+):
+  config[key] = value
+  with pytest.raises(InputError, match=message):
+    mtl.compare(config, tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('cells', ['', '0/3', '4/3', '1', 'x/y', '-1/3'])
+def test_a_wrong_share_is_one_message(cells, config, tmp_path):
+  with pytest.raises(InputError, match='a share such as 2/8'):
+    mtl.compare(config, tmp_path, cells=cells)
+
+
+def test_cells_of_another_base_are_refused(config, tmp_path):
+  config.variations, config.seeds = VARIATIONS[:1], (0,)
+  mtl.compare(config, tmp_path, cells='1/2')
+  before = files_of(tmp_path)
+  config.base.optim.learning_rate = 0.5
+  with pytest.raises(InputError, match='learning_rate was'):
+    mtl.compare(config, tmp_path)
+  assert files_of(tmp_path) == before
+
+
+def test_the_folder_of_a_run_is_refused(config, tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  with pytest.raises(InputError, match='the workdir of a run'):
+    mtl.compare(config, tmp_path)
+
+
+def test_an_experiment_is_no_comparison(config, tmp_path):
+  with pytest.raises(InputError, match='config of a comparison'):
+    mtl.compare(config.base, tmp_path)
