@@ -4,6 +4,8 @@
 to do in it:
 
 train     (default) trains, or continues where an earlier run ended
+compare   trains the variations of a comparison with several seeds each, or the
+          share of them that --cells names, and reports
 evaluate  scores the finished networks of a run again, on --split
 import    makes networks of a run from PyTorch weights: --torch, --network, and
           --stage for a single one

@@ -86,8 +86,15 @@ def test_the_test_command_is_that_of_ci():
 config_once = functools.cache(get_config)
 
 
+comparison_once = functools.cache(
+  lambda: mtl_kd_jax.config.get_config('compare/quickstart')
+)
+
+
 def assert_is_key(key, page):
-  node = config_once()
+  """Of an experiment or of a comparison."""
+  first = key.partition('.')[0]
+  node = config_once() if first in config_once() else comparison_once()
   for part in key.split('.'):
     assert part in node, f'{page.name} names {key}'
     node = node[part]
@@ -166,7 +173,8 @@ def check(command, page, folder):
   if parsed.config is None:
     assert hasattr(JOBS[parsed.job], 'default_config'), command
   else:
-    assert parsed.config.batch_size > 0  # it could be opened
+    experiment_of = getattr(JOBS[parsed.job], 'experiment_of', lambda c: c)
+    assert experiment_of(parsed.config).batch_size > 0  # it could be opened
 
 
 # ml_collections loads config files in a way that Python 3.12 has deprecated.
