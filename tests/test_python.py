@@ -688,6 +688,12 @@ assert mtl.get_config('quickstart').name == 'quickstart'
 assert mtl.get_config('nyuv2:url').epochs == 200
 run = mtl.load(sys.argv[2])
 import numpy as np
+from mtl_kd_jax.reports.html.results import make_results_page
+table = mtl.table(run['distilled'])
+page = make_results_page(
+  table, {}, {}, workdir=run.workdir, log=(), stages={}, chosen_on='val'
+)
+assert '<style>' in page and '<script>' in page and 'AbsErr' in page
 print(run['distilled'].predict(np.zeros((40, 50, 3))).depth.shape)
 """
 

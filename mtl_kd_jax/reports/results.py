@@ -9,6 +9,8 @@ import numpy as np
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.conflicts import summarize_balance
+from mtl_kd_jax.reports.html import write_page
+from mtl_kd_jax.reports.html.results import make_results_page
 from mtl_kd_jax.reports.plots import draw_balance, draw_curves, draw_predictions
 from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.reports.tables import Results
@@ -26,9 +28,10 @@ class Rows:
     tasks: the tasks.
     metrics: row -> task -> metric -> value. Tasks that no network of a row has
       are dashes in the table, and empty in the pictures.
-    predictions: row -> task -> float [n h w c], of `samples`.
+    predictions: row -> task -> of `Evaluation`, for the `samples`.
     samples: 'image' float [n h w 3] and task -> label [n h w (c)]; {} where no
       evaluation kept any.
+    pictures: how many of the samples predictions.png shows.
     batches: network -> number of batches that its statistics were computed
       over; see `describe_statistics`.
     running: row -> task -> metric -> value, with running means.
@@ -39,6 +42,7 @@ class Rows:
     self.metrics: dict[str, Metrics] = {}
     self.predictions: dict[str, dict[str, np.ndarray]] = {}
     self.samples: dict[str, np.ndarray] = {}
+    self.pictures = 0
     self.batches: dict[str, int | None] = {}
     self.running: dict[str, Metrics] = {}
 
@@ -67,6 +71,7 @@ class Rows:
     # Samples as this process saw them: on several hosts, they are not the first
     # ones of the dataset.
     self.samples = {**evaluation.samples, **self.samples}
+    self.pictures = max(self.pictures, evaluation.pictures)
     self.batches[network or row] = recalibrated_over
     if running:
       self.running.setdefault(row, {}).update(running)
@@ -90,9 +95,9 @@ def report_results(
 ) -> Results:
   """Writes tables and figures, and prints the tables.
 
-  Writes results.json and results.md; predictions.png where samples were kept;
-  and from the log curves.png and, where gradients were measured,
-  balancing.png.
+  Writes results.json, results.md and results.html; predictions.png where
+  samples were kept; and from the log curves.png and, where gradients were
+  measured, balancing.png.
 
   Args:
     rows: all networks.
@@ -160,6 +165,7 @@ def report_results(
       log=log,
       stages=stages,
       suffix=suffix,
+      print=print,
     )
   except OSError as error:
     print(results)  # scoring took time
@@ -176,7 +182,7 @@ def report_results(
 
 
 def _write(
-  rows, results, workdir, *, chosen_on, log, stages, suffix
+  rows, results, workdir, *, chosen_on, log, stages, suffix, print
 ) -> list[str]:
   """Writes all files; returns their names."""
   tasks = rows.tasks
@@ -191,9 +197,33 @@ def _write(
       written.append(path.name)
   if rows.samples:
     path = workdir / f'predictions{suffix}.png'
-    draw_predictions(rows.samples, rows.predictions, tasks, path)
+    count = rows.pictures
+    draw_predictions(
+      _first(rows.samples, count),
+      {row: _first(x, count) for row, x in rows.predictions.items()},
+      tasks,
+      path,
+    )
     written.append(path.name)
-  return written
+  return written + write_page(
+    workdir / f'results{suffix}.html',
+    lambda: make_results_page(
+      results,
+      rows.samples,
+      rows.predictions,
+      workdir=workdir,
+      log=log,
+      stages=stages,
+      chosen_on=chosen_on,
+    ),
+    print,
+  )
+
+
+def _first(
+  arrays: Mapping[str, np.ndarray], count: int
+) -> dict[str, np.ndarray]:
+  return {name: x[:count] for name, x in arrays.items()}
 
 
 def average_rows(

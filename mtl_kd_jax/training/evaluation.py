@@ -1,4 +1,4 @@
-"""A whole split -> metrics, and predictions for the pictures."""
+"""A whole split -> metrics, and samples with predictions for the reports."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,20 +11,27 @@ from mtl_kd_jax.tasks.base import Task, merge
 
 Metrics = dict[str, dict[str, float]]  # task -> metric -> value
 
+# Samples among which a report finds the worst and the best one: so many, or
+# fewer large ones, which would fill the memory.
+_MOST_SAMPLES, _MOST_PIXELS = 64, 2**21
+
 
 class Evaluation(NamedTuple):
   """How one network does on one split.
 
   Attributes:
     metrics: task -> metric -> value.
-    predictions: task -> float [n h w c], for the first n samples of this
-      process.
+    predictions: task -> float [n h w c], or of classes the most likely one, int
+      [n h w], for the first n samples of this process.
     samples: those samples: 'image' float [n h w 3], task -> label [n h w (c)].
+    pictures: how many of them a figure shows. The others are there to choose
+      from.
   """
 
   metrics: Metrics
   predictions: dict[str, np.ndarray]
   samples: dict[str, np.ndarray]
+  pictures: int = 0
 
 
 def evaluate(
@@ -44,23 +51,53 @@ def evaluate(
     batches: this process's share of the split.
     tasks: the tasks to score.
     parallel: places the batches.
-    keep: how many samples to keep with their predictions, the first of this
-      process.
+    keep: how many samples to keep with their predictions at least, the first of
+      this process; 0 to keep none. More are kept where they are small.
   """
   total = None
   samples, kept = [], []
   for batch in batches:
     statistics, predictions = eval_step(variables, parallel.shard(batch))
-    if sum(len(sample['image']) for sample in samples) < keep:
+    if sum(len(x['image']) for x in samples) < _num_kept(batch, keep):
       samples.append(batch)
-      kept.append(parallel.local(predictions))
+      kept.append(_compact(parallel.local(predictions), tasks))
     statistics = jax.device_get(statistics)
     total = statistics if total is None else merge(total, statistics)
+  count = min(_num_real(samples), _num_kept(samples[0], keep)) if keep else 0
+  count = max(count, keep)
   return Evaluation(
     metrics={name: task.metrics(total[name]) for name, task in tasks.items()},
-    predictions=_first(kept, tasks, keep),
-    samples=_first(samples, ('image', *tasks), keep),
+    predictions=_first(kept, tasks, count),
+    samples=_first(samples, ('image', *tasks), count),
+    pictures=min(keep, sum(len(x['image']) for x in samples)),
   )
+
+
+def _num_kept(batch, keep: int) -> int:
+  """How many samples are kept; the same for all networks."""
+  if not keep:
+    return 0
+  height, width = batch['image'].shape[1:3]
+  return max(keep, min(_MOST_SAMPLES, _MOST_PIXELS // (height * width)))
+
+
+def _num_real(batches) -> int:
+  """How many samples there are before those that pad the last batch.
+
+  Those are black, and have no labels.
+  """
+  real = [x.any() for batch in batches for x in batch['image']]
+  return len(real) - real[::-1].index(True) if any(real) else 0
+
+
+def _compact(predictions, tasks) -> dict[str, np.ndarray]:
+  """Predictions as they are drawn: of many classes, one number."""
+  return {
+    name: np.argmax(predictions[name], axis=-1).astype(np.int16)
+    if task.label is not None and task.label.quantity == 'class'
+    else np.asarray(predictions[name])
+    for name, task in tasks.items()
+  }
 
 
 def _first(parts, names, count) -> dict[str, np.ndarray]:

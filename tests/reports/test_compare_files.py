@@ -335,7 +335,7 @@ def test_files_are_written_under_their_stem(tmp_path):
   names = comparison.write(tmp_path, 'rooms')
   assert sorted(names) == sorted(p.name for p in tmp_path.iterdir())
   assert set(names) == {
-    f'rooms.{x}' for x in ('md', 'csv', 'tex', 'json', 'png')
+    f'rooms.{x}' for x in ('md', 'csv', 'tex', 'json', 'html', 'png')
   }
   assert (tmp_path / 'rooms.md').read_text('utf-8') == comparison.markdown()
   with Image.open(tmp_path / 'rooms.png') as image:
@@ -353,6 +353,6 @@ def test_nothing_is_trained_yet(tmp_path):
   )
   (tmp_path / 'compare.png').write_bytes(b'of an earlier comparison')
   names = comparison.write(tmp_path)
-  assert 'compare.png' not in names and len(list(tmp_path.iterdir())) == 4
+  assert 'compare.png' not in names and len(list(tmp_path.iterdir())) == 5
   assert 'uniform: not trained yet (seeds 0, 1, 2)' in str(comparison)
   assert comparison._repr_markdown_() == comparison.markdown()

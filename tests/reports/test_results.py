@@ -36,6 +36,7 @@ def evaluation(tasks, *, value=1.0, seed=0, keep=1):
       t: rng.random((keep, *SIZE, TASKS[t].channels)) for t in tasks if keep
     },
     samples={k: batch[k] for k in ('image', *tasks) if keep},
+    pictures=min(keep, 2),
   )
 
 
@@ -145,6 +146,7 @@ def test_all_files_are_written_and_the_table_is_printed(tmp_path):
   files = {
     'results.json',
     'results.md',
+    'results.html',
     'curves.png',
     'balancing.png',
     'predictions.png',
@@ -174,13 +176,22 @@ def test_a_run_with_a_single_teacher_so_far_is_reported(tmp_path):
 
 
 def test_figures_are_drawn_of_what_was_evaluated_and_logged(tmp_path, drawn):
-  rows, log = make_rows(), make_log()
+  rows, log = make_rows(keep=3), make_log()
   report(rows, tmp_path, log=log, stages=STAGES, suffix='_x')
+  (samples, predictions, tasks), _ = drawn.pop('predictions_x.png')
   assert drawn == {
     'curves_x.png': ([log, TASKS], {'split': 'held_out', 'rows': STAGES}),
     'balancing_x.png': ([log, TASKS], {}),
-    'predictions_x.png': ([rows.samples, rows.predictions, TASKS], {}),
   }
+  # Of three samples that are kept, two are pictures.
+  assert samples.keys() == rows.samples.keys() and tasks == TASKS
+  assert predictions.keys() == rows.predictions.keys()
+  for shown, kept in [
+    (samples, rows.samples),
+    *((predictions[row], rows.predictions[row]) for row in predictions),
+  ]:
+    for name, x in shown.items():
+      np.testing.assert_array_equal(x, kept[name][:2])
 
 
 def test_without_log_and_samples_there_are_only_tables(tmp_path, drawn):
@@ -188,7 +199,8 @@ def test_without_log_and_samples_there_are_only_tables(tmp_path, drawn):
     make_rows(keep=0), tmp_path, suffix='_train', average_epochs=2
   )
   names = {p.name for p in tmp_path.iterdir()}
-  assert names == {'results_train.json', 'results_train.md'} and not drawn
+  files = {f'results_train.{x}' for x in ('html', 'json', 'md')}
+  assert names == files and not drawn
   assert not results.averages and not results.balance
   assert 'mean of the last' not in text and results.title in text
 

@@ -1,5 +1,6 @@
 """A whole split, every sample once, and the samples of the pictures."""
 
+import dataclasses
 import functools
 
 from fixtures.samples import LABELS
@@ -13,6 +14,7 @@ from mtl_kd_jax.datasets.loader import eval_batches
 from mtl_kd_jax.models.network import Output
 from mtl_kd_jax.runtime.parallel import make_parallel
 from mtl_kd_jax.tasks import make_tasks
+from mtl_kd_jax.training import evaluation as evaluation_module
 from mtl_kd_jax.training.evaluation import evaluate
 from mtl_kd_jax.training.step import eval_step
 
@@ -107,18 +109,41 @@ def test_every_sample_is_scored_once(mode, toy_dataset):
 
 @needs_4_devices
 @pytest.mark.parametrize('mode', ['jit', 'pmap'])
-def test_the_first_samples_are_kept_with_their_predictions(mode, toy_dataset):
+@pytest.mark.parametrize('fit', [0, 3, 64])
+def test_the_first_samples_are_kept_with_their_predictions(
+  mode, fit, toy_dataset, monkeypatch
+):
+  """Those that are asked for, and more where they are small; no padding."""
+  monkeypatch.setattr(evaluation_module, '_MOST_PIXELS', fit * 32 * 32)
   samples, _ = predict(toy_dataset)
   for keep in (1, 5):
     evaluation = run(mode, toy_dataset, keep=keep)
     assert list(evaluation.predictions) == list(NAMES)
-    kept = evaluation.samples
+    assert evaluation.pictures == keep
+    count, kept = min(max(keep, fit), 6), evaluation.samples
     for name in ('image', *NAMES):
-      np.testing.assert_array_equal(kept[name], samples[name][:keep])
+      np.testing.assert_array_equal(kept[name], samples[name][:count])
     expected = predict_images(kept['image'])
-    for name, x in evaluation.predictions.items():
-      assert x.shape == (keep, 32, 32, TOY_TASKS[name].channels)
+    ids = evaluation.predictions['semantic']
+    np.testing.assert_array_equal(ids, expected['semantic'].argmax(-1))
+    for name in ('depth', 'normals'):
+      x = evaluation.predictions[name]
+      assert x.shape == (count, 32, 32, TOY_TASKS[name].channels)
       np.testing.assert_allclose(x, expected[name], atol=1e-5)
+
+
+def test_a_black_image_is_kept_where_others_follow(toy_dataset):
+  sources = {
+    'val': lambda: [
+      sample | {'image': sample['image'] * (i != 2)}
+      for i, sample in enumerate(
+        map(toy_dataset.source('val').__getitem__, range(6))
+      )
+    ]
+  }
+  dataset = dataclasses.replace(toy_dataset, sources=sources)
+  images = run('jit', dataset, keep=1).samples['image']
+  assert [bool(x.any()) for x in images] == [i != 2 for i in range(6)]
 
 
 def test_on_several_hosts_a_picture_stands_beside_its_own_prediction(

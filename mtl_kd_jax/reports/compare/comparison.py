@@ -18,6 +18,7 @@ from mtl_kd_jax.reports.compare.latex import make_latex
 from mtl_kd_jax.reports.compare.markdown import make_markdown
 from mtl_kd_jax.reports.compare.page import Page, make_page
 from mtl_kd_jax.reports.compare.terminal import renderables
+from mtl_kd_jax.reports.html import write_page
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.tasks import Task
 
@@ -118,12 +119,17 @@ class Comparison:
     return make_markdown(self.page)
 
   def write(self, workdir: pathlib.Path, stem: str = 'compare') -> list[str]:
-    """Writes <stem>.md, .csv, .tex, .json and .png, each whole or not at all.
+    """Writes <stem>.md, .csv, .tex, .json, .html and .png.
+
+    Each is written whole or not at all.
 
     Returns:
       The names of the files. There is no figure of fewer than two rows with
       numbers of the same seed.
     """
+    # Imported here because that module imports this package.
+    from mtl_kd_jax.reports.html.compare import make_comparison_page
+
     texts = {
       f'{stem}.md': self.markdown(),
       f'{stem}.csv': make_csv(self.analysis),
@@ -132,11 +138,17 @@ class Comparison:
     }
     for name, text in texts.items():
       write_atomically(workdir / name, text)
+    page = write_page(
+      workdir / f'{stem}.html',
+      lambda: make_comparison_page(self.page, self.analysis),
+      print,
+    )
+    names = [*texts, *page]
     figure = f'{stem}.png'
     if draw_differences(self.analysis, workdir / figure):
-      return [*texts, figure]
+      return [*names, figure]
     (workdir / figure).unlink(missing_ok=True)  # of an earlier comparison
-    return [*texts]
+    return names
 
   def __rich_console__(
     self, console: Console, options: ConsoleOptions
