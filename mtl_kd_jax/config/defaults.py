@@ -342,5 +342,5 @@ def _add_running(config):
   # Score eval_split after each of so many last epochs, and report the mean
   # beside the chosen checkpoints, as the literature does; 0 for not.
   report.average_epochs = 10
-  # Images in predictions.png.
+  # Images in predictions.png; with 0, results.html has none either.
   report.images = 4

@@ -51,11 +51,14 @@ def _of_uniform(metrics, alone, gains, starved, tasks) -> str:
   parts = []
   for task in starved:
     column = tasks[task].columns[tasks[task].headline]
-    numbers = (
-      f'{column.title} {_number(metrics[task][tasks[task].headline])} instead '
-      f'of {_number(alone[task][tasks[task].headline])} {column.unit}'
+    was, now = (
+      _number(x[task][tasks[task].headline]) for x in (alone, metrics)
     )
-    parts.append(f'{task} by {-gains[task]:.0f} % ({numbers.strip()})')
+    unit = _unit(column.unit)
+    parts.append(
+      f'{task} by {-gains[task]:.0f} % ({column.title} {now} instead of '
+      f'{was}{unit})'
+    )
   fed = [t for t, gain in gains.items() if gain > _NOTHING]
   gained = f', while {_and(_with(gains, fed))} better' if fed else ''
   return f'Uniformly weighted, one network starves {_and(parts)}{gained}.'
@@ -94,3 +97,8 @@ def _and(parts: Iterable[str]) -> str:
 
 def _number(x: float) -> str:
   return f'{x:.3g}'
+
+
+def _unit(unit: str) -> str:
+  """With what stands between a number and its unit, where no line may end."""
+  return unit if unit in ('', '°') else f'\N{NO-BREAK SPACE}{unit}'
