@@ -203,7 +203,7 @@ def rendered(tmp_path_factory):
 def test_a_bad_value_is_named_with_its_key(
   key, value, message, rendered, shallow
 ):
-  config = tiny('quickstart', rendered)
+  config = tiny('rooms', rendered)
   *groups, last = key.split('.')
   group = config
   for name in groups:
@@ -237,7 +237,7 @@ def test_a_config_without_a_key_is_refused(key):
 
 
 def test_a_batch_that_a_balancer_cannot_split_is_refused(rendered, shallow):
-  config = tiny('quickstart', rendered)
+  config = tiny('rooms', rendered)
   config.balancing.name = 'sdmgrad'
   with pytest.raises(InputError, match='3 mini-batches') as error:
     plan_of(config)
@@ -297,7 +297,7 @@ def test_a_task_without_labels_is_refused(tmp_path):
 
 
 def test_a_task_without_a_distillation_weight_is_refused(rendered, shallow):
-  config = tiny('quickstart', rendered)
+  config = tiny('rooms', rendered)
   with config.unlocked():
     del config.distill.weights['depth']
   with pytest.raises(InputError, match='none for depth'):
@@ -325,7 +325,7 @@ def test_every_balancer_is_made_of_the_options_of_the_config(name):
 
 def test_balancing_is_wired_with_all_that_goes_around_it(shallow):
   _, plan = preview(
-    'quickstart',
+    'rooms',
     **{
       'balancing.name': 'upgrad',
       'balancing.grad_wrt': 'features',
@@ -354,7 +354,7 @@ def test_balancing_is_wired_with_all_that_goes_around_it(shallow):
 )
 def test_what_cannot_work_on_features_is_refused(changes, message, shallow):
   with pytest.raises(InputError, match=message):
-    preview('quickstart', **changes, **{'balancing.grad_wrt': 'features'})
+    preview('rooms', **changes, **{'balancing.grad_wrt': 'features'})
 
 
 # ---- Networks of teachers and students --------------------------------------
@@ -380,10 +380,10 @@ def test_the_adaptors_are_those_of_the_papers(
 
 
 def test_teachers_are_as_the_student_until_they_are_not(shallow):
-  _, same = preview('quickstart', **{'model.width': 0.125})
+  _, same = preview('rooms', **{'model.width': 0.125})
   assert same['teacher_depth'].network.backbone.width == 0.125
   experiment, other = preview(
-    'quickstart',
+    'rooms',
     **{
       'teacher.model.backbone': 'resnet18',
       'teacher.model.head': 'aspp',
@@ -412,7 +412,7 @@ def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path, shallow):
     'model.width': 0.0625,
     'distill.taps': ('layer4',),
   }
-  _, plan = preview('quickstart', **changes)
+  _, plan = preview('rooms', **changes)
   stage = plan['distilled']
   _, like = abstract_init(stage.network, stage.data.image_size)
   backbone = {kind: {'backbone': like[kind]['backbone']} for kind in like}
@@ -423,7 +423,7 @@ def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path, shallow):
   }
   path = tmp_path / 'resnet18.safetensors'
   save_file(weights | {'fc.bias': np.zeros(1000, np.float32)}, path)
-  _, plan = preview('quickstart', **changes, **{'model.pretrained': str(path)})
+  _, plan = preview('rooms', **changes, **{'model.pretrained': str(path)})
   for stage in (plan['distilled'], plan['teacher_depth']):
 
     @jax.jit  # leaves out the draws of the heads
@@ -441,4 +441,4 @@ def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path, shallow):
   del weights['layer1.0.conv2.weight']
   save_file(weights, path)
   with pytest.raises(InputError, match=r'1 missing: layer1\.0\.conv2'):
-    preview('quickstart', **changes, **{'model.pretrained': str(path)})
+    preview('rooms', **changes, **{'model.pretrained': str(path)})

@@ -27,7 +27,7 @@ def batch_images(batches):
 
 
 def test_checkpoints_are_selected_on_samples_that_are_not_trained_on(tmp_path):
-  config = tiny('quickstart', tmp_path)
+  config = tiny('rooms', tmp_path)
   config.data.scenes.num_train = 8
   config.data.val_fraction = 0.5
   config.data.flip = False
@@ -43,7 +43,7 @@ def test_checkpoints_are_selected_on_samples_that_are_not_trained_on(tmp_path):
 
 
 def test_without_a_held_out_part_the_reported_split_selects(tmp_path):
-  config = tiny('quickstart', tmp_path)
+  config = tiny('rooms', tmp_path)
   assert select_split(config) == 'val'
   assert build(config).data.select is None
   config.data.select_split = 'train'
@@ -55,7 +55,7 @@ def test_without_a_held_out_part_the_reported_split_selects(tmp_path):
 
 
 def test_the_last_epochs_are_evaluated_on_the_reported_split(tmp_path):
-  config = tiny('quickstart', tmp_path)
+  config = tiny('rooms', tmp_path)
   config.data.scenes.num_train = 8  # two steps an epoch
   config.epochs, config.report.average_epochs = 6, 3
   assert list(build(config).intervals.average) == [8, 10, 12]
@@ -87,7 +87,7 @@ def labels_of(batch):
 def test_labels_are_hidden_in_training_only_and_in_all_stages(
   fraction, names, tmp_path
 ):
-  config = tiny('quickstart', tmp_path)
+  config = tiny('rooms', tmp_path)
   config.data.label_fraction = fraction
   data = build(config).data
   first, other_stage = next(data.train(0)), next(data.train(0))
@@ -98,7 +98,7 @@ def test_labels_are_hidden_in_training_only_and_in_all_stages(
 
 
 def test_invalid_fractions_are_found_before_training(tmp_path):
-  config = tiny('quickstart', tmp_path)
+  config = tiny('rooms', tmp_path)
   config.tasks = ('semantic', 'depth')
   config.data.label_fraction = {'normals': 0.5}
   with pytest.raises(InputError, match="'normals'"):

@@ -27,7 +27,7 @@ TEACHERS = tuple(f'teacher_{t}' for t in ('semantic', 'depth', 'normals'))
 def test_a_method_makes_stages_that_can_be_trained_in_their_order(
   name, shallow
 ):
-  _, plan = preview('quickstart', method=name)
+  _, plan = preview('rooms', method=name)
   done = set()
   for stage in plan.stages:
     assert set(stage.inputs.values()) <= done
@@ -49,13 +49,13 @@ def test_a_method_makes_stages_that_can_be_trained_in_their_order(
   ids=str,
 )
 def test_the_stages_of_a_method(changes, names, shallow):
-  _, plan = preview('quickstart', **changes)
+  _, plan = preview('rooms', **changes)
   assert plan.names == (*TEACHERS, *names)
   assert {plan.rows[t] for t in TEACHERS} == {SINGLE_TASK}
 
 
 def test_teachers_of_another_run_are_not_trained_here(tmp_path, shallow):
-  _, plan = preview('quickstart', **{'teacher.workdir': str(tmp_path)})
+  _, plan = preview('rooms', **{'teacher.workdir': str(tmp_path)})
   for stage in plan.stages:
     elsewhere = tmp_path if stage.name in TEACHERS else None
     assert stage.trained_in == elsewhere
@@ -72,7 +72,7 @@ def test_networks_and_weights_are_made_once(monkeypatch, shallow):
   monkeypatch.setattr(
     experiment, 'feature_shapes', lambda *a: traced.append(a) or trace(*a)
   )
-  preview('quickstart')
+  preview('rooms')
   assert len(made) == 4  # one student, three teachers
   assert len(traced) == 4
 

@@ -85,7 +85,7 @@ def test_the_least_counts_where_a_layer_is_called_twice():
 
 @pytest.fixture
 def config(tmp_path):
-  config = tiny('quickstart', tmp_path)
+  config = tiny('rooms', tmp_path)
   config.method, config.tasks = 'multi_task', ('depth',)
   config.model.backbone, config.model.head = 'resnet18', 'aspp'
   config.model.width = 1 / 16
@@ -116,7 +116,7 @@ def test_single_values_are_refused_before_training(rule, splits, config):
 @pytest.fixture
 def experiment():
   """On four devices, with one sample on each."""
-  return preview('quickstart', tasks=('depth',), baseline=False)[0]
+  return preview('rooms', tasks=('depth',), baseline=False)[0]
 
 
 @pytest.mark.parametrize('backbone', [Pooled, Twice])
@@ -203,7 +203,7 @@ def test_extra_networks_are_checked_in_a_trainer(tmp_path, monkeypatch):
 
 def test_few_values_are_noted():
   size = {'data.scenes.image_size': (32, 32)}  # 2 x 2 at the bottleneck
-  experiment, plan = preview('quickstart', **size)
+  experiment, plan = preview('rooms', **size)
   assert experiment.note(plan['uniform']) == ''
   experiment.config.batch_size = 1
   note = experiment.note(plan['uniform'])

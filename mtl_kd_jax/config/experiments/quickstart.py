@@ -2,13 +2,10 @@
 
     python launch.py --config=configs/quickstart.py
 
-Needs no download and no GPU. The first run takes four to eight minutes and 2 GB
-of memory on two cores, including rendering and compilation. After so few steps
-the running statistics of BatchNorm can be far off, above all those of the
-uniform network. In six runs its gain over single-task networks (ΔMTL) was -14,
--36, -39, -15, -17 and -15 %, and that of the distilled network -11, -21, -6,
--4, -25 and -15 %. This shows that everything works, not which method is better.
-For better networks: --config.epochs=40 --config.model.width=0.5
+Needs no download and no GPU: a ResNet-18 of a quarter of the channels with the
+lightest head, 512 steps a network. Settings were chosen on other rooms
+(data.scenes.seed=7) with one seed each: there, half of the paper's lambdas did
+better than all of them, and all better than twice and four times as much.
 """
 
 from mtl_kd_jax.config import defaults
@@ -18,20 +15,28 @@ def get_config():
   """The config."""
   config = defaults.get_config()
   config.name = 'quickstart'
-  config.epochs = 4
+  config.epochs = 8
   config.batch_size = 8
 
   config.data.name = 'scenes'
   config.data.scenes.image_size = (64, 96)
   config.data.scenes.num_train = 512
-  config.data.scenes.num_val = 64
+  config.data.scenes.num_val = 128
   config.data.flip = True
 
+  config.model.backbone = 'resnet18'
+  config.model.head = 'fpn'
   config.model.width = 0.25
+  config.model.output_stride = 8
 
-  config.optim.learning_rate = 5e-3
+  config.optim.learning_rate = 3e-3
   config.optim.schedule = 'cosine'
+  config.distill.taps = ('layer4', 'decoder')
+  config.distill.weights.semantic = 0.5
+  config.distill.weights.depth = 0.5
+  config.distill.weights.normals = 1.0
   config.distill.learning_rate = 1e-2
 
   config.report.average_epochs = 0
+  config.report.eval_every_epochs = 2
   return config
