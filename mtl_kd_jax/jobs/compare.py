@@ -31,7 +31,7 @@ from mtl_kd_jax.jobs.progress import CellProgress
 from mtl_kd_jax.reports.compare import Comparison
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.files import write_atomically
-from mtl_kd_jax.runtime.lock import InUse, exclusive
+from mtl_kd_jax.runtime.lock import InUse
 
 OPTIONS = ('cells',)
 _FILE = 'comparison.json'
@@ -244,5 +244,15 @@ def _write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
     'variations': [[name, dict(keys)] for name, keys in config.variations],
     'base': config.base.to_dict(),
   }
-  with exclusive(workdir):
+  try:
+    # Without a lock: shares that start at once write the same.
+    workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / _FILE, json.dumps(document, indent=2))
+  except OSError as error:
+    raise InputError(
+      expected='a folder that can be written to',
+      found=f'{error}',
+      where=f'{workdir}',
+      argument='workdir',
+      do='choose another',
+    ) from error

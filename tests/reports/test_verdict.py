@@ -33,10 +33,10 @@ def test_a_starved_task_comes_back():
   )
   assert said == (
     'Uniformly weighted, one network starves semantic by 4 % (mIoU 48 instead '
-    'of 50\N{NO-BREAK SPACE}%) and normals by 20 % (Mean 24 instead of 20°), while depth is '
-    '20 % better. Distillation lifts semantic from -4 to +2 % and normals from '
-    '-20 to +0 %, relative to the single-task networks; no task is worse than '
-    'alone.'
+    'of 50\N{NO-BREAK SPACE}%) and normals by 20 % (Mean 24 instead of 20°), '
+    'while depth is 20 % better. Distillation lifts semantic from -4 to +2 % '
+    'and normals from -20 to +0 %, relative to the single-task networks; no '
+    'task is worse than alone.'
   )
 
 
