@@ -164,7 +164,7 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, data_dir):
     *TINY, data_dir, f'--workdir={workdir}', '--config.optim.learning_rate=0.5'
   )
   assert code == 2
-  assert 'optim.learning_rate was 0.005 and is 0.5' in stderr
+  assert 'optim.learning_rate was 0.003 and is 0.5' in stderr
   assert 'Traceback' not in stderr
   assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob('*')}
 
