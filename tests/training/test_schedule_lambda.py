@@ -18,12 +18,7 @@ STEP, STEPS = 7, 10
 
 @pytest.mark.parametrize(
   'balancer, placement',
-  [
-    ('uniform', 'outside'),
-    ('uniform', 'task'),
-    ('mgda', 'outside'),
-    ('mgda', 'objective'),
-  ],
+  [('uniform', 'task'), ('mgda', 'outside')],
 )
 def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then(balancer, placement):
   batch, frozen = random_batch(4, SIZE), make_teachers()
@@ -50,7 +45,8 @@ def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then(balancer, placement):
     scheduled,
     smaller,
   )
-  assert scheduled[1]['loss'] != take(terms)[1]['loss']
+  whole = sum(scheduled[1][t.name] for t in terms)
+  assert scheduled[1]['loss'] < whole
 
 
 def test_it_falls_from_1_to_0_over_the_training():
