@@ -636,7 +636,10 @@ def test_prediction_refuses_what_is_no_picture(notebook):
     notebook.kd.predict('~nobody-of-this-name/x.jpg')
 
 
-@pytest.mark.parametrize('workdir', ('~nobody-of-this-name/a', 'a\0b'))
+@pytest.mark.parametrize(
+  'workdir',
+  ('~nobody-of-this-name/a', 'a\0b', 'gs://a/b', pathlib.Path('s3://a/b')),
+)
 @pytest.mark.parametrize(
   'call',
   [
@@ -647,7 +650,9 @@ def test_prediction_refuses_what_is_no_picture(notebook):
   ids=['train', 'evaluate', 'Trainer'],
 )
 def test_a_workdir_that_nothing_can_be_called_is_refused(call, workdir):
-  with pytest.raises(mtl.InputError, match=r'no user|null byte') as error:
+  with pytest.raises(
+    mtl.InputError, match=r'no user|null byte|bucket'
+  ) as error:
     call(workdir)
   assert error.value.argument == 'workdir'
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import re
 import stat
 import unicodedata
 
@@ -15,6 +16,8 @@ SAME_ENDINGS = {
   '.jfif': '.jpg',
   '.tiff': '.tif',
 }
+# Also of a pathlib.Path, which makes one slash of two.
+_BUCKET = re.compile(r'[a-z][a-z0-9+.-]+:/', re.IGNORECASE)
 
 
 def expand(
@@ -28,9 +31,17 @@ def expand(
     kind: what it is the path of, for errors.
 
   Raises:
-    InputError: nothing can have that name.
+    InputError: nothing can have that name, or it is of a bucket, which would
+      become a folder of an odd name.
   """
   text, found = os.fspath(path), ''
+  if _BUCKET.match(text):
+    raise InputError(
+      expected=f'a {kind} of this file system',
+      found=as_text(path)[:99],
+      argument=argument,
+      do=f'mount the bucket (gcsfuse, s3fs), and name a {kind} in it',
+    )
   try:
     text = os.path.expanduser(text)  # leaves ~nobody as it is
     if text[:1] == '~':

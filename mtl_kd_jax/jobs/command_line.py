@@ -173,13 +173,6 @@ def _folder(workdir: str | None) -> pathlib.Path | None:
       argument='workdir',
       do='name one; without the flag, it is runs/<config.name>',
     )
-  if re.match(r'[a-z][a-z0-9+.-]*://', workdir, re.IGNORECASE):
-    raise InputError(
-      expected='a folder of this file system',
-      found=workdir,
-      argument='workdir',
-      do='mount the bucket (gcsfuse, s3fs), and name a folder in it',
-    )
   # Shells expand ~ only at the start of a word.
   return paths.expand(workdir, argument='workdir')
 

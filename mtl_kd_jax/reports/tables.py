@@ -7,11 +7,9 @@ from the same `Results`.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 import json
 import math
 import pathlib
-import shutil
 from typing import Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -27,6 +25,7 @@ from mtl_kd_jax.reports.cells import (
 )
 from mtl_kd_jax.reports.comparison import compare
 from mtl_kd_jax.reports.gains import GAINS, relative_gains
+from mtl_kd_jax.reports.plain_text import plain_text
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
@@ -162,13 +161,8 @@ class Results:
       yield Text(f'\n{text}')
 
   def __str__(self) -> str:
-    """The tables as plain text, at least 100 characters wide."""
-    width = max(100, shutil.get_terminal_size((100, 24)).columns)
-    file = io.StringIO()
-    console = Console(file=file, width=width, color_system=None)
-    console.print(self)
-    lines = file.getvalue().strip().splitlines()
-    return '\n'.join(line.rstrip() for line in lines)
+    """The tables as plain text; see `plain_text`."""
+    return plain_text(self)
 
   def _repr_markdown_(self) -> str:
     return self.markdown()

@@ -69,7 +69,8 @@ def make(
     InputError: an option or the folder cannot be used.
   """
   config = _make_config(image_size, num_train, num_val, seed)
-  paths.expand(data_dir, argument='data_dir')  # checks it; TFDS expands it
+  if '://' not in data_dir:  # TFDS reads buckets, and expands paths, itself
+    paths.expand(data_dir, argument='data_dir')
   with without_warnings():
     builder = _prepare(config, data_dir or None, progress)
   return Dataset(

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
-import io
 import pathlib
-import shutil
 
 from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -19,6 +17,7 @@ from mtl_kd_jax.reports.compare.markdown import make_markdown
 from mtl_kd_jax.reports.compare.page import Page, make_page
 from mtl_kd_jax.reports.compare.terminal import renderables
 from mtl_kd_jax.reports.html import write_page
+from mtl_kd_jax.reports.plain_text import plain_text
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.tasks import Task
 
@@ -157,13 +156,8 @@ class Comparison:
     yield from renderables(self.page, options.max_width)
 
   def __str__(self) -> str:
-    """The tables as plain text, at least 100 characters wide."""
-    width = max(100, shutil.get_terminal_size((100, 24)).columns)
-    file = io.StringIO()
-    console = Console(file=file, width=width, color_system=None)
-    console.print(self)
-    lines = file.getvalue().strip().splitlines()
-    return '\n'.join(line.rstrip() for line in lines)
+    """The tables as plain text; see `plain_text`."""
+    return plain_text(self)
 
   def _repr_markdown_(self) -> str:
     return self.markdown()
