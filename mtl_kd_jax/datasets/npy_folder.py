@@ -10,6 +10,7 @@ Every array is checked when it is read.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -78,7 +79,7 @@ def open_folder(
   )
 
 
-def find_root(data_dir: str) -> tuple[pathlib.Path, str]:
+def find_root(data_dir: str | os.PathLike) -> tuple[pathlib.Path, str]:
   """The folder of a dump, and why it cannot be one; '' if it can.
 
   Raises:

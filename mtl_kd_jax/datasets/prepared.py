@@ -64,7 +64,7 @@ def prepare(
   content: str,
   remedy: str,
   folder: str,
-  data_dir: str | None,
+  data_dir: str | os.PathLike | None,
   megabytes: int,
 ) -> tfds.core.DatasetBuilder:
   """Returns the builder with all of its files on disk, writing them if needed.

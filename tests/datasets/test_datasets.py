@@ -4,6 +4,7 @@ To add a dataset to these tests: a way to open a tiny one in `OPTIONS`.
 """
 
 import inspect
+import pathlib
 import pickle
 import re
 import subprocess
@@ -34,7 +35,11 @@ CHANNELS = {'class': (), 'depth': (1,), 'disparity': (1,), 'normal': (3,)}
 def dataset(request, tmp_path_factory):
   assert request.param in OPTIONS, 'say in OPTIONS how to open a tiny one'
   folder = tmp_path_factory.mktemp(request.param)
-  return datasets.make(request.param, **OPTIONS[request.param](folder))
+  options = OPTIONS[request.param](folder)
+  # As one writes it in Python; the tests of runs give strings.
+  for name in options.keys() & {'data_dir', 'manual_dir'}:
+    options[name] = pathlib.Path(options[name])
+  return datasets.make(request.param, **options)
 
 
 def all_samples(dataset):

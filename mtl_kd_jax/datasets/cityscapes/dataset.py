@@ -16,6 +16,7 @@ archives are not needed. Splits: 'train' and 'val'.
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
+import os
 
 import numpy as np
 from rich.console import Console
@@ -50,8 +51,8 @@ def make(
   classes: int = 7,
   depth: str = 'inverse_depth',
   tasks: Sequence[str] = ('semantic', 'depth', 'normals'),
-  manual_dir: str = '',
-  data_dir: str = '',
+  manual_dir: str | os.PathLike = '',
+  data_dir: str | os.PathLike = '',
   progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
   """Opens Cityscapes, and prepares it on first use.

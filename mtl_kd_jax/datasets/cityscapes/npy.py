@@ -9,6 +9,8 @@ depth     float [h w 1] or [h w]: inverse depth, the numbers of the official
           disparity files / 65535, 0 where missing
 """
 
+import os
+
 from mtl_kd_jax.datasets import npy_folder, paths
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.cityscapes import depth as cityscapes_depth
@@ -16,7 +18,7 @@ from mtl_kd_jax.datasets.cityscapes.classes import LABELS
 from mtl_kd_jax.errors import InputError
 
 
-def make(*, data_dir: str = '', classes: int = 7) -> Dataset:
+def make(*, data_dir: str | os.PathLike = '', classes: int = 7) -> Dataset:
   """Opens the folder.
 
   Args:

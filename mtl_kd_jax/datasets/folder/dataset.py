@@ -8,6 +8,7 @@ docs/data.md ("Your own data") explains it with an example.
 from collections.abc import Mapping
 import dataclasses
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -32,7 +33,7 @@ _TURNED = 'have an EXIF orientation, and are turned by it'
 
 def make(
   *,
-  data_dir: str = '',
+  data_dir: str | os.PathLike = '',
   image_size: tuple[int, int] | tuple[()] = (),
   train: str = 'train',
   val: str = 'val',

@@ -15,6 +15,7 @@ Fields of the archive, with MATLAB's axes reversed, as HDF5 returns them:
 """
 
 import dataclasses
+import os
 
 import numpy as np
 
@@ -46,7 +47,7 @@ _LABEL_IDS = ('raw', 'nyu40')
 
 def make(
   *,
-  data_dir: str = '',
+  data_dir: str | os.PathLike = '',
   image_size: tuple[int, int] = (288, 384),
   crop: tuple[int, int, int, int] = (45, 471, 41, 601),
   classes: int = 13,

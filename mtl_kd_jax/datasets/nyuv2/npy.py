@@ -11,6 +11,8 @@ If a folder of labels is absent, the dataset has no such label. A frame may have
 a label in which every pixel is missing.
 """
 
+import os
+
 import numpy as np
 
 from mtl_kd_jax.datasets import npy_folder, paths
@@ -52,7 +54,7 @@ _LABEL_FOLDERS = {
 }
 
 
-def make(*, data_dir: str = '') -> Dataset:
+def make(*, data_dir: str | os.PathLike = '') -> Dataset:
   """Opens the folder.
 
   Args:

@@ -15,6 +15,7 @@ A few percent of every label are missing, at different pixels for each
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
+import os
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -50,7 +51,7 @@ def make(
   num_train: int = 1024,
   num_val: int = 128,
   seed: int = 0,
-  data_dir: str = '',
+  data_dir: str | os.PathLike = '',
   progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
   """Opens the rendered rooms, and renders them on first use.
@@ -69,7 +70,8 @@ def make(
     InputError: an option or the folder cannot be used.
   """
   config = _make_config(image_size, num_train, num_val, seed)
-  if '://' not in data_dir:  # TFDS reads buckets, and expands paths, itself
+  # TFDS reads buckets, and expands paths, itself.
+  if '://' not in os.fspath(data_dir):
     paths.expand(data_dir, argument='data_dir')
   with without_warnings():
     builder = _prepare(config, data_dir or None, progress)
