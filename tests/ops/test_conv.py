@@ -238,6 +238,50 @@ def test_in_linen_conv(blocked, monkeypatch, options, is_ours):
   assert bool(calls) == is_ours
 
 
+@pytest.mark.parametrize(
+  'size, options, live',
+  [
+    ((8, 12), {'kernel_dilation': 12}, (1, 1)),
+    ((8, 12), {'kernel_dilation': 8}, (1, 3)),
+    ((8, 12), {'kernel_dilation': 7}, (3, 3)),
+    ((12, 8), {'kernel_dilation': (11, 9)}, (3, 1)),
+    ((8, 12), {'kernel_dilation': 12, 'strides': 2}, (1, 1)),
+    ((5, 9), {'kernel_dilation': 6, 'strides': 4}, (1, 3)),
+    ((5, 6), {'kernel_size': (5, 5), 'kernel_dilation': 3}, (3, 3)),
+    ((4, 4), {'kernel_dilation': 5, 'padding': ((0, 12), (7, 9))}, (1, 3)),
+    # Outputs that read only padding.
+    ((4, 4), {'kernel_dilation': 5, 'padding': ((12, 0), (5, 5))}, (1, 1)),
+  ],
+  ids=str,
+)
+def test_taps_that_read_only_padding_are_left_out(size, options, live):
+  options = {'kernel_size': (3, 3), 'use_bias': False, **options}
+  if 'padding' not in options:
+    sides = zip(
+      np.broadcast_to(options['kernel_dilation'], 2),
+      options['kernel_size'],
+      strict=True,
+    )
+    options['padding'] = [(int(d * (k // 2)),) * 2 for d, k in sides]
+  ours = nn.Conv(16, conv_general_dilated=conv.conv_general_dilated, **options)
+  reference = nn.Conv(16, **options)
+  x, *_ = make_arrays(2, *size, 4, 16)
+  variables = reference.init(jax.random.key(0), x)
+
+  def of(module):
+    y, vjp = jax.vjp(module.apply, variables, x)
+    gradient, of_x = vjp(jnp.cos(jnp.arange(y.size).reshape(y.shape)))
+    return y, gradient['params']['kernel'], of_x
+
+  expected = of(reference)
+  assert_close(of(ours), expected)
+  # The others have no gradient: they see nothing.
+  seen = np.abs(expected[1]).max(axis=(2, 3)) > 0
+  assert (seen.any(axis=1).sum(), seen.any(axis=0).sum()) == live
+  program = jax.jit(ours.apply).lower(variables, x).as_text()
+  assert f'tensor<{live[0]}x{live[1]}x4x16xf32>' in program
+
+
 def test_wrong_kernel_is_refused():
   x, kernel, _ = make_arrays(2, 6, 8, 4, 16)
   with pytest.raises(ValueError, match=r'\[3 3 c d\]'):

@@ -22,6 +22,7 @@ from mtl_kd_jax.ops.conv.forms import (
   choose,
   is_static,
 )
+from mtl_kd_jax.ops.conv.padding import without_taps_on_padding
 from mtl_kd_jax.ops.conv.primitives import product
 
 # Arguments of `lax.conv_general_dilated` that leave a plain convolution of
@@ -97,6 +98,8 @@ def conv_general_dilated(
 ) -> jax.Array:
   """Computes `lax.conv_general_dilated`, by `conv3x3` where that applies.
 
+  Taps of a dilated kernel that would only read padding are left out.
+
   For `nn.Conv(..., conv_general_dilated=conv_general_dilated)`, whose
   parameters stay the standard `kernel` and `bias`.
 
@@ -115,11 +118,36 @@ def conv_general_dilated(
     and rhs.shape[:-1] == (3, 3, lhs.shape[-1])
     and tuple(window_strides) == (1, 1)
     and padding in ('SAME', [(1, 1), (1, 1)], ((1, 1), (1, 1)))
-    and 'dimension_numbers' in kwargs
-    and all(v in _PLAIN.get(name, (None,)) for name, v in kwargs.items())
+    and _is_plain(kwargs)
   ):
     return conv3x3(lhs, rhs)
+  if (
+    lhs.ndim == 4
+    and not isinstance(padding, str)
+    and is_static(lhs.shape)
+    and max(kwargs.get('rhs_dilation') or (1,)) > 1
+    and _is_plain(kwargs, but_for=('rhs_dilation',))
+  ):
+    rhs, padding = without_taps_on_padding(
+      lhs.shape,
+      rhs,
+      strides=window_strides,
+      dilations=kwargs['rhs_dilation'],
+      padding=padding,
+    )
+    is_pointwise = rhs.shape[:2] == (1, 1) and not any(map(any, padding))
+    if is_pointwise and tuple(window_strides) == (1, 1):
+      return dot_general(lhs, rhs[0, 0], (((3,), (0,)), ((), ())))
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
+
+
+def _is_plain(arguments, *, but_for=()):
+  """Whether arguments say no more than those of a convolution of [b h w c]."""
+  return 'dimension_numbers' in arguments and all(
+    value in _PLAIN.get(name, (None,))
+    for name, value in arguments.items()
+    if name not in but_for
+  )
 
 
 def dot_general(
