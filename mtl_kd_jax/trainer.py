@@ -95,6 +95,8 @@ def distill(
   schedule: str = 'constant',
   weight_decay: float = 5e-4,
   schedule_lambda: str = 'constant',
+  adapt: str = 'none',
+  full_gap: float = 10.0,
   **loss_options: Any,
 ) -> Distill:
   """Says how a network is distilled from the networks of single tasks.
@@ -113,6 +115,10 @@ def distill(
     schedule: of that rate: 'constant', 'cosine' or 'step'.
     weight_decay: of the adaptors, added to the gradient.
     schedule_lambda: 'constant', or 'linear' or 'cosine', to 0 at the end.
+    adapt: what sets lambda anew while it trains: 'none'; 'gap', by how far the
+      student is behind its teacher on the split that checkpoints are chosen on;
+      or 'cosine', by how far a task and its alignment agree.
+    full_gap: with 'gap', the percent from which on lambda is whole.
     **loss_options: options of the loss.
 
   Returns:
@@ -129,6 +135,8 @@ def distill(
       'distill.schedule': schedule,
       'distill.weight_decay': weight_decay,
       'distill.schedule_lambda': schedule_lambda,
+      'distill.adapt': adapt,
+      'distill.full_gap': full_gap,
       'balancing.distillation': placement,
       'teacher.batch_norm': batch_norm,
       **{f'distill.{loss}.{k}': v for k, v in loss_options.items()},
@@ -315,6 +323,7 @@ class Trainer:
       all_terms += alignments
       extras |= attributes['extras']
       options['teachers'] = attributes['teachers']
+      options['adapt'] = attributes['adapt']
       options['inputs'] = {t: x.name for t, x in distill.teachers.items()}
     balancer = balancer or balancing.make('uniform')
     return experiment.stage(

@@ -311,6 +311,7 @@ def test_what_cannot_be_is_refused_before_training(
     ({'loss': 'taps'}, 'a known distillation loss'),
     ({'sharpness': 1.0}, 'distill.feature_l2.sharpness'),
     ({'batch_norm': 'eval'}, 'running, batch'),
+    ({'adapt': 'gap'}, 'neither trained on nor reported'),
   ],
   ids=lambda x: next(iter(x)) if isinstance(x, dict) else '',
 )

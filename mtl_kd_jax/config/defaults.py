@@ -301,6 +301,14 @@ def _add_distill(config):
   # or 'cosine', to 0 at its end: teachers are then imitated first and
   # overtaken later (teacher annealing, Clark et al. 2019).
   distill.schedule_lambda = 'constant'
+  # What sets lambda anew while a network trains: 'none' (the paper); 'gap', by
+  # how far it is behind its teacher on the split that checkpoints are chosen
+  # on, down to 0 for a task in which it is ahead; or 'cosine', by how far the
+  # gradients of a task and its alignment agree (Du et al. 2018).
+  distill.adapt = 'none'
+  # With 'gap': percent of the teacher's headline metric, from which on lambda
+  # is whole. Scored every report.eval_every_epochs.
+  distill.full_gap = 10.0
   # Features that are aligned: 'tap', of that name in student and teacher, or
   # 'student tap:teacher tap'. --job=taps lists all there are.
   distill.taps = ('bottleneck', 'decoder')

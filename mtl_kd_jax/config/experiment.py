@@ -32,8 +32,14 @@ from mtl_kd_jax.models.network import (
   abstract_init,
   feature_shapes,
 )
+from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.training.adaptation import (
+  Adaptation,
+  by_gap,
+  check_adaptation,
+)
 from mtl_kd_jax.training.combined import check_grad_wrt, check_minibatches
 from mtl_kd_jax.training.loop import Intervals
 from mtl_kd_jax.training.loss_terms import (
@@ -271,7 +277,8 @@ class Experiment:
       teachers: task -> its teacher's network.
 
     Returns:
-      Its terms, and the attributes `teachers` and `extras` of the stage.
+      Its terms, and the attributes `teachers`, `extras` and `adapt` of the
+      stage.
 
     Raises:
       InputError: features that cannot be aligned, or an unknown option.
@@ -303,9 +310,32 @@ class Experiment:
         placement=self.config.balancing.distillation,
         head_taps=tuple(self.features(network).heads),
         schedule=schedule,
+        gated=values.adapt == 'cosine',
       )
     extras = {ADAPTORS: adaptor_network(adaptors, self.adam('distill'))}
-    return terms, {'teachers': made, 'extras': extras}
+    adapt = self._adaptation(adaptors)
+    return terms, {'teachers': made, 'extras': extras, 'adapt': adapt}
+
+  def _adaptation(self, adaptors: Adaptors) -> Adaptation | None:
+    """What sets lambda anew between epochs, as config.distill.adapt says."""
+    adapt, full = self.config.distill.adapt, self.config.distill.full_gap
+    keys = {
+      'full': 'distill.full_gap',
+      'eval_every_epochs': 'report.eval_every_epochs',
+    }
+    with named_by_keys('distill', keys):
+      check_adaptation(
+        adapt,
+        held_out=select_split(self.config) != self.config.data.eval_split,
+        eval_every_epochs=self.config.report.eval_every_epochs,
+      )
+      if adapt != 'gap':
+        return None
+      terms = {
+        metric_keys.alignment(name): (alignment.teacher, alignment.task)
+        for name, alignment in adaptors.alignments.items()
+      }
+      return by_gap(terms, self.tasks, full=full)
 
   # ---- Data ------------------------------------------------------------------
 

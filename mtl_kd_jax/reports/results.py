@@ -11,6 +11,7 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.conflicts import summarize_balance
 from mtl_kd_jax.reports.html import write_page
 from mtl_kd_jax.reports.html.results import make_results_page
+from mtl_kd_jax.reports.lambdas import describe_lambdas
 from mtl_kd_jax.reports.plots import draw_balance, draw_curves, draw_predictions
 from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.reports.tables import Results
@@ -154,7 +155,11 @@ def report_results(
     average_epochs=average_epochs if averages else 0,
     averages=averages,
     balance=summarize_balance(log, tasks),
-    notes=[*filter(None, [verdict(rows.metrics, tasks), statistics]), *notes],
+    notes=[
+      *filter(None, [verdict(rows.metrics, tasks), statistics]),
+      *describe_lambdas(log),
+      *notes,
+    ],
   )
   try:
     written = _write(

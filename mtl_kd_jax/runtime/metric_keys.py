@@ -5,6 +5,8 @@
   <kind>/<name>                 any other term of the loss
   loss                          the sum that the step descends on
   weight/<objective>            weight that the balancer gave
+  factor/<kind>/<name>          on the weight of a term, such as lambda, where
+                                it changes over a training
   norm/<objective>              length of a gradient
   cosine/<one>/<other>          of two gradients
   conflict/<one>/<other>        1 where the cosine is below 0, else 0
@@ -26,7 +28,7 @@ Log = Sequence[Mapping[str, Any]]
 TASK_LOSS, ALIGNMENT = 'loss', 'alignment'
 TOTAL, GRADIENT_NORM, COMBINED = 'loss', 'gradient_norm', 'combined'
 WEIGHT, NORM, COSINE, CONFLICT = 'weight', 'norm', 'cosine', 'conflict'
-LABELED = 'labeled'
+LABELED, FACTOR = 'labeled', 'factor'
 # The kind of lines with norms and cosines of gradients, of single steps.
 OBSERVED = 'balance'
 

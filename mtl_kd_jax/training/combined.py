@@ -11,7 +11,6 @@ mini-batch 0, its losses and BatchNorm's statistics included.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ from mtl_kd_jax.balancing import (
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.training.agreement import with_agreement
 from mtl_kd_jax.training.forward import (
   Cotangent,
   Forward,
@@ -139,7 +139,10 @@ def combined_gradient(
     jax.tree.map(lambda x, i=i: x[i::n], (dict(batch), teachers))
     for i in range(n)
   ]
-  run = functools.partial(run_forward, key=key, axis_name=axis_name, **options)
+
+  def run(*inputs):
+    forward = run_forward(*inputs, key=key, axis_name=axis_name, **options)
+    return with_agreement(forward, axis_name)
 
   def exact(forward):
     cotangents = _by_objective(forward)

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
-from mtl_kd_jax.balancing import inner_products
 from mtl_kd_jax.distillation import Teacher
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.training.agreement import shared_products
 from mtl_kd_jax.training.forward import run_forward
 from mtl_kd_jax.training.loss_terms import (
   ExtraNetwork,
@@ -73,15 +73,10 @@ def measure_conflict(
     axis_name=axis_name,
   )
   gradients = {
-    _objective(t): forward.vjp({t.name: forward.weights[t.name]}).features
-    for t in terms
+    _objective(t): forward.vjp({t.name: forward.weights[t.name]}) for t in terms
   }
-  split = axis_name
-  if any('/' in tap for tap in forward.features):
-    gradients = {n: forward.backbone_vjp(g) for n, g in gradients.items()}
-    split = None  # parameters are replicated
   names = sorted(gradients)
-  gram = inner_products([gradients[n] for n in names], axis_name=split)
+  gram = shared_products(forward, gradients, axis_name)
   place = {name: i for i, name in enumerate(names)}
   measured = {
     metric_keys.key(metric_keys.NORM, n): gram.norms[i]

@@ -40,7 +40,8 @@ class Forward(NamedTuple):
   Attributes:
     terms: the terms.
     losses: term -> float32 scalar, without weight; shares, where mapped.
-    weights: term -> its weight in this step.
+    factors: term -> what becomes of its weight in this step, for those whose
+      weight changes over a training.
     features: tap -> float [b h w c], of the backbone.
     collections: the network's next collections, e.g. 'batch_stats'.
     extra_collections: extra network -> its next collections, of live teachers.
@@ -51,12 +52,17 @@ class Forward(NamedTuple):
 
   terms: tuple[LossTerm, ...]
   losses: dict[str, jax.Array]
-  weights: dict[str, Any]
+  factors: dict[str, Any]
   features: dict[str, jax.Array]
   collections: dict[str, Any]
   extra_collections: dict[str, Any]
   vjp: Callable[[Mapping[str, Any]], Cotangent]
   backbone_vjp: Callable[[Any], Any]
+
+  @property
+  def weights(self) -> dict[str, Any]:
+    """Term -> its weight in this step."""
+    return {t.name: t.weight * self.factors.get(t.name, 1) for t in self.terms}
 
   def objectives(self) -> dict[str, jax.Array]:
     """Objective -> the weighted sum of its terms; shares, where mapped."""
@@ -165,7 +171,7 @@ def run_forward(
   return Forward(
     tuple(terms),
     losses,
-    {t.name: _weight(t, state.step) for t in terms},
+    _factors(terms, state),
     features,
     run.collections,
     extra_collections,
@@ -174,9 +180,12 @@ def run_forward(
   )
 
 
-def _weight(term: LossTerm, step: jax.Array) -> Any:
-  factor = 1 if term.schedule is None else term.schedule(step)
-  return term.weight * factor
+def _factors(terms: Sequence[LossTerm], state: TrainState) -> dict[str, Any]:
+  factors = dict(state.factors)
+  for term in terms:
+    if term.schedule is not None:
+      factors[term.name] = term.schedule(state.step) * factors.get(term.name, 1)
+  return factors
 
 
 class _Runner:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.training.agreement import with_agreement
 from mtl_kd_jax.training.forward import Forward, run_forward, total
 from mtl_kd_jax.training.loss_terms import (
   LossTerm,
@@ -63,8 +65,11 @@ def weighted_gradient(
     axis_name: the mapped device axis, if any.
     **options: network, terms and extras, as in `run_forward`.
   """
-  forward = run_forward(
-    state, teachers, batch, key=key, axis_name=axis_name, **options
+  forward = with_agreement(
+    run_forward(
+      state, teachers, batch, key=key, axis_name=axis_name, **options
+    ),
+    axis_name,
   )
   losses = total(forward.objectives(), axis_name)
   weights, balancer_state = balancer.update(
@@ -150,5 +155,9 @@ def measure_losses(
   return (
     losses
     | {metric_keys.TOTAL: balanced + rest}
+    | {
+      metric_keys.key(metric_keys.FACTOR, name): jnp.float32(factor)
+      for name, factor in forward.factors.items()
+    }
     | labeled_flags(forward.terms, batch, axis_name=axis_name)
   )

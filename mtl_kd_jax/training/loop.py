@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import signal
 from typing import Any
 
@@ -85,7 +86,7 @@ def run_stage(
   if finished and not missed:
     return state
   batches = stage.data.train(start) if not finished else iter(())
-  scores = _Scores(stage, writer, checkpoints, score)
+  scores = _Scores(stage, frozen, writer, checkpoints, score)
 
   # --- Step by step -----------------------------------------------------------
   with Preemption() as preemption, writer:
@@ -109,7 +110,7 @@ def run_stage(
         writer.measured(_checked(stage.name, measured, saved))
         unchecked, measured = [], []
       due = _scores_due(stage, intervals, step)
-      if scores.feed_balancer:  # its state is part of what is saved
+      if scores.change_state:  # it is part of what is saved
         state, due = scores.take(state, due), []
       if saves or stops:
         checkpoints.save(step, state, finished=last)
@@ -135,16 +136,19 @@ class _Scores:
   def __init__(
     self,
     stage: Stage,
+    frozen: Mapping[str, Any],
     writer: StageWriter,
     checkpoints: Checkpoints,
     score: Callable[[Metrics], float],
   ):
-    self._stage, self._writer = stage, writer
+    self._stage, self._frozen, self._writer = stage, frozen, writer
     self._checkpoints, self._score = checkpoints, score
-    self.feed_balancer = stage.balancer.on_metrics is not None
+    self.change_state = (
+      stage.balancer.on_metrics is not None or stage.adapt is not None
+    )
 
   def take(self, state: TrainState, kinds: Sequence[str]) -> TrainState:
-    """Scores a state; returns it with what the balancer made of the metrics."""
+    """Scores a state; returns it with what follows from the metrics."""
     if not kinds:
       return state
     stage = self._stage
@@ -157,13 +161,7 @@ class _Scores:
       select = kind == SELECTION
       metrics[kind] = stage.evaluate(state.variables, select=select).metrics
     if SELECTION in kinds:
-      if self.feed_balancer:
-        balancer_state = stage.balancer.on_metrics(
-          metrics[SELECTION], state.balancer_state
-        )
-        state = state.replace(
-          balancer_state=stage.parallel.replicate(balancer_state)
-        )
+      state = self._follow(state, metrics[SELECTION])
       self._checkpoints.save_if_best(
         step, state, self._score(metrics[SELECTION])
       )
@@ -172,6 +170,22 @@ class _Scores:
     for kind in kinds:
       self._writer.evaluation(step, metrics[kind], kind=kind)
     return state
+
+  def _follow(self, state: TrainState, metrics: Metrics) -> TrainState:
+    """The state with what the balancer, and lambda, make of the metrics."""
+    stage, follows = self._stage, {}
+    if stage.balancer.on_metrics is not None:
+      follows['balancer_state'] = stage.balancer.on_metrics(
+        metrics, state.balancer_state
+      )
+    if stage.adapt is not None:
+      factors = stage.adapt.factors(metrics, self._teachers)
+      follows['factors'] = {n: np.float32(x) for n, x in factors.items()}
+    return state.replace(**stage.parallel.replicate(follows))
+
+  @functools.cached_property
+  def _teachers(self) -> dict[str, Metrics]:
+    return self._stage.score_teachers(self._frozen)
 
 
 def _scores_due(stage: Stage, intervals: Intervals, step: int) -> list[str]:

@@ -46,6 +46,8 @@ class LossTerm(NamedTuple):
       as it is. A task's name, or 'alignment/<name>'.
     weight: factor on it, lambda.
     schedule: steps taken -> factor on the weight; None where it never changes.
+    agrees_with: name of a term; the weight is times max(0, cosine) of the two
+      gradients (agreement.py). '' for none.
     labeled: batch -> bool scalar, whether the batch (of this device) has what
       the term is about; None for always. An objective none of whose terms has
       anything in the global batch is left out of the balancing.
@@ -57,6 +59,7 @@ class LossTerm(NamedTuple):
   objective: str | None = None
   weight: float = 1.0
   schedule: Callable[[jax.Array], jax.Array] | None = None
+  agrees_with: str = ''
   labeled: Callable[[Batch], jax.Array] | None = None
 
 
@@ -113,6 +116,7 @@ def alignment_terms(
   placement: str = 'outside',
   head_taps: Sequence[str] = (),
   schedule: Callable[[jax.Array], jax.Array] | None = None,
+  gated: bool = False,
 ) -> tuple[LossTerm, ...]:
   """The distillation of every alignment, summed over its pairs of taps.
 
@@ -123,6 +127,7 @@ def alignment_terms(
     placement: of `PLACEMENTS`.
     head_taps: the student's features that are computed by heads.
     schedule: of lambda, see `LossTerm`.
+    gated: whether an alignment has to agree with the loss of its task.
 
   Raises:
     InputError: unknown placement.
@@ -142,8 +147,13 @@ def alignment_terms(
       loss,
       placement,
       head_taps,
-    )._replace(schedule=schedule)
-    for name in adaptors.alignments
+    )._replace(
+      schedule=schedule,
+      agrees_with=metric_keys.key(metric_keys.TASK_LOSS, alignment.task)
+      if gated and alignment.task
+      else '',
+    )
+    for name, alignment in adaptors.alignments.items()
   )
 
 
@@ -198,6 +208,7 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
   names = [term.name for term in terms]
   for term in terms:
     unknown = [t for t in term.tasks if t not in tasks]
+    other = term.agrees_with
     objective = metric_keys.task_of(term.objective or '')
     if names.count(term.name) > 1:
       problem = ('terms of different names', f'{term.name} twice')
@@ -207,6 +218,11 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
       problem = (
         f'terms that read tasks of the network: {", ".join(tasks)}',
         f'{term.name}, which reads {", ".join(unknown)}',
+      )
+    elif other and (other not in names or other == term.name):
+      problem = (
+        f'terms that agree with another one: {", ".join(names)}',
+        f'{term.name}, which is to agree with {other}',
       )
     elif '/' in objective:
       problem = (

@@ -21,9 +21,10 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.training.adaptation import Adaptation
 from mtl_kd_jax.training.combined import check_grad_wrt
 from mtl_kd_jax.training.conflict import measure_conflict
-from mtl_kd_jax.training.evaluation import Evaluation, evaluate
+from mtl_kd_jax.training.evaluation import Evaluation, Metrics, evaluate
 from mtl_kd_jax.training.gradients import balancer_init
 from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, check_terms
 from mtl_kd_jax.training.recalibration import recalibrate
@@ -92,6 +93,7 @@ class Stage:
     teachers: name -> frozen network.
     inputs: teacher -> the stage whose network it is.
     extras: name -> network with an optimizer of its own, trained along.
+    adapt: sets factors on the weights of terms whenever it is scored.
     pretrained: variables to begin with, see `init_state`.
     seed: of the run.
     row: of the result table; its name where ''. Networks of single tasks may
@@ -116,6 +118,7 @@ class Stage:
   teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
   inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, ExtraNetwork] = dataclasses.field(default_factory=dict)
+  adapt: Adaptation | None = None
   pretrained: Mapping[str, Any] | None = None
   seed: int = 0
   row: str = ''
@@ -153,6 +156,7 @@ class Stage:
         extras=self.extras,
         init_balancer=balancer_init(self.balancer, self.terms),
         pretrained=self.pretrained,
+        adapted=self.adapt.terms if self.adapt else (),
       )
     )
 
@@ -189,11 +193,14 @@ class Stage:
   @functools.cached_property
   def eval_step(self) -> Callable:
     """The compiled step, (variables, batch) -> (statistics, predictions)."""
+    return self._compile_eval_step(self.network, self.tasks)
+
+  def _compile_eval_step(self, network, tasks) -> Callable:
     return self.parallel.compile_eval_step(
       functools.partial(
         eval_step,
-        network=self.network,
-        tasks=self.tasks,
+        network=network,
+        tasks=tasks,
         axis_name=self.parallel.axis_name,
       )
     )
@@ -209,15 +216,39 @@ class Stage:
         that is reported.
       keep: how many samples and predictions to keep.
     """
-    chosen_on = self.data.select or self.data.eval
     return evaluate(
       self.eval_step,
       variables,
-      chosen_on() if select else self.data.eval(),
+      self._batches(select=select),
       self.tasks,
       parallel=self.parallel,
       keep=keep,
     )
+
+  def score_teachers(self, frozen: Mapping[str, Any]) -> dict[str, Metrics]:
+    """Scores the teachers on the split that checkpoints are chosen on.
+
+    Args:
+      frozen: teacher -> its variables.
+
+    Returns:
+      Teacher -> its metrics.
+    """
+    metrics = {}
+    for name, teacher in self.teachers.items():
+      tasks = {t: self.tasks[t] for t in teacher.network.channels}
+      metrics[name] = evaluate(
+        self._compile_eval_step(teacher.network, tasks),
+        frozen[name],
+        self._batches(select=True),
+        tasks,
+        parallel=self.parallel,
+      ).metrics
+    return metrics
+
+  def _batches(self, *, select: bool) -> Batches:
+    chosen_on = self.data.select or self.data.eval
+    return chosen_on() if select else self.data.eval()
 
   def recalibrate(self, variables: Any, num_batches: int) -> dict[str, Any]:
     """The variables with statistics of the first batches; on the host."""

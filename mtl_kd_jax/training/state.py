@@ -1,6 +1,6 @@
 """What a stage carries from step to step, and all that it checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import struct
@@ -23,6 +23,8 @@ class TrainState:
     opt_state: 'network' and the names of the extra networks -> state of the
       optimizer.
     balancer_state: the balancer's state.
+    factors: term -> float32 scalar, factor on its weight, for those that are
+      set anew between epochs (adaptation.py).
   """
 
   step: jax.Array
@@ -31,6 +33,7 @@ class TrainState:
   extras: Any
   opt_state: Any
   balancer_state: Any
+  factors: Any = struct.field(default_factory=dict)
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def init_state(
   init_balancer: Any,
   extras: Mapping[str, Any] | None = None,
   pretrained: Mapping[str, Any] | None = None,
+  adapted: Sequence[str] = (),
 ) -> TrainState:
   """Draws the initial state of a stage.
 
@@ -62,6 +66,7 @@ def init_state(
     extras: the extra networks.
     pretrained: variables of the network's parts, {'params': {'backbone': ...},
       ...}, in place of what is drawn.
+    adapted: the terms with factors, which begin at 1.
   """
   image = jnp.zeros((1, *image_size, 3), jnp.float32)
   output, variables = network.init_with_output(key, image, train=False)
@@ -80,5 +85,6 @@ def init_state(
     extras=extra_variables,
     opt_state=opt_state,
     balancer_state=(),
+    factors={name: jnp.ones((), jnp.float32) for name in adapted},
   )
   return state.replace(balancer_state=init_balancer(state))

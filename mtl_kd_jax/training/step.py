@@ -18,6 +18,7 @@ from mtl_kd_jax.distillation import Teacher
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks.base import Statistics, Task
+from mtl_kd_jax.training.agreement import with_agreement
 from mtl_kd_jax.training.combined import combined_gradient
 from mtl_kd_jax.training.forward import run_forward, total
 from mtl_kd_jax.training.gradients import weighted_gradient
@@ -122,11 +123,14 @@ def train_step(
     extras=extra_variables,
     opt_state=opt_states,
     balancer_state=gradient.balancer_state,
+    factors=state.factors,
   )
   # --- What the balancer learns from the losses after the step ----------------
   if isinstance(balancer, Balancer) and balancer.observe is not None:
     before = state.replace(params=next_state.params, extras=extra_variables)
-    after = run_forward(before, outputs, batch, key=key, **options)
+    after = with_agreement(
+      run_forward(before, outputs, batch, key=key, **options), axis_name
+    )
     next_state = next_state.replace(
       balancer_state=balancer.observe(
         total(after.objectives(), axis_name),

@@ -181,6 +181,9 @@ def rendered(tmp_path_factory):
     ('distill.taps', ('decoder:neck',), 'a feature of the backbone'),
     ('distill.schedule', 'linear', 'a known schedule'),
     ('distill.feature_l2.epsilon', 0.0, 'above 0'),
+    ('distill.schedule_lambda', 'step', 'constant, linear, cosine'),
+    ('distill.adapt', 'always', 'none, gap, cosine'),
+    ('distill.adapt', 'gap', 'neither trained on nor reported'),
     ('model.head', 'aspp', 'a head for the features of segnet'),
     ('model.pretrained', '/nowhere.pth', 'a file of PyTorch weights'),
     ('model.output_stride', 4, '8, 16, 32'),
@@ -215,6 +218,26 @@ def test_a_bad_value_is_named_with_its_key(
     plan_of(config)
   assert f'config.{key}' in error.value.where
   assert f'--config.{key}' in error.value.do
+
+
+@pytest.mark.parametrize(
+  'key, value, message',
+  [
+    ('distill.full_gap', 0.0, 'percent above 0'),
+    ('report.eval_every_epochs', 0, 'after which'),
+  ],
+)
+def test_lambda_by_the_gap_needs_scores(key, value, message, shallow):
+  held_out = {'distill.adapt': 'gap', 'data.val_fraction': 0.5}
+  _, plan = preview('rooms', **held_out)
+  assert plan['distilled'].adapt.terms == (
+    'alignment/semantic',
+    'alignment/depth',
+    'alignment/normals',
+  )
+  with pytest.raises(InputError, match=message) as error:
+    preview('rooms', **held_out, **{key: value})
+  assert error.value.where == f'config.{key}'
 
 
 @pytest.mark.parametrize('key', ('epochs', 'optim.decay_every_epochs'))

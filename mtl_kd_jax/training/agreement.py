@@ -1,0 +1,62 @@
+"""Terms that count as far as their gradient agrees with that of another term.
+
+Of an alignment and its task it is the gate of Du et al. 2018 (arXiv
+1812.02224): lambda_t * max(0, cos(grad L_t, grad l^d_t)).
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from mtl_kd_jax.balancing import Gram, inner_products
+from mtl_kd_jax.training.forward import Cotangent, Forward
+
+
+def with_agreement(forward: Forward, axis_name: str | None) -> Forward:
+  """Weighs the terms that have to agree with another one.
+
+  Args:
+    forward: what a batch gave.
+    axis_name: the mapped device axis, if any.
+
+  Returns:
+    The same, with their weights times max(0, cosine); no gradient flows into
+    these.
+  """
+  pairs = {t.name: t.agrees_with for t in forward.terms if t.agrees_with}
+  if not pairs:
+    return forward
+  names = sorted({*pairs, *pairs.values()})
+  gradients = {name: forward.vjp({name: 1.0}) for name in names}
+  cosines = shared_products(forward, gradients, axis_name).cosines
+  factors = dict(forward.factors)
+  for name, other in pairs.items():
+    cosine = cosines[names.index(name), names.index(other)]
+    factors[name] = factors.get(name, 1) * jnp.maximum(0, cosine)
+  return forward._replace(factors=factors)
+
+
+def shared_products(
+  forward: Forward,
+  cotangents: Mapping[str, Cotangent],
+  axis_name: str | None,
+) -> Gram:
+  """Lengths and angles of gradients with respect to what tasks share.
+
+  That is all features of the backbone together (Sener & Koltun 2018). Where
+  tasks have features of their own it is the backbone's parameters, which takes
+  a backward pass for each gradient.
+
+  Args:
+    forward: what a batch gave.
+    cotangents: name -> gradient.
+    axis_name: the mapped device axis, if any.
+
+  Returns:
+    Of the gradients, in the order of their names.
+  """
+  gradients = [cotangents[name].features for name in sorted(cotangents)]
+  if any('/' in tap for tap in forward.features):
+    gradients = [forward.backbone_vjp(g) for g in gradients]
+    axis_name = None  # parameters are replicated
+  return inner_products(gradients, axis_name=axis_name)

@@ -1,0 +1,39 @@
+"""The shipped comparisons."""
+
+import pathlib
+
+from fixtures.configs import plan_of
+import pytest
+
+from mtl_kd_jax.config import comparison, get_config
+
+
+def cells_of(name):
+  """Row -> its cell with the first seed."""
+  cells = comparison.make_cells(get_config(name), pathlib.Path('runs/x'))
+  return {cell.row: cell for cell in reversed(cells)}
+
+
+@pytest.mark.parametrize('name', ['compare/quickstart', 'compare/lambdas'])
+def test_one_set_of_teachers_for_all(name):
+  cells = cells_of(name)
+  assert [row for row, cell in cells.items() if cell.teaches] == ['single-task']
+  assert len(cells) > 10
+
+
+def test_lambda_goes_from_0_to_4_times_the_papers():
+  cells = cells_of('compare/lambdas')
+  assert cells['uniform'].config.method == 'multi_task'
+  for factor in (0.25, 0.5, 1, 2, 4):
+    weights = cells[f'lambda x {factor:g}'].config.distill.weights
+    assert weights.to_dict() == {
+      'semantic': factor,
+      'depth': factor,
+      'normals': 2 * factor,
+    }
+
+
+def test_what_sets_lambda_is_wired():
+  cells = cells_of('compare/lambdas')
+  distilled = plan_of(cells['gap'].config, data=False)[1]['distilled']
+  assert len(distilled.adapt.terms) == 3

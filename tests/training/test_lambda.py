@@ -1,0 +1,241 @@
+"""Lambda that changes over a training: by the clock, by gaps, by angles."""
+
+import dataclasses
+import itertools
+
+from fixtures.samples import random_batch
+from fixtures.stages import make_stage, run, with_data
+from fixtures.toy import (
+  SIZE,
+  TASKS,
+  make_parts,
+  make_step,
+  make_teachers,
+  make_terms,
+)
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtl_kd_jax.balancing import make_balancer
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
+from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.training.adaptation import by_gap
+from mtl_kd_jax.training.conflict import measure_conflict
+from mtl_kd_jax.training.loss_terms import check_terms
+from mtl_kd_jax.training.optim import make_decay
+
+STEP, STEPS = 7, 10
+ALIGNMENTS = {f'alignment/{task}': (task, task) for task in TASKS}
+
+
+def changed(terms, change):
+  """The terms, and what `change` makes of alignments."""
+  return tuple(change(t) if t.name in ALIGNMENTS else t for t in terms)
+
+
+def weighted(terms, factors):
+  return changed(terms, lambda t: t._replace(weight=t.weight * factors[t.name]))
+
+
+def assert_close(one, other):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
+    one,
+    other,
+  )
+
+
+class Steps:
+  """A step of each of several forms of lambda, on one batch."""
+
+  def __init__(self, balancer, placement):
+    self.terms = make_terms(distill=True, placement=placement)
+    self.batch, self.frozen = random_batch(4, SIZE), make_teachers()
+    self.options = {
+      'tx': optax.sgd(1.0),
+      'balancer': make_balancer(balancer),
+    }
+
+  def state(self):
+    _, state = make_parts(terms=self.terms, **self.options)
+    return state.replace(step=jnp.int32(STEP))
+
+  def take(self, terms, **changes):
+    """(Next parameters, measured without the factors, the factors)."""
+    step = make_step(terms=terms, **self.options)
+    after, measured = jax.jit(step)(
+      self.state().replace(**changes), self.frozen, self.batch
+    )
+    factors = {
+      n.removeprefix('factor/'): float(measured.pop(n))
+      for n in metric_keys.of_kind(measured, 'factor')
+    }
+    return (after.params, after.extras), measured, factors
+
+
+@pytest.mark.parametrize(
+  'balancer, placement',
+  [('uniform', 'task'), ('mgda', 'outside')],
+)
+def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then(balancer, placement):
+  steps = Steps(balancer, placement)
+  decay = make_decay('linear', steps=STEPS)
+  given = dict(zip(ALIGNMENTS, (0.0, 0.5, 1.0), strict=True))
+  *scheduled, factors = steps.take(
+    changed(steps.terms, lambda t: t._replace(schedule=decay)),
+    factors={n: jnp.float32(x) for n, x in given.items()},
+  )
+  expected = {n: 0.3 * x for n, x in given.items()}
+  assert factors == pytest.approx(expected)
+  *smaller, none = steps.take(weighted(steps.terms, expected))
+  assert_close(scheduled, smaller)
+  assert not none
+  assert scheduled[1]['loss'] < sum(scheduled[1][t.name] for t in steps.terms)
+
+
+@pytest.mark.parametrize(
+  'balancer, placement',
+  [('uniform', 'task'), ('mgda', 'outside')],
+)
+def test_an_alignment_counts_as_far_as_it_agrees_with_its_task(
+  balancer, placement
+):
+  steps = Steps(balancer, placement)
+  # One of the three is turned around: it conflicts with its task.
+  turned = dict(zip(ALIGNMENTS, (1.0, -1.0, 1.0), strict=True))
+  steps.terms = changed(
+    steps.terms,
+    lambda t: t._replace(
+      fn=lambda *args, fn=t.fn, sign=turned[t.name], **options: (
+        sign * fn(*args, **options)
+      )
+    ),
+  )
+  given = make_step(terms=steps.terms, **steps.options).keywords
+  names = ('network', 'terms', 'seed', 'teachers', 'extras')
+  seen = measure_conflict(
+    steps.state(),
+    steps.frozen,
+    steps.batch,
+    **{name: given[name] for name in names},
+  )
+  expected = {
+    name: max(0, float(seen[f'cosine/{task}/{name}']))
+    for name, (task, _) in ALIGNMENTS.items()
+  }
+  assert min(expected.values()) == 0 < max(expected.values())
+  *gated, factors = steps.take(
+    changed(
+      steps.terms,
+      lambda t: t._replace(agrees_with=f'loss/{ALIGNMENTS[t.name][1]}'),
+    )
+  )
+  assert factors == pytest.approx(expected, rel=1e-3, abs=1e-6)
+  *smaller, _ = steps.take(weighted(steps.terms, factors))
+  assert_close(gated, smaller)
+
+
+def test_what_a_term_agrees_with_has_to_be_another_term():
+  terms = make_terms(distill=True)
+  for other in ('loss/sky', terms[-1].name):
+    wrong = (*terms[:-1], terms[-1]._replace(agrees_with=other))
+    with pytest.raises(InputError, match=f'to agree with {other}'):
+      check_terms(wrong, tuple(TASKS))
+
+
+def test_it_falls_from_1_to_0_over_the_training():
+  for name in ('linear', 'cosine'):
+    decay = make_decay(name, steps=STEPS)
+    values = [float(decay(jnp.int32(s))) for s in range(STEPS + 1)]
+    assert values[0] == 1 and abs(values[-1]) < 1e-7
+    assert values == sorted(values, reverse=True)
+    np.testing.assert_allclose(values[5], 0.5, rtol=1e-6)
+  assert make_decay('constant', steps=STEPS) is None
+  with pytest.raises(InputError, match="'step'"):
+    make_decay('step', steps=STEPS)
+
+
+# ---- By the gap between teacher and student ----------------------------------
+
+
+@pytest.mark.parametrize(
+  'task, metric, teacher, student, factor',
+  [
+    ('semantic', 'miou', 40.0, 38.0, 0.5),  # 5 % behind, of 10
+    ('semantic', 'miou', 40.0, 30.0, 1.0),
+    ('semantic', 'miou', 40.0, 40.5, 0.0),
+    ('depth', 'abs_error', 0.5, 0.51, 0.2),  # lower is better
+    ('depth', 'abs_error', 0.5, 0.4, 0.0),
+    ('depth', 'abs_error', 0.5, float('nan'), 1.0),
+    ('depth', 'abs_error', 0.0, 0.1, 1.0),
+    ('normals', 'mean_angle', float('nan'), 20.0, 1.0),
+  ],
+)
+def test_lambda_is_what_the_student_is_behind(
+  task, metric, teacher, student, factor
+):
+  adapt = by_gap({'alignment/it': ('expert', task)}, TASKS, full=10)
+  assert adapt.terms == ('alignment/it',)
+  given = adapt.factors(
+    {task: {metric: student}}, {'expert': {task: {metric: teacher}}}
+  )
+  assert given == {'alignment/it': pytest.approx(factor)}
+
+
+@pytest.mark.parametrize('full', [0, -1, float('nan'), float('inf')])
+def test_a_gap_that_is_none_is_refused(full):
+  with pytest.raises(InputError, match='percent above 0'):
+    by_gap(ALIGNMENTS, TASKS, full=full)
+
+
+@pytest.fixture(scope='module')
+def adapted(toy_dataset):
+  """A stage that follows its gaps, compiled once."""
+  stage = make_stage(toy_dataset)
+  terms = {n: x for n, x in ALIGNMENTS.items() if x[1] in stage.tasks}
+  return dataclasses.replace(stage, adapt=by_gap(terms, stage.tasks, full=30.0))
+
+
+def test_factors_follow_from_the_scores_of_student_and_teachers(
+  adapted, tmp_path
+):
+  state = run(adapted, tmp_path)
+  log = read_log(tmp_path)
+  scores = {e['step']: e for e in log if e['kind'] == 'eval'}
+  train = {e['step']: e for e in log if e['kind'] == 'train'}
+  teachers = adapted.score_teachers(make_teachers())
+
+  def expected(step):
+    student: dict = {}
+    for task in adapted.tasks:
+      for metric in adapted.tasks[task].columns:
+        value = scores[step][f'{task}/{metric}']
+        student.setdefault(task, {})[metric] = value
+    return adapted.adapt.factors(student, teachers)
+
+  assert train[1]['factor/alignment/depth'] == 1
+  for name, factor in expected(3).items():
+    np.testing.assert_allclose(train[4][f'factor/{name}'], factor, rtol=1e-5)
+  assert len({*expected(3).values(), *expected(6).values()}) > 2
+  # What the last scores say is part of the last checkpoint.
+  for name, factor in expected(9).items():
+    np.testing.assert_allclose(state.factors[name], factor, rtol=1e-5)
+
+
+def test_a_run_that_follows_its_gaps_goes_on_where_it_was(adapted, tmp_path):
+  def ends(start):
+    yield from itertools.islice(adapted.data.train(start), 3)
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    run(with_data(adapted, train=ends), tmp_path / 'killed')
+  assert Checkpoints(tmp_path / 'killed' / 'checkpoints').latest_step == 3
+  resumed = run(adapted, tmp_path / 'killed')
+  whole = run(adapted, tmp_path / 'whole')
+  same = jax.tree.map(np.array_equal, resumed, whole)
+  assert all(jax.tree.leaves(same))
