@@ -95,6 +95,7 @@ def distill(
   schedule: str = 'constant',
   weight_decay: float = 5e-4,
   schedule_lambda: str = 'constant',
+  lambda_until: float = 1.0,
   adapt: str = 'none',
   full_gap: float = 10.0,
   **loss_options: Any,
@@ -114,7 +115,8 @@ def distill(
     learning_rate: of the adaptors' own Adam.
     schedule: of that rate: 'constant', 'cosine' or 'step'.
     weight_decay: of the adaptors, added to the gradient.
-    schedule_lambda: 'constant', or 'linear' or 'cosine', to 0 at the end.
+    schedule_lambda: 'constant', or 'linear' or 'cosine', to 0.
+    lambda_until: the share of the training after which these are at 0.
     adapt: what sets lambda anew while it trains: 'none'; 'gap', by how far the
       student is behind its teacher on the split that checkpoints are chosen on;
       or 'cosine', by how far a task and its alignment agree.
@@ -135,6 +137,7 @@ def distill(
       'distill.schedule': schedule,
       'distill.weight_decay': weight_decay,
       'distill.schedule_lambda': schedule_lambda,
+      'distill.lambda_until': lambda_until,
       'distill.adapt': adapt,
       'distill.full_gap': full_gap,
       'balancing.distillation': placement,

@@ -298,9 +298,11 @@ def _add_distill(config):
   # ignored.
   distill.weights = ConfigDict({'semantic': 1.0, 'depth': 1.0, 'normals': 2.0})
   # What becomes of lambda over a training: 'constant' (the paper), or 'linear'
-  # or 'cosine', to 0 at its end: teachers are then imitated first and
+  # or 'cosine', to 0: teachers are then imitated first and
   # overtaken later (teacher annealing, Clark et al. 2019).
   distill.schedule_lambda = 'constant'
+  # The share of the training after which 'linear' and 'cosine' are at 0.
+  distill.lambda_until = 1.0
   # What sets lambda anew while a network trains: 'none' (the paper); 'gap', by
   # how far it is behind its teacher on the split that checkpoints are chosen
   # on, down to 0 for a task in which it is ahead; or 'cosine', by how far the

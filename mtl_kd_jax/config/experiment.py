@@ -300,8 +300,11 @@ class Experiment:
     with named_by_keys(f'distill.{values.loss}', {'loss': 'distill.loss'}):
       loss = distillation.make_loss(values.loss, **options)
     steps = self.config.epochs * self.steps_per_epoch
-    with named_by_keys(keys={'schedule': 'distill.schedule_lambda'}):
-      schedule = make_decay(values.schedule_lambda, steps=steps)
+    keys = {'schedule': 'distill.schedule_lambda'}
+    with named_by_keys('distill', keys):
+      schedule = make_decay(
+        values.schedule_lambda, steps=steps, lambda_until=values.lambda_until
+      )
     with named_by_keys(keys={'placement': 'balancing.distillation'}):
       terms = alignment_terms(
         adaptors,

@@ -119,6 +119,7 @@ def _train(
     )
     if stage.row == SINGLE_TASK:
       single_task |= selected
+    stage.forget_programs()
 
   # --- Report ----------------------------------------------------------------
   if is_main_process():

@@ -51,19 +51,30 @@ def make_schedule(
   )
 
 
-def make_decay(name: str, *, steps: int) -> Callable[[Any], Any] | None:
-  """Makes a factor that falls from 1 to 0 over a training, by step.
+def make_decay(
+  name: str, *, steps: int, lambda_until: float = 1.0
+) -> Callable[[Any], Any] | None:
+  """Makes a factor on lambda that falls from 1 to 0, by step.
 
   Args:
     name: 'constant', which does not fall; 'linear'; or 'cosine'.
     steps: length of the training.
+    lambda_until: the share of it, above 0, after which the factor is 0.
 
   Returns:
     Steps taken -> factor; None for 'constant'.
 
   Raises:
-    InputError: unknown name.
+    InputError: unknown name, or a share that is none.
   """
+  if not 0 < lambda_until <= 1:
+    raise InputError(
+      expected='a share of the training, above 0 and up to 1',
+      found=repr(lambda_until),
+      argument='lambda_until',
+      do='0.5 is half of it',
+    )
+  steps = max(1, round(lambda_until * steps))
   if name == 'constant':
     return None
   if name == 'linear':

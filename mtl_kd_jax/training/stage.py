@@ -261,6 +261,11 @@ class Stage:
       seed=self.seed,
     )
 
+  def forget_programs(self) -> None:
+    """Lets go of what is compiled, some hundred MB; used again, it is anew."""
+    for name in ('train_step', 'measure_conflict', 'eval_step'):
+      vars(self).pop(name, None)
+
   @property
   def _step_options(self) -> dict[str, Any]:
     return {

@@ -182,6 +182,8 @@ def rendered(tmp_path_factory):
     ('distill.schedule', 'linear', 'a known schedule'),
     ('distill.feature_l2.epsilon', 0.0, 'above 0'),
     ('distill.schedule_lambda', 'step', 'constant, linear, cosine'),
+    ('distill.lambda_until', 0.0, 'above 0 and up to 1'),
+    ('distill.lambda_until', 1.5, 'above 0 and up to 1'),
     ('distill.adapt', 'always', 'none, gap, cosine'),
     ('distill.adapt', 'gap', 'neither trained on nor reported'),
     ('model.head', 'aspp', 'a head for the features of segnet'),

@@ -155,6 +155,8 @@ def test_it_falls_from_1_to_0_over_the_training():
     assert values[0] == 1 and abs(values[-1]) < 1e-7
     assert values == sorted(values, reverse=True)
     np.testing.assert_allclose(values[5], 0.5, rtol=1e-6)
+  half = make_decay('linear', steps=STEPS, lambda_until=0.5)
+  assert [float(half(s)) for s in (0, 4, 5, 9)] == pytest.approx([1, 0.2, 0, 0])
   assert make_decay('constant', steps=STEPS) is None
   with pytest.raises(InputError, match="'step'"):
     make_decay('step', steps=STEPS)
