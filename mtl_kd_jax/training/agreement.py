@@ -6,10 +6,11 @@ Of an alignment and its task it is the gate of Du et al. 2018 (arXiv
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import Gram, inner_products
-from mtl_kd_jax.training.forward import Cotangent, Forward
+from mtl_kd_jax.training.forward import Cotangent, Forward, add
 
 
 def with_agreement(forward: Forward, axis_name: str | None) -> Forward:
@@ -28,12 +29,25 @@ def with_agreement(forward: Forward, axis_name: str | None) -> Forward:
     return forward
   names = sorted({*pairs, *pairs.values()})
   gradients = {name: forward.vjp({name: 1.0}) for name in names}
+
+  def vjp(weights):
+    # These have been through the heads already, and the way back is linear.
+    known = [_scaled(gradients[n], w) for n, w in weights.items() if n in names]
+    rest = {n: w for n, w in weights.items() if n not in names}
+    if rest:
+      known.append(forward.vjp(rest))
+    return Cotangent(*(add(part) or {} for part in zip(*known, strict=True)))
+
   cosines = shared_products(forward, gradients, axis_name).cosines
   factors = dict(forward.factors)
   for name, other in pairs.items():
     cosine = cosines[names.index(name), names.index(other)]
     factors[name] = factors.get(name, 1) * jnp.maximum(0, cosine)
-  return forward._replace(factors=factors)
+  return forward._replace(factors=factors, vjp=vjp)
+
+
+def _scaled(cotangent: Cotangent, weight: jax.Array) -> Cotangent:
+  return jax.tree.map(lambda x: (weight * x).astype(x.dtype), cotangent)
 
 
 def shared_products(
