@@ -34,5 +34,8 @@ def get_config():
     ),
     ('distilled', {}),
     ('distilled to last', {'distill.taps': TO_LAST}),
+    # The papers' lambda, which is one number for all of the training.
+    ('constant', {'distill.adapt': 'none'}),
+    ('constant to last', {'distill.adapt': 'none', 'distill.taps': TO_LAST}),
   )
   return config

@@ -17,7 +17,7 @@ def get_config():
   """The config."""
   config = defaults.get_config()
   config.name = 'quickstart'
-  config.epochs = 8
+  config.epochs = 7
   config.batch_size = 8
 
   config.data.name = 'scenes'
@@ -27,16 +27,14 @@ def get_config():
   config.data.flip = True
 
   config.model.backbone = 'resnet18'
-  config.model.head = 'fpn'
+  config.model.head = 'deeplabv3plus'
   config.model.width = 0.25
   config.model.output_stride = 8
 
   config.optim.learning_rate = 3e-3
   config.optim.schedule = 'cosine'
   config.distill.taps = ('layer4', 'decoder')
-  config.distill.weights.semantic = 0.5
-  config.distill.weights.depth = 0.5
-  config.distill.weights.normals = 1.0
+  config.distill.adapt = 'cosine'
   config.distill.learning_rate = 1e-2
 
   config.report.average_epochs = 0
