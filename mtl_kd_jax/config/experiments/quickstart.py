@@ -17,7 +17,7 @@ def get_config():
   """The config."""
   config = defaults.get_config()
   config.name = 'quickstart'
-  config.epochs = 7
+  config.epochs = 6
   config.batch_size = 8
 
   config.data.name = 'scenes'
