@@ -29,6 +29,7 @@ from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
 from mtl_kd_jax.runtime.parallel import any_process, is_main_process
+from mtl_kd_jax.runtime.platform import release_freed_memory
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
 from mtl_kd_jax.training.loop import Intervals, run_stage
@@ -120,6 +121,7 @@ def _train(
     if stage.row == SINGLE_TASK:
       single_task |= selected
     stage.forget_programs()
+    release_freed_memory()
 
   # --- Report ----------------------------------------------------------------
   if is_main_process():

@@ -19,7 +19,10 @@ from mtl_kd_jax.runtime import platform as ours
 PROGRAM = """
 import resource
 import numpy as np
-from mtl_kd_jax.runtime.platform import keep_freed_memory
+from mtl_kd_jax.runtime.platform import keep_freed_memory, release_freed_memory
+def resident():
+  with open('/proc/self/statm') as file:
+    return int(file.read().split()[1])  # pages
 if {keep}:
   assert keep_freed_memory()
 for _ in range(20):
@@ -28,6 +31,9 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
   np.ones(2**26, np.uint8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+kept = resident()
+release_freed_memory()
+print(kept - resident())
 """
 
 
@@ -35,15 +41,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
   platform.libc_ver()[0] != 'glibc', reason='the setting is of glibc'
 )
 def test_freed_memory_is_not_fetched_again():
-  def page_faults(keep):
+  def measure(keep):
     program = PROGRAM.format(keep=keep)
-    return int(
-      subprocess.check_output(
-        [sys.executable, '-c', program], cwd=REPOSITORY, text=True
-      )
+    printed = subprocess.check_output(
+      [sys.executable, '-c', program], cwd=REPOSITORY, text=True
     )
+    return map(int, printed.split())
 
-  assert page_faults(keep=True) < page_faults(keep=False) / 5
+  faults, released = measure(keep=True)
+  others, _ = measure(keep=False)
+  assert faults < others / 5
+  assert released > 2**26 / 4096 / 2  # until it is told to
 
 
 def test_without_a_home_no_programs_are_kept(monkeypatch):
