@@ -1,6 +1,7 @@
 """What became of lambda over a training, in one sentence for each network."""
 
 from collections.abc import Iterator
+import itertools
 import statistics
 
 from mtl_kd_jax.runtime.metric_keys import ALIGNMENT, FACTOR, Log, key, of_kind
@@ -26,12 +27,16 @@ def describe_lambdas(log: Log) -> Iterator[str]:
 
 
 def _sentence(stage: str, lines: Log) -> str:
+  # A line is the mean of the steps since the one before; where they end depends
+  # on whether the run was interrupted.
+  steps = [0, *(line['step'] for line in lines)]
+  counts = [after - before for before, after in itertools.pairwise(steps)]
   parts = []
   for name in of_kind(lines[-1], key(FACTOR, ALIGNMENT)):
-    factors = [line[name] for line in lines if line.get(name) is not None]
+    mean = statistics.fmean([line[name] for line in lines], weights=counts)
     what = name.removeprefix(f'{key(FACTOR, ALIGNMENT)}/')
-    parts.append(f'{what} {statistics.fmean(factors):.2f}, {factors[-1]:.2f}')
+    parts.append(f'{what} {mean:.2f}')
   return (
-    f'Lambda of {stage!r}, as a share of what the config says (mean over the '
-    f'training, and at its end): {"; ".join(parts)}.'
+    f'Lambda of {stage!r}, on average over the training and as a share of what '
+    f'the config says: {", ".join(parts)}.'
   )

@@ -154,12 +154,10 @@ def report_results(
     rows=rows.metrics,
     average_epochs=average_epochs if averages else 0,
     averages=averages,
-    balance=summarize_balance(log, tasks),
-    notes=[
-      *filter(None, [verdict(rows.metrics, tasks), statistics]),
-      *describe_lambdas(log),
-      *notes,
-    ],
+    balance='\n\n'.join(
+      filter(None, [summarize_balance(log, tasks), *describe_lambdas(log)])
+    ),
+    notes=[*filter(None, [verdict(rows.metrics, tasks), statistics]), *notes],
   )
   try:
     written = _write(
