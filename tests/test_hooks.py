@@ -6,11 +6,10 @@ operation on finished runs.
 """
 
 import dataclasses
-import itertools
 
 from fixtures.backbones import Tiny
 from fixtures.samples import random_batch
-from fixtures.stages import make_stage, run, with_data
+from fixtures.stages import make_stage, run, run_killed_after
 from fixtures.toy import (
   SIZE,
   TASKS,
@@ -34,7 +33,6 @@ from mtl_kd_jax.balancing import Balancer, make
 from mtl_kd_jax.distillation import make_loss
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.run import load, write_run
-from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_writer import read_log
 from mtl_kd_jax.tasks.base import masked_mean
 from mtl_kd_jax.trained import TrainedNetwork
@@ -313,14 +311,7 @@ def test_a_balancer_learns_between_epochs_from_validation_metrics(
 def test_a_fed_balancer_goes_on_where_it_was(fed, tmp_path):
   """Also one that ended right after the step that fed it was saved."""
   whole = run(fed, tmp_path / 'whole')
-
-  def ends(start):
-    yield from itertools.islice(fed.data.train(start), 3)
-    raise KeyboardInterrupt
-
-  with pytest.raises(KeyboardInterrupt):
-    run(with_data(fed, train=ends), tmp_path / 'killed')
-  assert Checkpoints(tmp_path / 'killed' / 'checkpoints').latest_step == 3
+  run_killed_after(fed, tmp_path / 'killed', 3)
   resumed = run(fed, tmp_path / 'killed')
   same = jax.tree.map(np.array_equal, resumed, whole)
   assert all(jax.tree.leaves(same))

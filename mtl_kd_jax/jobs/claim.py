@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 import functools
 import pathlib
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from mtl_kd_jax.config.defaults import get_config
 from mtl_kd_jax.config.renames import upgrade
 from mtl_kd_jax.config.validate import may_change, may_change_from
 from mtl_kd_jax.errors import InputError
@@ -32,13 +34,26 @@ def claim_of(
     InputError: it cannot be continued so.
   """
   _refuse_earlier_version(workdir)
-  allowed = may_change
+  allowed, added = may_change, frozenset()
   if workdirs.is_workdir(workdir):
     old = workdirs.read_config(workdir)
     allowed = may_change_from(old, config, schedules=schedules)
-  options = {'config': config.to_dict(), 'may_change': allowed}
+    # Keys of a newer version have defaults that change nothing.
+    added = _at_default(config) - flatten_dict(old, sep='.').keys()
+  options = {
+    'config': config.to_dict(),
+    'may_change': lambda key: key in added or allowed(key),
+  }
   workdirs.check(workdir, **options)
   return functools.partial(workdirs.claim, workdir, **options)
+
+
+def _at_default(config: ConfigDict) -> set[str]:
+  """The keys, with dots, whose values are those of config/defaults.py."""
+  values, known = (
+    flatten_dict(x.to_dict(), sep='.') for x in (config, get_config())
+  )
+  return {k for k in values if k in known and values[k] == known[k]}
 
 
 def _refuse_earlier_version(workdir: pathlib.Path) -> None:

@@ -1,10 +1,9 @@
 """Lambda that changes over a training: by the clock, by gaps, by angles."""
 
 import dataclasses
-import itertools
 
 from fixtures.samples import random_batch
-from fixtures.stages import make_stage, run, with_data
+from fixtures.stages import make_stage, run, run_killed_after
 from fixtures.toy import (
   SIZE,
   TASKS,
@@ -22,7 +21,6 @@ import pytest
 from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import metric_keys
-from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_writer import read_log
 from mtl_kd_jax.training.adaptation import by_gap
 from mtl_kd_jax.training.conflict import measure_conflict
@@ -230,13 +228,7 @@ def test_factors_follow_from_the_scores_of_student_and_teachers(
 
 
 def test_a_run_that_follows_its_gaps_goes_on_where_it_was(adapted, tmp_path):
-  def ends(start):
-    yield from itertools.islice(adapted.data.train(start), 3)
-    raise KeyboardInterrupt
-
-  with pytest.raises(KeyboardInterrupt):
-    run(with_data(adapted, train=ends), tmp_path / 'killed')
-  assert Checkpoints(tmp_path / 'killed' / 'checkpoints').latest_step == 3
+  run_killed_after(adapted, tmp_path / 'killed', 3)
   resumed = run(adapted, tmp_path / 'killed')
   whole = run(adapted, tmp_path / 'whole')
   same = jax.tree.map(np.array_equal, resumed, whole)
