@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mtl_kd_jax.models.network import BACKBONE, Network, Output, head_name
 from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm
-from mtl_kd_jax.training.state import TrainState
+from mtl_kd_jax.training.state import AdaptedState, TrainState
 
 
 class Cotangent(NamedTuple):
@@ -181,7 +181,7 @@ def run_forward(
 
 
 def _factors(terms: Sequence[LossTerm], state: TrainState) -> dict[str, Any]:
-  factors = dict(state.factors)
+  factors = dict(state.factors) if isinstance(state, AdaptedState) else {}
   for term in terms:
     if term.schedule is not None:
       factors[term.name] = term.schedule(state.step) * factors.get(term.name, 1)

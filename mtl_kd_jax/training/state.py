@@ -23,8 +23,6 @@ class TrainState:
     opt_state: 'network' and the names of the extra networks -> state of the
       optimizer.
     balancer_state: the balancer's state.
-    factors: term -> float32 scalar, factor on its weight, for those that are
-      set anew between epochs (adaptation.py).
   """
 
   step: jax.Array
@@ -33,12 +31,24 @@ class TrainState:
   extras: Any
   opt_state: Any
   balancer_state: Any
-  factors: Any = struct.field(default_factory=dict)
 
   @property
   def variables(self) -> dict[str, Any]:
     """What the network is applied with."""
     return {'params': self.params, **self.collections}
+
+
+@struct.dataclass
+class AdaptedState(TrainState):
+  """The state of a stage whose weights of terms follow its scores.
+
+  A class of its own, so that checkpoints of all others keep their layout.
+
+  Attributes:
+    factors: term -> float32 scalar, factor on its weight (adaptation.py).
+  """
+
+  factors: Any
 
 
 NETWORK = 'network'  # the key of the network's optimizer
@@ -85,6 +95,9 @@ def init_state(
     extras=extra_variables,
     opt_state=opt_state,
     balancer_state=(),
-    factors={name: jnp.ones((), jnp.float32) for name in adapted},
   )
-  return state.replace(balancer_state=init_balancer(state))
+  state = state.replace(balancer_state=init_balancer(state))
+  if not adapted:
+    return state
+  factors = {name: jnp.ones((), jnp.float32) for name in adapted}
+  return AdaptedState(**vars(state), factors=factors)

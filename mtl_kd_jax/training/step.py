@@ -116,14 +116,13 @@ def train_step(
     )
     updated = gradient.extra_collections.get(name, {})
     extra_variables[name] = {**variables, **updated, 'params': moved}
-  next_state = TrainState(
+  next_state = state.replace(
     step=state.step + 1,
     params=params,
     collections=gradient.collections,
     extras=extra_variables,
     opt_state=opt_states,
     balancer_state=gradient.balancer_state,
-    factors=state.factors,
   )
   # --- What the balancer learns from the losses after the step ----------------
   if isinstance(balancer, Balancer) and balancer.observe is not None:

@@ -26,6 +26,7 @@ from mtl_kd_jax.training.adaptation import by_gap
 from mtl_kd_jax.training.conflict import measure_conflict
 from mtl_kd_jax.training.loss_terms import check_terms
 from mtl_kd_jax.training.optim import make_decay
+from mtl_kd_jax.training.state import AdaptedState
 
 STEP, STEPS = 7, 10
 ALIGNMENTS = {f'alignment/{task}': (task, task) for task in TASKS}
@@ -63,12 +64,13 @@ class Steps:
     _, state = make_parts(terms=self.terms, **self.options)
     return state.replace(step=jnp.int32(STEP))
 
-  def take(self, terms, **changes):
+  def take(self, terms, factors=None):
     """(Next parameters, measured without the factors, the factors)."""
     step = make_step(terms=terms, **self.options)
-    after, measured = jax.jit(step)(
-      self.state().replace(**changes), self.frozen, self.batch
-    )
+    state = self.state()
+    if factors:
+      state = AdaptedState(**vars(state), factors=factors)
+    after, measured = jax.jit(step)(state, self.frozen, self.batch)
     factors = {
       n.removeprefix('factor/'): float(measured.pop(n))
       for n in metric_keys.of_kind(measured, 'factor')
@@ -233,3 +235,17 @@ def test_a_run_that_follows_its_gaps_goes_on_where_it_was(adapted, tmp_path):
   whole = run(adapted, tmp_path / 'whole')
   same = jax.tree.map(np.array_equal, resumed, whole)
   assert all(jax.tree.leaves(same))
+
+
+def test_checkpoints_of_other_stages_keep_their_layout(toy_dataset, adapted):
+  """Those of earlier versions are read by it."""
+  fields = {
+    'step',
+    'params',
+    'collections',
+    'extras',
+    'opt_state',
+    'balancer_state',
+  }
+  assert vars(make_stage(toy_dataset).abstract_state).keys() == fields
+  assert vars(adapted.abstract_state).keys() == fields | {'factors'}
