@@ -1,12 +1,12 @@
 """Lambda that follows how far a student is behind its teachers.
 
-Teachers help while they are ahead. By the paper's constant lambda a student is
-held to them also where sharing has brought it further than its teacher.
+With a constant lambda, a student imitates its teachers also in tasks in which
+it is better than they are. Here each lambda is
 
   lambda_t * min(1, gap_t / full)
 
-with gap_t the percent by which the student is behind on held-out data, 0 where
-it is ahead.
+with gap_t the percentage by which the student's headline metric is behind its
+teacher's on held-out data; 0 where the student is ahead.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ def check_adaptation(
     )
   if adapt == 'gap' and not held_out:
     raise InputError(
-      expected='samples that are neither trained on nor reported: by them '
+      expected='samples that are neither trained on nor reported, on which '
       "'gap' compares the student with its teachers",
       found='the split that is reported',
       argument='adapt',

@@ -1,7 +1,8 @@
 """Terms that count as far as their gradient agrees with that of another term.
 
 Of an alignment and its task it is the gate of Du et al. 2018 (arXiv
-1812.02224): lambda_t * max(0, cos(grad L_t, grad l^d_t)).
+1812.02224): lambda_t * max(0, cos(grad L_t, grad l^d_t)). The gradients are of
+the whole batch: where few of its images have a label, the cosine is small.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,8 @@ def with_agreement(forward: Forward, axis_name: str | None) -> Forward:
     axis_name: the mapped device axis, if any.
 
   Returns:
-    The same, with their weights times max(0, cosine); no gradient flows into
-    these.
+    The same, with their weights times max(0, cosine), or 1 where the other has
+    no gradient in this batch; no gradient flows into these.
   """
   pairs = {t.name: t.agrees_with for t in forward.terms if t.agrees_with}
   if not pairs:
@@ -38,11 +39,13 @@ def with_agreement(forward: Forward, axis_name: str | None) -> Forward:
       known.append(forward.vjp(rest))
     return Cotangent(*(add(part) or {} for part in zip(*known, strict=True)))
 
-  cosines = shared_products(forward, gradients, axis_name).cosines
+  gram = shared_products(forward, gradients, axis_name)
   factors = dict(forward.factors)
   for name, other in pairs.items():
-    cosine = cosines[names.index(name), names.index(other)]
-    factors[name] = factors.get(name, 1) * jnp.maximum(0, cosine)
+    i, j = names.index(name), names.index(other)
+    # Without a gradient, as of a task without labels, nothing contradicts.
+    agrees = jnp.where(gram.norms[j] > 0, gram.cosines[i, j], 1)
+    factors[name] = factors.get(name, 1) * jnp.maximum(0, agrees)
   return forward._replace(factors=factors, vjp=vjp)
 
 

@@ -129,15 +129,23 @@ def test_an_alignment_counts_as_far_as_it_agrees_with_its_task(
     for name, (task, _) in ALIGNMENTS.items()
   }
   assert min(expected.values()) == 0 < max(expected.values())
-  *gated, factors = steps.take(
-    changed(
-      steps.terms,
-      lambda t: t._replace(agrees_with=f'loss/{ALIGNMENTS[t.name][1]}'),
-    )
-  )
+  gates = [t.agrees_with for t in make_terms(distill=True, gated=True)]
+  gated_terms = [
+    t._replace(agrees_with=gate)
+    for t, gate in zip(steps.terms, gates, strict=True)
+  ]
+  *gated, factors = steps.take(gated_terms)
   assert factors == pytest.approx(expected, rel=1e-3, abs=1e-6)
   *smaller, _ = steps.take(weighted(steps.terms, factors))
   assert_close(gated, smaller)
+
+
+def test_without_a_label_there_is_nothing_to_contradict():
+  steps = Steps('uniform', 'outside')
+  steps.batch['depth'] = np.zeros_like(steps.batch['depth'])
+  *_, factors = steps.take(make_terms(distill=True, gated=True))
+  assert factors['alignment/depth'] == 1
+  assert all(factors[n] < 1 for n in factors if n != 'alignment/depth')
 
 
 def test_what_a_term_agrees_with_has_to_be_another_term():

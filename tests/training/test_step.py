@@ -18,6 +18,7 @@ from fixtures.toy import (
   make_network,
   make_parts,
   make_teachers,
+  make_terms,
 )
 import flax.linen as nn
 import jax
@@ -42,8 +43,10 @@ from mtl_kd_jax.training.step import (
 )
 
 
-@pytest.mark.parametrize('batch_norm', ['running', 'batch'])
-def test_steps_agree_on_one_device_sharded_and_under_pmap(batch_norm):
+@pytest.mark.parametrize(
+  'batch_norm, gated', [('running', True), ('batch', False)]
+)
+def test_steps_agree_on_one_device_sharded_and_under_pmap(batch_norm, gated):
   """In float64: rounding is then far below what three steps do."""
   assert jax.device_count() == 4
   tasks = ('semantic', 'depth')
@@ -52,7 +55,10 @@ def test_steps_agree_on_one_device_sharded_and_under_pmap(batch_norm):
     before = as_float64({task: make_teachers()[task] for task in tasks})
     for name, parallel, axis_name in layouts():
       step, state = make_parts(
-        tasks=tasks, axis_name=axis_name, batch_norm=batch_norm
+        tasks=tasks,
+        terms=make_terms(distill=True, tasks=tasks, gated=gated),
+        axis_name=axis_name,
+        batch_norm=batch_norm,
       )
       state = in_float64(state)
       begun, teachers, compiled = jax.device_get(state), before, jax.jit(step)
