@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 from mtl_kd_jax import distillation, models
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.config.balancing import make_balancer
+from mtl_kd_jax.config.distillation import make_distillation
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.validate import value
 from mtl_kd_jax.datasets import Dataset, loader, paths
 from mtl_kd_jax.datasets.base import Source
 from mtl_kd_jax.datasets.holdout import HELD_OUT
 from mtl_kd_jax.datasets.partial import hide_labels
-from mtl_kd_jax.distillation import Adaptors, Teacher
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.distillation import Adaptors
 from mtl_kd_jax.interop.import_torch import read_backbone
 from mtl_kd_jax.models import Network
 from mtl_kd_jax.models.network import (
@@ -32,21 +32,12 @@ from mtl_kd_jax.models.network import (
   abstract_init,
   feature_shapes,
 )
-from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
-from mtl_kd_jax.training.adaptation import (
-  Adaptation,
-  by_gap,
-  check_adaptation,
-)
 from mtl_kd_jax.training.combined import check_grad_wrt, check_minibatches
 from mtl_kd_jax.training.loop import Intervals
 from mtl_kd_jax.training.loss_terms import (
-  ADAPTORS,
-  ExtraNetwork,
   LossTerm,
-  alignment_terms,
   objectives,
   task_terms,
 )
@@ -57,7 +48,7 @@ from mtl_kd_jax.training.normalization import (
   extra_norms,
   few_values,
 )
-from mtl_kd_jax.training.optim import make_adam, make_decay, make_schedule
+from mtl_kd_jax.training.optim import make_adam, make_schedule
 from mtl_kd_jax.training.stage import Stage, StageData
 
 # The sections of the config that say what a network is made of.
@@ -283,62 +274,17 @@ class Experiment:
     Raises:
       InputError: features that cannot be aligned, or an unknown option.
     """
-    values, teacher = self.config.distill, self.config.teacher
-    missing = [t for t in teachers if t not in values.weights]
-    if missing:
-      raise InputError(
-        expected='a weight (lambda) for every task',
-        found=f'none for {", ".join(missing)}',
-        where='config.distill.weights',
-        do='add it to the config file',
-      )
-    with named_by_keys('teacher'):
-      made = {t: Teacher(n, teacher.batch_norm) for t, n in teachers.items()}
-    adaptors = self.adaptors(network, teachers)
-    known = values.loss in distillation.LOSSES
-    options = values[values.loss].to_dict() if known else {}
-    with named_by_keys(f'distill.{values.loss}', {'loss': 'distill.loss'}):
-      loss = distillation.make_loss(values.loss, **options)
-    steps = self.config.epochs * self.steps_per_epoch
-    keys = {'schedule': 'distill.schedule_lambda'}
-    with named_by_keys('distill', keys):
-      schedule = make_decay(
-        values.schedule_lambda, steps=steps, lambda_until=values.lambda_until
-      )
-    with named_by_keys(keys={'placement': 'balancing.distillation'}):
-      terms = alignment_terms(
-        adaptors,
-        values.weights,
-        loss,
-        placement=self.config.balancing.distillation,
-        head_taps=tuple(self.features(network).heads),
-        schedule=schedule,
-        gated=values.adapt == 'cosine',
-      )
-    extras = {ADAPTORS: adaptor_network(adaptors, self.adam('distill'))}
-    adapt = self._adaptation(adaptors)
-    return terms, {'teachers': made, 'extras': extras, 'adapt': adapt}
-
-  def _adaptation(self, adaptors: Adaptors) -> Adaptation | None:
-    """What sets lambda anew between epochs, as config.distill.adapt says."""
-    adapt, full = self.config.distill.adapt, self.config.distill.full_gap
-    keys = {
-      'full': 'distill.full_gap',
-      'eval_every_epochs': 'report.eval_every_epochs',
-    }
-    with named_by_keys('distill', keys):
-      check_adaptation(
-        adapt,
-        held_out=select_split(self.config) != self.config.data.eval_split,
-        eval_every_epochs=self.config.report.eval_every_epochs,
-      )
-      if adapt != 'gap':
-        return None
-      terms = {
-        metric_keys.alignment(name): (alignment.teacher, alignment.task)
-        for name, alignment in adaptors.alignments.items()
-      }
-      return by_gap(terms, self.tasks, full=full)
+    config = self.config
+    return make_distillation(
+      config,
+      self.adaptors(network, teachers),
+      teachers,
+      tasks=self.tasks,
+      head_taps=tuple(self.features(network).heads),
+      tx=self.adam('distill'),
+      steps=config.epochs * self.steps_per_epoch,
+      held_out=select_split(config) != config.data.eval_split,
+    )
 
   # ---- Data ------------------------------------------------------------------
 
@@ -431,15 +377,6 @@ class Experiment:
   def average_epochs(self) -> int:
     """Over how many last epochs metrics are averaged; 0 for none."""
     return min(self.config.report.average_epochs, self.config.epochs)
-
-
-def adaptor_network(adaptors: Adaptors, tx: Any) -> ExtraNetwork:
-  """Adaptors as the extra network of a stage."""
-
-  def init(key: jax.Array, output: Any) -> Any:
-    return adaptors.init(key, output.features)
-
-  return ExtraNetwork(init=init, tx=tx)
 
 
 def select_split(config: ConfigDict) -> str:

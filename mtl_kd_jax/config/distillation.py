@@ -1,0 +1,128 @@
+"""config.distill -> terms and teachers, checked before anything is trained."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mtl_kd_jax import distillation
+from mtl_kd_jax.config.keys import named_by_keys
+from mtl_kd_jax.distillation import Adaptors, Teacher
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.models import Network
+from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.training.adaptation import (
+  Adaptation,
+  by_gap,
+  check_adaptation,
+)
+from mtl_kd_jax.training.loss_terms import (
+  ADAPTORS,
+  ExtraNetwork,
+  LossTerm,
+  alignment_terms,
+)
+from mtl_kd_jax.training.optim import make_decay
+
+
+def make_distillation(
+  config: ConfigDict,
+  adaptors: Adaptors,
+  teachers: Mapping[str, Network],
+  *,
+  tasks: Mapping[str, Task],
+  head_taps: Sequence[str],
+  tx: Any,
+  steps: int,
+  held_out: bool,
+) -> tuple[tuple[LossTerm, ...], dict[str, Any]]:
+  """Makes what distillation adds to a stage.
+
+  Args:
+    config: of the run.
+    adaptors: from the student's features to those of the teachers.
+    teachers: task -> its teacher's network.
+    tasks: the tasks.
+    head_taps: the student's features that are computed by heads.
+    tx: optimizer of the adaptors.
+    steps: length of the stage.
+    held_out: whether checkpoints are chosen on another split than the one that
+      is reported.
+
+  Returns:
+    Its terms, and the attributes `teachers`, `extras` and `adapt` of the stage.
+
+  Raises:
+    InputError: a task without lambda, or an option that cannot be used.
+  """
+  values = config.distill
+  if missing := [t for t in teachers if t not in values.weights]:
+    raise InputError(
+      expected='a weight (lambda) for every task',
+      found=f'none for {", ".join(missing)}',
+      where='config.distill.weights',
+      do='add it to the config file',
+    )
+  batch_norm = config.teacher.batch_norm
+  with named_by_keys('teacher'):
+    made = {task: Teacher(n, batch_norm) for task, n in teachers.items()}
+  known = values.loss in distillation.LOSSES
+  options = values[values.loss].to_dict() if known else {}
+  with named_by_keys(f'distill.{values.loss}', {'loss': 'distill.loss'}):
+    loss = distillation.make_loss(values.loss, **options)
+  with named_by_keys('distill', {'schedule': 'distill.schedule_lambda'}):
+    schedule = make_decay(
+      values.schedule_lambda, steps=steps, lambda_until=values.lambda_until
+    )
+  with named_by_keys(keys={'placement': 'balancing.distillation'}):
+    terms = alignment_terms(
+      adaptors,
+      values.weights,
+      loss,
+      placement=config.balancing.distillation,
+      head_taps=head_taps,
+      schedule=schedule,
+      gated=values.adapt == 'cosine',
+    )
+  return terms, {
+    'teachers': made,
+    'extras': {ADAPTORS: adaptor_network(adaptors, tx)},
+    'adapt': _make_adaptation(config, adaptors, tasks, held_out=held_out),
+  }
+
+
+def _make_adaptation(
+  config: ConfigDict,
+  adaptors: Adaptors,
+  tasks: Mapping[str, Task],
+  *,
+  held_out: bool,
+) -> Adaptation | None:
+  """What sets lambda anew between epochs, as config.distill.adapt says."""
+  values, eval_every_epochs = config.distill, config.report.eval_every_epochs
+  keys = {
+    'full': 'distill.full_gap',
+    'eval_every_epochs': 'report.eval_every_epochs',
+  }
+  with named_by_keys('distill', keys):
+    check_adaptation(
+      values.adapt, held_out=held_out, eval_every_epochs=eval_every_epochs
+    )
+    if values.adapt != 'gap':
+      return None
+    terms = {
+      metric_keys.alignment(name): (alignment.teacher, alignment.task)
+      for name, alignment in adaptors.alignments.items()
+    }
+    return by_gap(terms, tasks, full=values.full_gap)
+
+
+def adaptor_network(adaptors: Adaptors, tx: Any) -> ExtraNetwork:
+  """Adaptors as the extra network of a stage."""
+
+  def init(key: jax.Array, output: Any) -> Any:
+    return adaptors.init(key, output.features)
+
+  return ExtraNetwork(init=init, tx=tx)
