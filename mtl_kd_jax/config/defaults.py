@@ -298,18 +298,18 @@ def _add_distill(config):
   # ignored.
   distill.weights = ConfigDict({'semantic': 1.0, 'depth': 1.0, 'normals': 2.0})
   # What becomes of lambda over a training: 'constant' (the paper), or 'linear'
-  # or 'cosine', to 0: teachers are then imitated first and
-  # overtaken later (teacher annealing, Clark et al. 2019).
+  # or 'cosine', to 0: teachers are then imitated first and overtaken later
+  # (teacher annealing, Clark et al. 2019).
   distill.schedule_lambda = 'constant'
   # The share of the training after which 'linear' and 'cosine' are at 0.
   distill.lambda_until = 1.0
-  # What sets lambda anew while a network trains: 'none' (the paper); 'gap', by
-  # how far it is behind its teacher on the split that checkpoints are chosen
-  # on, down to 0 for a task in which it is ahead; or 'cosine', by how far the
-  # gradients of a task and its alignment agree (Du et al. 2018).
+  # What lambda follows during training: 'none' (the paper); 'gap', how far the
+  # network is behind its teacher on the split that checkpoints are chosen on (0
+  # for a task in which it is ahead); or 'cosine', how far the gradients of a
+  # task and its alignment agree (Du et al. 2018).
   distill.adapt = 'none'
-  # With 'gap': percent of the teacher's headline metric, from which on lambda
-  # is whole. Scored every report.eval_every_epochs.
+  # 'gap' applies all of lambda from this gap on, in percent of the teacher's
+  # headline metric. It is measured every report.eval_every_epochs.
   distill.full_gap = 10.0
   # Features that are aligned: 'tap', of that name in student and teacher, or
   # 'student tap:teacher tap'. --job=taps lists all there are.

@@ -38,7 +38,7 @@ def claim_of(
   if workdirs.is_workdir(workdir):
     old = workdirs.read_config(workdir)
     allowed = may_change_from(old, config, schedules=schedules)
-    # Keys of a newer version have defaults that change nothing.
+    # The defaults of keys that a newer version added change nothing.
     added = _at_default(config) - flatten_dict(old, sep='.').keys()
   options = {
     'config': config.to_dict(),

@@ -67,12 +67,12 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> None:
-  """Gives what is free back to the system, in spite of `keep_freed_memory`.
+  """Gives freed memory back to the system, also after `keep_freed_memory`.
 
-  Once after a stage, whose programs have left their holes in the heap. Where
-  the C library is not glibc it does nothing.
+  Call it after a stage: compiling its programs leaves unused memory between
+  what is still in use. Does nothing where the C library is not glibc.
   """
-  gc.collect()  # programs are held by cycles
+  gc.collect()  # cycles of references hold programs
   if platform.libc_ver()[0] == 'glibc':
     ctypes.CDLL(None).malloc_trim(0)
 

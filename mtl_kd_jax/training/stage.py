@@ -262,7 +262,7 @@ class Stage:
     )
 
   def forget_programs(self) -> None:
-    """Lets go of what is compiled, some hundred MB; used again, it is anew."""
+    """Drops the compiled programs; they are compiled again if they are used."""
     for name in ('train_step', 'measure_conflict', 'eval_step'):
       vars(self).pop(name, None)
 

@@ -6,7 +6,7 @@ python launch.py --job=compare --config=configs/compare/lambdas.py
 from mtl_kd_jax.config import comparison
 from mtl_kd_jax.config.experiments import quickstart
 
-# lambda of the paper: of the three tasks.
+# The lambdas of the paper.
 PAPER = {'semantic': 1.0, 'depth': 1.0, 'normals': 2.0}
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -16,7 +16,7 @@ def get_config():
   base = quickstart.get_config()
   base.distill.weights = PAPER
   base.distill.adapt = 'none'
-  # By which 'gap' compares; of no row, so that all see the same samples.
+  # 'gap' needs a held-out split; all rows train on the same samples.
   base.data.val_fraction = 0.125
   base.report.eval_every_epochs = 1
   config = comparison.get_config(base)
@@ -24,10 +24,10 @@ def get_config():
   config.variations = (
     ('uniform', {'method': 'multi_task'}),
     *((f'lambda x {factor:g}', _times(factor)) for factor in FACTORS),
-    ('linear', {'distill.schedule_lambda': 'linear'}),
-    ('cosine', {'distill.schedule_lambda': 'cosine'}),
+    ('linear decay', {'distill.schedule_lambda': 'linear'}),
+    ('cosine decay', {'distill.schedule_lambda': 'cosine'}),
     ('gap', {'distill.adapt': 'gap'}),
-    ('agreement', {'distill.adapt': 'cosine'}),
+    ('gated', {'distill.adapt': 'cosine'}),
   )
   return config
 
