@@ -46,6 +46,7 @@ from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.tasks import TASKS
 from mtl_kd_jax.trained import TrainedNetwork
+from mtl_kd_jax.training.adaptation import BASELINE
 from mtl_kd_jax.training.evaluation import Metrics
 from mtl_kd_jax.training.loss_terms import (
   ADAPTORS,
@@ -81,6 +82,13 @@ class Distill:
 
   teachers: Mapping[str, TrainedNetwork]
   settings: Mapping[str, Any]
+  baseline: TrainedNetwork | None = None
+
+  @property
+  def frozen(self) -> dict[str, TrainedNetwork]:
+    """All that is read of it: teachers, and the baseline."""
+    baseline = {} if self.baseline is None else {BASELINE: self.baseline}
+    return {**self.teachers, **baseline}
 
 
 def distill(
@@ -98,6 +106,7 @@ def distill(
   lambda_until: float = 1.0,
   adapt: str = 'none',
   full_gap: float = 10.0,
+  baseline: TrainedNetwork | None = None,
   **loss_options: Any,
 ) -> Distill:
   """Says how a network is distilled from the networks of single tasks.
@@ -117,10 +126,13 @@ def distill(
     weight_decay: of the adaptors, added to the gradient.
     schedule_lambda: 'constant', or 'linear' or 'cosine', to 0.
     lambda_until: the share of the training after which these are at 0.
-    adapt: what sets lambda anew while it trains: 'none'; 'gap', by how far the
-      student is behind its teacher on the split that checkpoints are chosen on;
-      or 'cosine', by how far a task and its alignment agree.
-    full_gap: with 'gap', the percent from which on lambda is whole.
+    adapt: what lambda follows: 'none'; 'baseline', how far that is behind the
+      teacher on the split that checkpoints are chosen on; 'gap', how far the
+      student is, while it trains; 'cosine', how far a task and its alignment
+      agree in each step; or 'baseline+cosine' or 'gap+cosine', the product.
+    full_gap: with 'baseline' and 'gap', the percent from which on lambda is
+      whole.
+    baseline: for 'baseline', the network that was trained without teachers.
     **loss_options: options of the loss.
 
   Returns:
@@ -144,6 +156,7 @@ def distill(
       'teacher.batch_norm': batch_norm,
       **{f'distill.{loss}.{k}': v for k, v in loss_options.items()},
     },
+    baseline,
   )
 
 
@@ -248,7 +261,7 @@ class Trainer:
       self._writer.print(f'note: {text}')
     frozen = {
       task: stage.parallel.replicate(jax.device_get(teacher.variables))
-      for task, teacher in (distill.teachers if distill else {}).items()
+      for task, teacher in (distill.frozen if distill else {}).items()
     }
     best = self.config.select == 'best'
     if best and len(stage.tasks) > 1:
@@ -322,12 +335,13 @@ class Trainer:
           task: teacher.network.with_axis(axis_name)
           for task, teacher in distill.teachers.items()
         },
+        baseline=self._baseline(distill, tasks),
       )
       all_terms += alignments
       extras |= attributes['extras']
       options['teachers'] = attributes['teachers']
       options['adapt'] = attributes['adapt']
-      options['inputs'] = {t: x.name for t, x in distill.teachers.items()}
+      options['inputs'] = {t: x.name for t, x in distill.frozen.items()}
     balancer = balancer or balancing.make('uniform')
     return experiment.stage(
       name,
@@ -350,6 +364,30 @@ class Trainer:
         else self._describe_distill(distill.settings, options['inputs']),
       },
       **options,
+    )
+
+  def _baseline(self, distill, tasks) -> Network | None:
+    """The network of the baseline, which has to predict what the student does.
+
+    Raises InputError where lambda does not follow it.
+    """
+    if distill.baseline is None:
+      return None
+    follows = BASELINE in distill.settings['distill.adapt']
+    missing = [t for t in tasks if t not in distill.baseline.tasks]
+    if missing or not follows:
+      raise InputError(
+        expected=f'a network that predicts {", ".join(tasks)}'
+        if follows
+        else "adapt='baseline', which is what a baseline is for",
+        found=f'one without {", ".join(missing)}'
+        if follows
+        else f'adapt={distill.settings["distill.adapt"]!r}',
+        argument='baseline',
+        do='give the network that was trained without teachers, or none',
+      )
+    return distill.baseline.network.with_axis(
+      self._experiment.parallel.axis_name
     )
 
   def _describe_distill(self, settings, teachers) -> dict[str, Any]:

@@ -312,6 +312,7 @@ def test_what_cannot_be_is_refused_before_training(
     ({'sharpness': 1.0}, 'distill.feature_l2.sharpness'),
     ({'batch_norm': 'eval'}, 'running, batch'),
     ({'adapt': 'gap'}, 'neither trained on nor reported'),
+    ({'adapt': 'baseline'}, 'neither trained on nor reported'),
   ],
   ids=lambda x: next(iter(x)) if isinstance(x, dict) else '',
 )
@@ -321,6 +322,21 @@ def test_a_wrong_distillation_is_refused(change, message, notebook, tmp_path):
   with pytest.raises(mtl.InputError, match=message):
     fit(net, distill=mtl.distill(teachers, **change))
   assert not list(tmp_path.glob('checkpoints/*'))
+
+
+def test_a_baseline_predicts_what_the_student_does(notebook, tmp_path):
+  fit = make_trainer(notebook.data, tmp_path, **{'data.val_fraction': 0.5})
+  net, teachers = make_network(notebook.data), notebook.teachers
+
+  def refuses(message, **options):
+    distill = mtl.distill(teachers, **options)
+    with pytest.raises(mtl.InputError, match=message):
+      fit(net, distill=distill)
+
+  depth = teachers['depth']
+  refuses('a baseline to compare', adapt='baseline')
+  refuses('a network that predicts', adapt='baseline', baseline=depth)
+  refuses("adapt='baseline'", baseline=depth)
 
 
 # ---- Run ---------------------------------------------------------------------

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.training.adaptation import BASELINE
 from mtl_kd_jax.training.stage import SINGLE_TASK
 
 # Keys that single-task networks do not depend on.
@@ -206,8 +207,10 @@ def _vary(base: ConfigDict, name: str, keys: Mapping[str, Any]) -> ConfigDict:
   # With references still in it: where a variation widens the networks, its
   # teachers are as wide.
   config = copy.deepcopy(base)
-  config.baseline = False
   override(config, keys, argument=f'variations ({name})')
+  if 'baseline' not in keys:
+    # Rows have baselines of their own, unless lambda follows it.
+    config.baseline = BASELINE in config.distill.adapt
   return config.copy_and_resolve_references().lock()
 
 

@@ -303,13 +303,15 @@ def _add_distill(config):
   distill.schedule_lambda = 'constant'
   # The share of the training after which 'linear' and 'cosine' are at 0.
   distill.lambda_until = 1.0
-  # What lambda follows during training: 'none' (the paper); 'gap', how far the
-  # network is behind its teacher on the split that checkpoints are chosen on (0
-  # for a task in which it is ahead); or 'cosine', how far the gradients of a
-  # task and its alignment agree (Du et al. 2018).
+  # What lambda follows: 'none' (the paper); 'baseline', how far the baseline is
+  # behind the teacher on the split that checkpoints are chosen on (0 for a task
+  # in which it is ahead); 'gap', the same of the network itself, whenever it is
+  # scored (report.eval_every_epochs); 'cosine', how far the gradients of a task
+  # and its alignment agree in each step (Du et al. 2018); 'baseline+cosine' or
+  # 'gap+cosine', the product.
   distill.adapt = 'none'
-  # 'gap' applies all of lambda from this gap on, in percent of the teacher's
-  # headline metric. It is measured every report.eval_every_epochs.
+  # 'baseline' and 'gap' apply all of lambda from this gap on, in percent of the
+  # teacher's headline metric.
   distill.full_gap = 10.0
   # Features that are aligned: 'tap', of that name in student and teacher, or
   # 'student tap:teacher tap'. --job=taps lists all there are.

@@ -14,6 +14,8 @@ from mtl_kd_jax.models import Network
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.adaptation import (
+  BASELINE,
+  COSINE,
   Adaptation,
   by_gap,
   check_adaptation,
@@ -37,6 +39,7 @@ def make_distillation(
   tx: Any,
   steps: int,
   held_out: bool,
+  baseline: Network | None = None,
 ) -> tuple[tuple[LossTerm, ...], dict[str, Any]]:
   """Makes what distillation adds to a stage.
 
@@ -50,6 +53,7 @@ def make_distillation(
     steps: length of the stage.
     held_out: whether checkpoints are chosen on another split than the one that
       is reported.
+    baseline: the network that is trained without teachers, if there is one.
 
   Returns:
     Its terms, and the attributes `teachers`, `extras` and `adapt` of the stage.
@@ -76,6 +80,9 @@ def make_distillation(
     schedule = make_decay(
       values.schedule_lambda, steps=steps, lambda_until=values.lambda_until
     )
+  adapt, parts = _make_adaptation(
+    config, adaptors, tasks, held_out=held_out, baseline=baseline
+  )
   with named_by_keys(keys={'placement': 'balancing.distillation'}):
     terms = alignment_terms(
       adaptors,
@@ -84,12 +91,12 @@ def make_distillation(
       placement=config.balancing.distillation,
       head_taps=head_taps,
       schedule=schedule,
-      gated=values.adapt == 'cosine',
+      gated=COSINE in parts,
     )
   return terms, {
     'teachers': made,
     'extras': {ADAPTORS: adaptor_network(adaptors, tx)},
-    'adapt': _make_adaptation(config, adaptors, tasks, held_out=held_out),
+    'adapt': adapt,
   }
 
 
@@ -99,24 +106,39 @@ def _make_adaptation(
   tasks: Mapping[str, Task],
   *,
   held_out: bool,
-) -> Adaptation | None:
-  """What sets lambda anew between epochs, as config.distill.adapt says."""
+  baseline: Network | None,
+) -> tuple[Adaptation | None, frozenset[str]]:
+  """What sets lambda from scores, and the parts of config.distill.adapt."""
   values, eval_every_epochs = config.distill, config.report.eval_every_epochs
   keys = {
+    'baseline': 'baseline',
     'full': 'distill.full_gap',
     'eval_every_epochs': 'report.eval_every_epochs',
   }
   with named_by_keys('distill', keys):
-    check_adaptation(
+    parts = check_adaptation(
       values.adapt, held_out=held_out, eval_every_epochs=eval_every_epochs
     )
-    if values.adapt != 'gap':
-      return None
+    if not parts - {COSINE}:
+      return None, parts
+    if BASELINE in parts and baseline is None:
+      raise InputError(
+        expected='a baseline to compare with the teachers: the same network, '
+        'trained without them',
+        found='none',
+        argument='baseline',
+        do='train one',
+      )
     terms = {
       metric_keys.alignment(name): (alignment.teacher, alignment.task)
       for name, alignment in adaptors.alignments.items()
     }
-    return by_gap(terms, tasks, full=values.full_gap)
+    return by_gap(
+      terms,
+      tasks,
+      full=values.full_gap,
+      baseline=baseline if BASELINE in parts else None,
+    ), parts
 
 
 def adaptor_network(adaptors: Adaptors, tx: Any) -> ExtraNetwork:

@@ -259,13 +259,18 @@ class Experiment:
       )
 
   def distill(
-    self, network: Network, teachers: Mapping[str, Network]
+    self,
+    network: Network,
+    teachers: Mapping[str, Network],
+    *,
+    baseline: Network | None = None,
   ) -> tuple[tuple[LossTerm, ...], dict[str, Any]]:
     """What distillation adds to a stage, as config.distill describes it.
 
     Args:
       network: the student.
       teachers: task -> its teacher's network.
+      baseline: the network that is trained without teachers, if there is one.
 
     Returns:
       Its terms, and the attributes `teachers`, `extras` and `adapt` of the
@@ -284,6 +289,7 @@ class Experiment:
       tx=self.adam('distill'),
       steps=config.epochs * self.steps_per_epoch,
       held_out=select_split(config) != config.data.eval_split,
+      baseline=baseline,
     )
 
   # ---- Data ------------------------------------------------------------------

@@ -7,7 +7,8 @@ from the features of the frozen ones.
 
 from mtl_kd_jax.config.experiment import STUDENT, TEACHER, Experiment
 from mtl_kd_jax.methods import single_task
-from mtl_kd_jax.methods.multi_task import baseline
+from mtl_kd_jax.methods.multi_task import UNIFORM, baseline
+from mtl_kd_jax.training.adaptation import BASELINE
 from mtl_kd_jax.training.loss_terms import task_terms
 from mtl_kd_jax.training.stage import Stage, single_task_name
 
@@ -18,8 +19,16 @@ def stages(experiment: Experiment) -> list[Stage]:
   """Single-task networks, the baseline, and the distilled network."""
   network, tasks = experiment.network(STUDENT), experiment.tasks
   teachers = {task: experiment.network(TEACHER, task) for task in tasks}
-  alignments, attributes = experiment.distill(network, teachers)
+  without_teachers = baseline(experiment)
+  alignments, attributes = experiment.distill(
+    network,
+    teachers,
+    baseline=without_teachers[0].network if without_teachers else None,
+  )
   terms = task_terms(tasks) + alignments
+  inputs = {task: single_task_name(task) for task in tasks}
+  if attributes['adapt'] is not None and attributes['adapt'].baseline:
+    inputs[BASELINE] = UNIFORM
   distilled = experiment.stage(
     DISTILLED,
     network,
@@ -27,7 +36,7 @@ def stages(experiment: Experiment) -> list[Stage]:
     balancer=experiment.balancer(terms),
     grad_wrt=experiment.config.balancing.grad_wrt,
     section=STUDENT,
-    inputs={task: single_task_name(task) for task in tasks},
+    inputs=inputs,
     **attributes,
   )
-  return [*single_task.stages(experiment), *baseline(experiment), distilled]
+  return [*single_task.stages(experiment), *without_teachers, distilled]

@@ -19,6 +19,7 @@ from mtl_kd_jax.runtime.metric_writer import (
 )
 from mtl_kd_jax.runtime.parallel import any_process
 from mtl_kd_jax.runtime.preemption import Preemption, Stopped
+from mtl_kd_jax.training.adaptation import BASELINE
 from mtl_kd_jax.training.evaluation import Metrics
 from mtl_kd_jax.training.stage import Stage
 from mtl_kd_jax.training.state import TrainState
@@ -90,7 +91,7 @@ def run_stage(
 
   # --- Step by step -----------------------------------------------------------
   with Preemption() as preemption, writer:
-    state = scores.take(state, missed)
+    state = scores.take(state, missed) if start else scores.begin(state)
     unchecked, measured = [], []
     for step in range(start + 1, stage.total_steps + 1):
       batch = stage.parallel.shard(next(batches))
@@ -143,9 +144,17 @@ class _Scores:
   ):
     self._stage, self._frozen, self._writer = stage, frozen, writer
     self._checkpoints, self._score = checkpoints, score
-    self.change_state = (
-      stage.balancer.on_metrics is not None or stage.adapt is not None
-    )
+    self._follows = stage.adapt is not None and stage.adapt.baseline is None
+    self.change_state = stage.balancer.on_metrics is not None or self._follows
+
+  def begin(self, state: TrainState) -> TrainState:
+    """The state before the first step, with what follows from a baseline."""
+    adapt = self._stage.adapt
+    if adapt is None or adapt.baseline is None:
+      return state
+    self._writer.pause('scoring the baseline and the teachers')
+    metrics = self._stage.score_frozen(adapt.baseline, self._frozen[BASELINE])
+    return self._with_factors(state, metrics)
 
   def take(self, state: TrainState, kinds: Sequence[str]) -> TrainState:
     """Scores a state; returns it with what follows from the metrics."""
@@ -178,10 +187,13 @@ class _Scores:
       follows['balancer_state'] = stage.balancer.on_metrics(
         metrics, state.balancer_state
       )
-    if stage.adapt is not None:
-      factors = stage.adapt.factors(metrics, self._teachers)
-      follows['factors'] = {n: np.float32(x) for n, x in factors.items()}
-    return state.replace(**stage.parallel.replicate(follows))
+    state = state.replace(**stage.parallel.replicate(follows))
+    return self._with_factors(state, metrics) if self._follows else state
+
+  def _with_factors(self, state: TrainState, metrics: Metrics) -> TrainState:
+    factors = self._stage.adapt.factors(metrics, self._teachers)
+    factors = {name: np.float32(x) for name, x in factors.items()}
+    return state.replace(factors=self._stage.parallel.replicate(factors))
 
   @functools.cached_property
   def _teachers(self) -> dict[str, Metrics]:

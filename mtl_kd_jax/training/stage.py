@@ -93,7 +93,7 @@ class Stage:
     teachers: name -> frozen network.
     inputs: teacher -> the stage whose network it is.
     extras: name -> network with an optimizer of its own, trained along.
-    adapt: sets factors on the weights of terms whenever it is scored.
+    adapt: sets factors on the weights of terms from scores.
     pretrained: variables to begin with, see `init_state`.
     seed: of the run.
     row: of the result table; its name where ''. Networks of single tasks may
@@ -234,17 +234,26 @@ class Stage:
     Returns:
       Teacher -> its metrics.
     """
-    metrics = {}
-    for name, teacher in self.teachers.items():
-      tasks = {t: self.tasks[t] for t in teacher.network.channels}
-      metrics[name] = evaluate(
-        self._compile_eval_step(teacher.network, tasks),
-        frozen[name],
-        self._batches(select=True),
-        tasks,
-        parallel=self.parallel,
-      ).metrics
-    return metrics
+    return {
+      name: self.score_frozen(teacher.network, frozen[name])
+      for name, teacher in self.teachers.items()
+    }
+
+  def score_frozen(self, network: Network, variables: Any) -> Metrics:
+    """Scores another network on the split that checkpoints are chosen on.
+
+    Args:
+      network: of some of the tasks.
+      variables: of the network.
+    """
+    tasks = {t: self.tasks[t] for t in network.channels}
+    return evaluate(
+      self._compile_eval_step(network, tasks),
+      variables,
+      self._batches(select=True),
+      tasks,
+      parallel=self.parallel,
+    ).metrics
 
   def _batches(self, *, select: bool) -> Batches:
     chosen_on = self.data.select or self.data.eval

@@ -36,4 +36,15 @@ def test_lambda_goes_from_0_to_4_times_the_papers():
 def test_what_sets_lambda_is_wired():
   cells = cells_of('compare/lambdas')
   distilled = plan_of(cells['gap'].config, data=False)[1]['distilled']
-  assert len(distilled.adapt.terms) == 3
+  assert len(distilled.adapt.terms) == 3 and distilled.adapt.baseline is None
+
+
+def test_only_what_is_compared_with_a_baseline_trains_one():
+  cells = cells_of('compare/lambdas')
+  with_baseline = {row for row, c in cells.items() if c.config.baseline}
+  assert with_baseline == {'baseline', 'baseline, gated'}
+  _, plan = plan_of(cells['baseline, gated'].config, data=False)
+  distilled = plan['distilled']
+  assert distilled.adapt.baseline == plan['uniform'].network
+  assert distilled.inputs['baseline'] == 'uniform'
+  assert all(t.agrees_with for t in distilled.terms if 'alignment' in t.name)

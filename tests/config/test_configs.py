@@ -184,8 +184,10 @@ def rendered(tmp_path_factory):
     ('distill.schedule_lambda', 'step', 'constant, linear, cosine'),
     ('distill.lambda_until', 0.0, 'above 0 and up to 1'),
     ('distill.lambda_until', 1.5, 'above 0 and up to 1'),
-    ('distill.adapt', 'always', 'none, gap, cosine'),
-    ('distill.adapt', 'gap', 'neither trained on nor reported'),
+    ('distill.adapt', 'always', r'none, gap, baseline, cosine, gap\+cosine'),
+    ('distill.adapt', 'gap+baseline', 'none, gap, baseline, cosine'),
+    ('distill.adapt', 'gap+cosine', 'neither trained on nor reported'),
+    ('distill.adapt', 'baseline', 'neither trained on nor reported'),
     ('model.head', 'aspp', 'a head for the features of segnet'),
     ('model.pretrained', '/nowhere.pth', 'a file of PyTorch weights'),
     ('model.output_stride', 4, '8, 16, 32'),
@@ -240,6 +242,15 @@ def test_lambda_by_the_gap_needs_scores(key, value, message, shallow):
   with pytest.raises(InputError, match=message) as error:
     preview('rooms', **held_out, **{key: value})
   assert error.value.where == f'config.{key}'
+
+
+def test_lambda_by_a_baseline_needs_one(shallow):
+  changes = {'distill.adapt': 'baseline', 'data.val_fraction': 0.5}
+  _, plan = preview('rooms', **changes)
+  assert plan['distilled'].adapt.baseline is plan['uniform'].network
+  with pytest.raises(InputError, match='a baseline to compare') as error:
+    preview('rooms', **changes, baseline=False)
+  assert error.value.where == 'config.baseline'
 
 
 @pytest.mark.parametrize('key', ('epochs', 'optim.decay_every_epochs'))

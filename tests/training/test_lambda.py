@@ -237,6 +237,31 @@ def test_factors_follow_from_the_scores_of_student_and_teachers(
     np.testing.assert_allclose(state.factors[name], factor, rtol=1e-5)
 
 
+@pytest.fixture(scope='module')
+def by_baseline(adapted):
+  """The same, with a baseline that is scored before the first step."""
+  adapt = adapted.adapt._replace(baseline=adapted.network)
+  return dataclasses.replace(adapted, adapt=adapt)
+
+
+def test_factors_follow_from_the_baseline_before_the_first_step(
+  by_baseline, tmp_path
+):
+  baseline = by_baseline.init().variables
+  state = run(by_baseline, tmp_path, inputs={'baseline': baseline})
+  expected = by_baseline.adapt.factors(
+    by_baseline.evaluate(baseline, select=True).metrics,
+    by_baseline.score_teachers(make_teachers()),
+  )
+  assert len(set(expected.values()) - {1.0}) > 1
+  train = [e for e in read_log(tmp_path) if e['kind'] == 'train']
+  for name, factor in expected.items():
+    seen = [line[f'factor/{name}'] for line in train]
+    # The same over the whole training, though it is scored three times.
+    np.testing.assert_allclose(seen, factor, rtol=1e-5)
+    np.testing.assert_allclose(state.factors[name], factor, rtol=1e-5)
+
+
 def test_a_run_that_follows_its_gaps_goes_on_where_it_was(adapted, tmp_path):
   run_killed_after(adapted, tmp_path / 'killed', 3)
   resumed = run(adapted, tmp_path / 'killed')

@@ -16,7 +16,8 @@ def get_config():
   base = quickstart.get_config()
   base.distill.weights = PAPER
   base.distill.adapt = 'none'
-  # 'gap' needs a held-out split; all rows train on the same samples.
+  # 'gap' and 'baseline' need a held-out split. All rows train on the same
+  # samples.
   base.data.val_fraction = 0.125
   base.report.eval_every_epochs = 1
   config = comparison.get_config(base)
@@ -28,6 +29,8 @@ def get_config():
     ('cosine decay', {'distill.schedule_lambda': 'cosine'}),
     ('gap', {'distill.adapt': 'gap'}),
     ('gated', {'distill.adapt': 'cosine'}),
+    ('baseline', {'distill.adapt': 'baseline'}),
+    ('baseline, gated', {'distill.adapt': 'baseline+cosine'}),
   )
   return config
 
