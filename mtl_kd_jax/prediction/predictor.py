@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mtl_kd_jax.datasets import paths
+from mtl_kd_jax.datasets.option_checks import is_whole
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.prediction.outputs import finish_at
 from mtl_kd_jax.prediction.pictures import (
@@ -30,7 +31,7 @@ from mtl_kd_jax.prediction.sizing import (
 )
 from mtl_kd_jax.tasks import Task
 
-BATCH_SIZE = 8
+_BATCH_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class Predictor:
     canvases: list[_Canvas] = []
     pieces: list[tuple[_Canvas, Window, np.ndarray]] = []
 
-    def flush():
+    def flush() -> Iterator[Prediction]:
       self._predict_pieces(pieces, batch_size)
       pieces.clear()
       while canvases and not canvases[0].missing:
@@ -106,7 +107,13 @@ class Predictor:
 class _Canvas:
   """What is predicted for one picture, put together of its pieces."""
 
-  def __init__(self, tasks, sizing, pixels, path):
+  def __init__(
+    self,
+    tasks: Mapping[str, Task],
+    sizing: Sizing,
+    pixels: np.ndarray,
+    path: pathlib.Path | None,
+  ):
     self._tasks, self._path = tasks, path
     self._size: Size = pixels.shape[:2]
     self._image = np.rint(255 * pixels).astype(np.uint8)
@@ -219,7 +226,7 @@ class PredictsPictures:
 
   # A path may be that of a folder, which a type cannot tell.
   @overload
-  def predict(
+  def predict(  # type: ignore[overload-overlap]
     self,
     image: 'str | os.PathLike[str]',
     *,
@@ -290,19 +297,9 @@ class PredictsPictures:
     sizing = self.predictor.sizing(resize=resize, tile=tile)
     check_white(white)
     pictures, single = _pictures(image)
-    if batch_size is None:
-      batch_size = BATCH_SIZE if sizing.one_shape else 1
-      if sizing.tile is None:
-        batch_size = max(1, min(batch_size, len(pictures)))
-    elif isinstance(batch_size, bool) or not (
-      isinstance(batch_size, int) and batch_size > 0
-    ):
-      raise InputError(
-        expected='a number of pictures or tiles, from 1',
-        found=repr(batch_size),
-        argument='batch_size',
-        do='correct it, or leave it out',
-      )
+    batch_size = check_batch_size(batch_size, sizing)
+    if sizing.tile is None:
+      batch_size = max(1, min(batch_size, len(pictures)))
     predictions = Predictions(
       self.predictor,
       pictures,
@@ -311,6 +308,29 @@ class PredictsPictures:
       batch_size=batch_size,
     )
     return predictions[0] if single else predictions
+
+
+def check_batch_size(batch_size: int | None, sizing: Sizing) -> int:
+  """The number of pictures or tiles that a network sees at once.
+
+  Args:
+    batch_size: what was asked for, or None.
+    sizing: of the pictures. Where they keep their own sizes, which may be
+      large, it is one by default.
+
+  Raises:
+    InputError: there is no such number.
+  """
+  if batch_size is None:
+    return _BATCH_SIZE if sizing.one_shape else 1
+  if not is_whole(batch_size) or batch_size < 1:
+    raise InputError(
+      expected='a number of pictures or tiles, from 1',
+      found=repr(batch_size),
+      argument='batch_size',
+      do='correct it, or leave it out',
+    )
+  return batch_size
 
 
 def path_of(picture: Picture) -> pathlib.Path | None:
