@@ -167,22 +167,19 @@ def run(
 
 
 def _network(run: Run, name: str | None) -> TrainedNetwork:
-  if name is not None:
-    return run[name]
-  networks = {name: run[name] for name in run}
-  if not networks:
-    unfinished = next(iter(run.plan), '')
-    return run[unfinished]  # says what is finished
-  most = max(len(n.tasks) for n in networks.values())
-  chosen = [n for n in networks.values() if len(n.tasks) == most]
+  counts = {stage: len(run.tasks(stage)) for stage in run}
+  if name is not None or not counts:
+    return run[name or next(iter(run.plan), '')]  # says what is finished
+  most = max(counts.values())
+  chosen = [stage for stage, count in counts.items() if count == most]
   if most == 1 and len(chosen) > 1:
     raise InputError(
-      expected='the network to predict with',
-      found=f'none of {", ".join(networks)}',
+      expected=f'the network to predict with: {", ".join(counts)}',
+      found='none, and there is none of several tasks',
       where='--network',
       do='name one of them',
     )
-  return chosen[-1]
+  return run[chosen[-1]]
 
 
 def _size(text: str | None, flag: str) -> int | tuple[int, ...] | None:
