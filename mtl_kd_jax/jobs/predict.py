@@ -9,11 +9,12 @@ from rich.console import Console
 
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.prediction.batch import Outcome, digest, predict_files
+from mtl_kd_jax.prediction.batch import Outcome, predict_files
+from mtl_kd_jax.prediction.folder import digest
+from mtl_kd_jax.prediction.front import check_batch_size
 from mtl_kd_jax.prediction.inputs import find_inputs
 from mtl_kd_jax.prediction.pictures import check_white
-from mtl_kd_jax.prediction.predictor import check_batch_size
-from mtl_kd_jax.run import Run
+from mtl_kd_jax.run import Run, load
 from mtl_kd_jax.trained import TrainedNetwork
 
 OPTIONS = (
@@ -128,7 +129,7 @@ def run(
     )
   folder = paths.expand(out, argument='out')
   check_white(white)
-  trained = _network(Run(workdir), network)
+  trained = _network(load(workdir), network)
   sizes = {
     'resize': resize
     if resize in ('train', 'keep')
@@ -140,11 +141,10 @@ def run(
   batch_size = check_batch_size(batch_size, sizing)
   inputs = find_inputs(images, lines=sys.stdin if images == '-' else ())
   console = Console(highlight=False)
-  count = f'{len(inputs)} files' if len(inputs) > 1 else '1 file'
-  console.print(
-    f'{count} with {trained.name} of {workdir}: {", ".join(trained.tasks)}',
-    markup=False,
-    soft_wrap=True,
+  _say(
+    console,
+    f'{len(inputs)} file(s) with {trained.name} of {workdir}: '
+    f'{", ".join(trained.tasks)}',
   )
   outcome = predict_files(
     predictor,
@@ -204,7 +204,7 @@ def _report(outcome: Outcome, folder: pathlib.Path, console: Console) -> None:
   done = f'{outcome.written} predicted'
   if outcome.skipped:
     done += f', {outcome.skipped} had been before'
-  console.print(f'{done}: {folder}', markup=False, soft_wrap=True)
+  _say(console, f'{done}: {folder}')
   if not outcome.failed:
     return
   named = [f'{path}: {why}' for path, why in outcome.failed.items()]
@@ -217,3 +217,7 @@ def _report(outcome: Outcome, folder: pathlib.Path, console: Console) -> None:
     where='--images',
     do='convert these files; the same command then predicts them alone',
   )
+
+
+def _say(console: Console, text: str) -> None:
+  console.print(text, markup=False, soft_wrap=True)

@@ -71,7 +71,7 @@ def test_pictures_are_predicted_with_the_last_network_of_most_tasks(
   outcome = job(run / 'all', images='-', out='out')
   assert outcome.written == 2 and not outcome.failed
   shown = capsys.readouterr().out
-  assert '2 files with distilled' in shown and '2 predicted: out' in shown
+  assert '2 file(s) with distilled' in shown and '2 predicted: out' in shown
   network = mtl.load(run / 'all')['distilled']
   expected = network.predict(['0.png', '1.png'])
   for i, prediction in enumerate(expected):

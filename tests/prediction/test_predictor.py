@@ -9,8 +9,8 @@ import pytest
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.ops.resize import resize_bilinear
+from mtl_kd_jax.prediction import PredictsPictures
 from mtl_kd_jax.prediction.outputs import finish_at
-from mtl_kd_jax.prediction.predictor import PredictsPictures
 from mtl_kd_jax.prediction.sizing import tile_starts
 
 
@@ -101,6 +101,7 @@ def test_a_picture_of_one_tile_is_as_without_tiles(size):
   whole = network.predict(picture, resize='keep')
   for task in TASKS:
     np.testing.assert_array_equal(tiled[task], whole[task])
+  assert network.shapes == [(1, 8, 12, 3)] * 2
 
 
 def test_tiles_are_blended_smoothly():
