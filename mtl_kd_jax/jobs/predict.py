@@ -154,7 +154,7 @@ def run(
     settings={
       'network': trained.name,
       'weights': digest(trained.variables),
-      'size': sizing.size,
+      'resize': sizing.size or 'keep',
       'tile': sizing.tile,
       'white': white,
     },
