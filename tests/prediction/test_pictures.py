@@ -221,3 +221,24 @@ def test_a_telephone_photograph_of_another_kind_is_named(tmp_path):
   (tmp_path / 'a.heic').write_bytes(b'\0\0\0\x18ftypheic')
   with pytest.raises(InputError, match='HEIC'):
     read_picture(tmp_path / 'a.heic')
+
+
+def test_colors_of_16_bits_are_read_by_their_high_bytes(tmp_path):
+  """PNG says that 65535 is white; Pillow reads 8 bits of each."""
+  colors = (RGB.astype(np.uint16) << 8) + 7
+  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in colors)
+  size = struct.pack('>IIBBBBB', 6, 5, 16, 2, 0, 0, 0)
+  chunks = [(b'IHDR', size), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
+  (tmp_path / 'a.png').write_bytes(
+    b'\x89PNG\r\n\x1a\n'
+    + b''.join(
+      struct.pack('>I', len(data))
+      + kind
+      + data
+      + struct.pack('>I', zlib.crc32(kind + data))
+      for kind, data in chunks
+    )
+  )
+  np.testing.assert_array_equal(
+    read_picture(tmp_path / 'a.png'), read_picture(RGB)
+  )
