@@ -206,12 +206,12 @@ def load(path, name):
 def custom(monkeypatch):
   """The config of the case, its files registered as the README says."""
   case = SHARED_CASES / 'custom_task'
-  # README, "Adding a task": a line each, and one for another quantity.
+  # docs/extending.md, "Adding a task": a line each, and one for another quantity.
   for name in ('edges', 'heat'):
     module = load(case / f'tasks/{name}.py', f'mtl_kd_jax.tasks.{name}')
     monkeypatch.setitem(tasks.TASKS, name, module.make)
   monkeypatch.setitem(labels._FORMS, 'heatmap', (np.float32, 1, -1))
-  # README, "Adding a dataset".
+  # docs/extending.md, "Adding a dataset".
   name = 'mtl_kd_jax.datasets.toy'
   monkeypatch.setitem(sys.modules, name, load(case / 'datasets/toy.py', name))
   monkeypatch.setitem(datasets.DATASETS, 'toy', name)
