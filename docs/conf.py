@@ -20,20 +20,18 @@ project = 'mtl_kd_jax'
 author = 'the mtl_kd_jax authors'
 copyright = author
 release = version = mtl_kd_jax.__version__
-smartquotes = False
+smartquotes_action = 'D'  # dashes, and no quotes
 
 extensions = [
   'myst_parser',
   'sphinx.ext.autodoc',
   'sphinx.ext.napoleon',
-  'sphinx.ext.viewcode',
   'sphinx_copybutton',
   'docstrings',
   'generated',
   'notebooks',
 ]
 exclude_patterns = ['_ext', '_static', 'Thumbs.db']
-suppress_warnings = ['toc.empty_glob']  # guides that a checkout may lack
 
 # ---- Markdown ----------------------------------------------------------------
 
@@ -43,6 +41,7 @@ highlight_language = 'text'  # of indented blocks; others name theirs
 
 # ---- Docstrings --------------------------------------------------------------
 
+autoclass_content = 'both'
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
@@ -52,7 +51,6 @@ napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 72
 add_module_names = False
-viewcode_line_numbers = True
 
 # ---- HTML --------------------------------------------------------------------
 

@@ -45,7 +45,8 @@ def read_keys() -> list[Key]:
   keys = {}
   for name, comment in found:
     value = _value(config, name)
-    is_section = hasattr(value, 'keys')
+    is_section = hasattr(value, 'keys') and not value
+    is_section |= any(key.startswith(f'{name}.') for key, _ in found)
     if not comment and not is_section:
       raise ValueError(f'{name} has no comment in {defaults.__file__}')
     keys[name] = Key(name, comment, value, is_section)
@@ -107,7 +108,9 @@ def _options() -> Iterator[tuple[str, Mapping[str, str]]]:
 
 def _described(make, options) -> dict[str, str]:
   text = inspect.getdoc(make)
-  (section,) = re.findall(r'^Args:\n((?:  .*\n|\n)*)', f'{text}\n', re.M) or ['']
+  (section,) = re.findall(r'^Args:\n((?:  .*\n|\n)*)', f'{text}\n', re.M) or [
+    ''
+  ]
   entries = re.findall(r'^  (\w+): (.*(?:\n    .*)*)', section, re.M)
   found = {name: ' '.join(meaning.split()) for name, meaning in entries}
   return {option: found[option].replace('`', '') for option in options}

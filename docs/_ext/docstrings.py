@@ -1,7 +1,7 @@
 """Docstrings are plain text; this makes them the markup that Sphinx expects.
 
-A name in `backquotes` or a string is code, an indented block is shown as it stands, and
-signs such as * and | mean nothing else.
+A name in `backquotes` or a string is code, an indented block is shown as it
+stands, and signs such as * and | mean nothing else.
 """
 
 import re

@@ -6,6 +6,7 @@ function of that name returns.
 
 from collections.abc import Iterable
 import inspect
+import pathlib
 import re
 from typing import Any
 
@@ -16,6 +17,7 @@ from mtl_kd_jax import balancing, datasets, distillation, models, tasks
 from mtl_kd_jax.config.renames import RENAMED
 from mtl_kd_jax.jobs import JOBS
 
+_DOCS = pathlib.Path(__file__).parents[1]
 _PLACE = re.compile(r'^<!-- generated: (\w+) -->$', re.MULTILINE)
 
 
@@ -118,6 +120,22 @@ def renamed_keys() -> str:
   return '\n'.join(['| old key | new key |', '|---|---|', *rows])
 
 
+def notebook_pages() -> str:
+  """The pages of notebooks, for a toctree."""
+  return '\n'.join(_pages('notebooks/*.md'))
+
+
+def other_guides() -> str:
+  """The pages that no toctree of index.md names, for one."""
+  named = (_DOCS / 'index.md').read_text().splitlines()
+  return '\n'.join(p for p in _pages('*.md') if p not in [*named, 'index'])
+
+
+def _pages(pattern) -> list[str]:
+  found = sorted(_DOCS.glob(pattern))
+  return [str(path.relative_to(_DOCS).with_suffix('')) for path in found]
+
+
 def _flags(job) -> list[flags.Flag]:
   """What a job defines, without defining it for this process."""
   if not hasattr(job, 'define_flags'):
@@ -196,6 +214,8 @@ _PARTS = {
     gradient_balancers,
     heads,
     loss_balancers,
+    notebook_pages,
+    other_guides,
     renamed_keys,
   )
 }
