@@ -74,5 +74,3 @@ html_theme_options = {
 }
 pygments_style = 'friendly'
 pygments_dark_style = 'github-dark'
-copybutton_exclude = '.linenos, .gp, .go'
-copybutton_selector = 'div.highlight-bash pre, div.highlight-python pre'

@@ -154,8 +154,12 @@ def test_every_job_is_in_the_reference(site):
       assert f'--{flag}' in text
 
 
+SUFFIXES = ('.ipynb', '.py')
+
+
 def test_the_notebooks_are_pages(site):
-  stems = {p.stem for p in (REPOSITORY / 'notebooks').glob('[0-9a-z]*.*')}
+  folder = REPOSITORY / 'notebooks'
+  stems = {p.stem for p in folder.glob('[0-9a-z]*') if p.suffix in SUFFIXES}
   built = {p.stem for p in (site / 'notebooks').glob('*.html')}
   assert stems == built
 
@@ -312,3 +316,12 @@ def test_messages_that_troubleshooting_explains_exist():
   for message in messages:
     for piece in re.split(r'\.\.\.|[;,]', message):
       assert piece.strip() in there, (message, piece)
+
+
+# ---- Files of the project ----------------------------------------------------
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+  citation = (REPOSITORY / 'CITATION.cff').read_text()
+  assert f'\nversion: {mtl.__version__}\n' in citation
+  assert f'\n## {mtl.__version__}' in DOCS['changelog.md'].read_text()

@@ -12,8 +12,8 @@ from mtl_kd_jax.config import defaults
 
 # What a comment says in plain text and the page shows as code.
 _CODE = re.compile(
-  r"'[^'\s]*'(?:\(\))?|--[\w.=-]+|\{\w+\}|<\w+>(?=\.)"
-  r'|\b[a-z_]+(?:\.(?:[a-z_]+|<\w+>))+\b|\b\w+_\w+\b|\([\d., ]*,[\d., ]*\)'
+  r"'[^'\s]*'(?:\(\))?|--[\w.=-]+|\{\w+\}|\w+/<\w+>"
+  r'|\b[a-z_]{2,}(?:\.(?:[a-z_]+|<\w+>))+\b|\b\w+_\w+\b|\([\d., ]*,[\d., ]*\)'
 )
 _SPECIAL = re.compile(r'([*_<>\[\]\\])')
 

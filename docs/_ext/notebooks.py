@@ -12,7 +12,9 @@ import pathlib
 import re
 from typing import Any
 
-_LINK = '](../docs/'  # from a notebook to a page
+_SUFFIXES = ('.ipynb', '.py')  # the first that there is
+# From a notebook to a page, and to another notebook.
+_PAGE, _NOTEBOOK = '](../docs/', re.compile(r'(\]\(\w+)\.ipynb\)')
 _CELL = re.compile(r'^# %%(.*)$', re.MULTILINE)
 
 
@@ -20,8 +22,12 @@ def setup(app: Any) -> dict[str, Any]:
   """Writes the pages before Sphinx looks for sources."""
   docs = pathlib.Path(app.srcdir)
   folder = docs.parent / 'notebooks'
-  for stem in sorted({p.stem for p in folder.glob('[0-9a-z]*.*')}):
-    found = [folder / f'{stem}{suffix}' for suffix in ('.ipynb', '.py')]
+  stems = {p.stem for s in _SUFFIXES for p in folder.glob(f'[0-9a-z]*{s}')}
+  for page in (docs / 'notebooks').glob('*.md'):
+    if page.stem not in stems:
+      page.unlink()  # of a notebook that there was
+  for stem in sorted(stems):
+    found = [folder / f'{stem}{suffix}' for suffix in _SUFFIXES]
     for notebook in [path for path in found if path.exists()][:1]:
       write_page(notebook, docs / 'notebooks')
   return {'parallel_read_safe': True, 'parallel_write_safe': True}
@@ -40,7 +46,8 @@ def write_page(notebook: pathlib.Path, folder: pathlib.Path) -> None:
   parts, pictures = [], 0
   for kind, source, outputs in cells:
     if kind == 'markdown':
-      parts.append(source.replace(_LINK, '](../'))
+      source = source.replace(_PAGE, '](../')
+      parts.append(_NOTEBOOK.sub(r'\1.md)', source))
       continue
     parts.append(_fenced('python', source))
     for output in outputs:
