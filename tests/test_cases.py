@@ -204,14 +204,14 @@ def load(path, name):
 
 @pytest.fixture
 def custom(monkeypatch):
-  """The config of the case, its files registered as the README says."""
+  """The config of the case, its files registered as docs/extending.md says."""
   case = SHARED_CASES / 'custom_task'
-  # README, "Adding a task": a line each, and one for another quantity.
+  # "Adding a task": a line each, and one for another quantity.
   for name in ('edges', 'heat'):
     module = load(case / f'tasks/{name}.py', f'mtl_kd_jax.tasks.{name}')
     monkeypatch.setitem(tasks.TASKS, name, module.make)
   monkeypatch.setitem(labels._FORMS, 'heatmap', (np.float32, 1, -1))
-  # README, "Adding a dataset".
+  # "Adding a dataset".
   name = 'mtl_kd_jax.datasets.toy'
   monkeypatch.setitem(sys.modules, name, load(case / 'datasets/toy.py', name))
   monkeypatch.setitem(datasets.DATASETS, 'toy', name)

@@ -1,4 +1,4 @@
-"""What README and docs name exists, and their Python examples run."""
+"""What README and docs name exists, and the examples of the guide run."""
 
 import functools
 import hashlib
@@ -26,14 +26,27 @@ from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.jobs import JOBS
 
 README = REPOSITORY / 'README.md'
-DOCS = {p.name: p for p in (REPOSITORY / 'docs').glob('*.md')}
-PAGES = [README, *DOCS.values()]
+_DOCS = REPOSITORY / 'docs'
+# Pages of notebooks are written while the site is built.
+DOCS = {
+  str(p.relative_to(_DOCS)): p
+  for p in sorted(_DOCS.rglob('*.md'))
+  if p.parent.name != 'notebooks'
+}
+PAGES = [README, REPOSITORY / 'CONTRIBUTING.md', *DOCS.values()]
 # Configs show in their docstrings how they are started.
 CONFIGS = sorted((REPOSITORY / 'configs').glob('[!_]*.py'))
+# Files that a page has its reader make.
+OF_THE_READER = ('configs/disks.py',)
 # A file, methods of ConfigDict, and the key of an example.
 NO_KEYS = ('json', 'unlocked', 'to_dict', 'distill.weights.edges')
 
-of_every_page = pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+
+def name_of(page):
+  return str(page.relative_to(REPOSITORY))
+
+
+of_every_page = pytest.mark.parametrize('page', PAGES, ids=name_of)
 
 
 def python_blocks(page):
@@ -52,13 +65,15 @@ def test_files_that_a_page_names_exist(page):
   named += re.findall(r'\]\((?!https?:)([^)#]+)\)', text)
   for name in named:
     name = name.partition(':')[0]  # configs/nyuv2.py:url is a variant
+    if name in OF_THE_READER:
+      continue
     base = page.parent if not (REPOSITORY / name).exists() else REPOSITORY
     assert (base / name).exists(), f'{page.name} names {name}'
 
 
 def test_the_map_names_every_part_of_the_package_and_nothing_else():
   (section,) = re.findall(
-    r'\n## Map\n\n(.*?)\n## ', README.read_text(), re.DOTALL
+    r'\n## Map\n\n(.*?)\n## ', DOCS['architecture.md'].read_text(), re.DOTALL
   )
   named = set()
   for line in section.rstrip().splitlines():
@@ -103,7 +118,9 @@ def assert_is_key(key, page):
 @of_every_page
 def test_config_keys_that_a_page_names_exist(page):
   text = page.read_text()
-  for key in re.findall(r'config\.([a-z_][a-z0-9_.]*[a-z0-9_])', text):
+  # Not config.md, or the module mtl_kd_jax.config.
+  of_config = r'(?<![\w.])config\.(?!md\b|py\b)([a-z_][a-z0-9_.]*[a-z0-9_])'
+  for key in re.findall(of_config, text):
     if key not in NO_KEYS:
       assert_is_key(key, page)
   # Also without 'config.', but for the table of what they were called once.
@@ -127,8 +144,13 @@ def test_renamed_keys_are_listed():
 def commands(page):
   """The command lines of a page."""
   text = page.read_text().replace('\\\n', '')
-  found = re.findall(r'^ {4}(python launch\.py .*)$', text, re.MULTILINE)
+  found = re.findall(
+    r'^ {4}(?:.* && )?(python launch\.py .*)$', text, re.MULTILINE
+  )
   found += re.findall(r'`(python launch\.py [^`]*)`', text)
+  # Within a line of a shell, that may go on or be quoted.
+  for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL):
+    found += re.findall(r"(python launch\.py [^&'\n]*)", block)
   # Flags alone stand for those of any config.
   found += [
     f'python launch.py --config=configs/common.py {options}'
@@ -144,7 +166,7 @@ def parse(command, page, folder):
   if documented:  # the config file that the page describes
     path = folder / 'mine.py'
     path.write_text(documented[0])
-    argv = [a.replace('configs/mine.py', str(path)) for a in argv]
+    argv = [re.sub(r'configs/(mine|disks)\.py', str(path), a) for a in argv]
   argv = ['launch.py', *argv]
   parsed = flags.FlagValues()
   config_flags.DEFINE_config_file(
@@ -184,7 +206,7 @@ with_config_files = pytest.mark.filterwarnings(
 
 
 @with_config_files
-@pytest.mark.parametrize('page', PAGES + CONFIGS, ids=lambda p: p.name)
+@pytest.mark.parametrize('page', PAGES + CONFIGS, ids=name_of)
 def test_commands_parse(page, tmp_path, monkeypatch):
   monkeypatch.chdir(REPOSITORY)
   for command in commands(page):
@@ -192,7 +214,10 @@ def test_commands_parse(page, tmp_path, monkeypatch):
 
 
 def test_the_pages_have_commands():
-  assert len(commands(README)) > 10 and len(commands(DOCS['data.md'])) > 5
+  counts = {name: len(commands(page)) for name, page in DOCS.items()}
+  assert counts['running.md'] > 10 and counts['tpu.md'] == 1, counts
+  assert counts['data/nyuv2.md'] + counts['data/cityscapes.md'] > 3, counts
+  assert len(commands(README)) >= 2
 
 
 @with_config_files
@@ -308,8 +333,8 @@ def test_a_measured_number_alone_is_found(text):
 
 
 def test_the_pages_have_measured_numbers():
-  counts = {p.name: len(MEASURED.findall(p.read_text())) for p in PAGES}
-  assert counts['README.md'] >= 2 and counts['balancing.md'] >= 5, counts
+  counts = {name_of(p): len(MEASURED.findall(p.read_text())) for p in PAGES}
+  assert counts['README.md'] >= 2 and counts['docs/balancing.md'] >= 5, counts
 
 
 @of_every_page
@@ -354,14 +379,18 @@ def small_config():
   return config
 
 
-def test_the_examples_of_the_readme_run():
-  """Training is that of docs/python.md, line for line."""
-  example, unlocked = python_blocks(README)
+def test_the_example_of_the_readme_runs():
+  """It is that of docs/python.md, line for line."""
+  (example,) = python_blocks(README)
   lines = example.strip().splitlines()
   assert len([line for line in lines if line]) < 15
   there = '\n'.join(python_blocks(DOCS['python.md']))
   for line in filter(None, lines):
     assert f'{line.partition("  #")[0]}\n' in re.sub('  #.*', '', there)
+
+
+def test_a_weight_of_another_task_can_be_added():
+  (unlocked,) = python_blocks(DOCS['extending.md'])
   config = get_config()
   exec(unlocked, {'config': config})
   assert config.distill.weights.edges == 1

@@ -274,15 +274,16 @@ def _section(options):
 def _add_teacher(config):
   config.teacher = teacher = ConfigDict()
   teacher.model = ConfigDict()
-  # Of the single-task networks, each the student's until it is set: backbone,
+  # Backbone of the single-task networks; the student's until it is set, as all
+  # keys of this section.
   teacher.model.backbone = config.model.get_oneway_ref('backbone')
-  # head,
+  # Their head.
   teacher.model.head = config.model.get_oneway_ref('head')
-  # factor on the channels,
+  # Factor on their channels.
   teacher.model.width = config.model.get_oneway_ref('width')
-  # image side over side of the coarsest map,
+  # Image side over side of their coarsest map.
   teacher.model.output_stride = config.model.get_oneway_ref('output_stride')
-  # and file of weights to begin with.
+  # File of PyTorch weights that their backbones begin with.
   teacher.model.pretrained = config.model.get_oneway_ref('pretrained')
   # The workdir of another run or import whose single-task networks teach, and
   # are not trained here; '' to train them.
@@ -340,9 +341,9 @@ def _add_running(config):
   config.parallel.multihost = False
 
   config.checkpoint = ConfigDict()
-  # Save after every so many epochs ...
+  # A checkpoint is saved after every so many epochs.
   config.checkpoint.every_epochs = 1
-  # ... and after every so many steps; 0 for never.
+  # One is saved after every so many steps, too; 0 for never.
   config.checkpoint.every_steps = 0
 
   config.report = report = ConfigDict()

@@ -101,7 +101,7 @@ def _module(name: str) -> ModuleType:
       expected=f'a known dataset: {", ".join(DATASETS)}',
       found=repr(name),
       argument='name',
-      do='correct the name, or add the dataset (README, "Adding a dataset")',
+      do='correct the name, or add the dataset (docs/extending.md)',
     )
   return importlib.import_module(DATASETS[name])
 

@@ -44,7 +44,7 @@ def make_tasks(
         expected=f'a known task: {", ".join(TASKS)}',
         found=repr(name),
         argument='names',
-        do='correct the name, or add the task (README, "Adding a task")',
+        do='correct the name, or add the task (docs/extending.md)',
       )
     if name not in labels:
       raise InputError(

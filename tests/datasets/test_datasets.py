@@ -258,10 +258,9 @@ def test_tasks_are_those_of_the_labels_in_the_order_of_the_names():
 @pytest.fixture
 def documented():
   """The dataset that the documentation builds."""
-  page = (REPOSITORY / 'docs/data.md').read_text()
-  section = page.split('\n## Your own data in Python\n')[1].split('\n## ')[0]
+  page = (REPOSITORY / 'docs/data/in_python.md').read_text()
   names = {}
-  exec(re.search(r'```python\n(.*?)```', section, re.DOTALL)[1], names)
+  exec(re.search(r'```python\n(.*?)```', page, re.DOTALL)[1], names)
   return names['data']
 
 

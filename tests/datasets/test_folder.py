@@ -423,9 +423,8 @@ def test_maps_in_lossy_files_are_errors(root):
 
 @pytest.fixture
 def documented(tmp_path):
-  """The section of the documentation, and the folder that it describes."""
-  page = (REPOSITORY / 'docs/data.md').read_text()
-  section = page.split('\n## Your own data\n')[1].split('\n## ')[0]
+  """The code of the page, and the folder that it describes."""
+  page = (REPOSITORY / 'docs/data/folder.md').read_text()
   stored = make_frame(0, size=(48, 64))
   ids = np.random.default_rng(0).integers(0, 4, (48, 64)).astype(np.uint8)
   for split in ('train', 'val'):
@@ -434,7 +433,7 @@ def documented(tmp_path):
       save(folder / f'photo/{frame}.jpg', stored['rgb'])
       save(folder / f'ids/{frame}.png', ids)
       save(folder / f'depth_mm/{frame}.png', stored['mm'])
-  return re.findall(r'```python\n(.*?)```', section, re.DOTALL), tmp_path
+  return re.findall(r'```python\n(.*?)```', page, re.DOTALL), tmp_path
 
 
 def assert_documented(dataset):
