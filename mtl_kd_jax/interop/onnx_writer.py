@@ -6,7 +6,7 @@ get their channels first, as ONNX has them; onnxruntime removes most of the
 transpositions again. onnx_operations.py has the table of operations.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ def convert(
   image: jax.ShapeDtypeStruct,
   *,
   input_name: str,
+  output_names: Sequence[str],
   metadata: Mapping[str, str],
 ) -> bytes:
   """Writes a function of images as an ONNX model.
@@ -33,10 +34,11 @@ def convert(
     function: image -> name -> array.
     image: shape and dtype of the input; its first side is symbolic.
     input_name: what the input is called.
+    output_names: of the function, in the order that they are to have.
     metadata: key -> text, stored in the model.
 
   Returns:
-    The model. Its outputs are called as those of the function.
+    The model.
 
   Raises:
     ImportError: the package onnx is not installed.
@@ -66,8 +68,7 @@ def convert(
       graph.nodes,
       'network',
       [describe(input_name, image)],
-      # In the order of the function, which a jaxpr sorts.
-      [describe(name, outputs[name]) for name in shapes],
+      [describe(name, outputs[name]) for name in output_names],
       graph.initializers,
     ),
     producer_name='mtl_kd_jax',
