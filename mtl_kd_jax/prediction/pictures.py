@@ -104,14 +104,15 @@ def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Resizes float32 [h w c], smoothly where it gets smaller."""
   if pixels.shape[:2] == tuple(size):
     return pixels
-  height, width = size
-  channels = [
-    Image.fromarray(np.ascontiguousarray(x)).resize(
-      (width, height), Image.Resampling.BILINEAR
-    )
-    for x in np.moveaxis(pixels, -1, 0)
-  ]
-  return np.stack(channels, axis=-1)
+  planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+  bilinear = Image.Resampling.BILINEAR
+  return np.stack(
+    [
+      np.asarray(Image.fromarray(plane).resize(size[::-1], bilinear))
+      for plane in planes
+    ],
+    axis=-1,
+  )
 
 
 def _read_file(path: pathlib.Path, white: float | None) -> np.ndarray:

@@ -7,11 +7,11 @@ bottom with the nearest pixels, which are cut off what it predicts.
 
 from collections.abc import Sequence
 import dataclasses
-import numbers
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from mtl_kd_jax.datasets.option_checks import is_whole
 from mtl_kd_jax.errors import InputError
 
 Size: TypeAlias = tuple[int, int]
@@ -71,6 +71,10 @@ class Sizing:
   def working_size(self, size: Size) -> Size:
     """The size to which a picture of `size` is resized."""
     return self.size or size
+
+  def count(self, size: Size) -> int:
+    """The number of pieces that a picture of `size` is seen in."""
+    return len(self.windows(self.working_size(size)))
 
   def windows(self, size: Size) -> list[Window]:
     """The pieces that a picture is seen in, after it is resized to `size`."""
@@ -154,17 +158,14 @@ def tile_weights(size: Size) -> np.ndarray:
 
 
 def _check_tile(tile: Any) -> Size:
-  if isinstance(tile, numbers.Integral):
+  if is_whole(tile):
     tile = (tile, tile)
   return _as_size(tile, 'tile', '(height, width) or one number for both')
 
 
 def _as_size(value: Any, argument: str, expected: str) -> Size:
   sides = tuple(value) if isinstance(value, Sequence) else ()
-  whole = [
-    isinstance(s, numbers.Integral) and not isinstance(s, bool) and s > 0
-    for s in sides
-  ]
+  whole = [is_whole(s) and s > 0 for s in sides]
   if len(sides) != 2 or not all(whole):
     raise _no_size(value, argument, f'{expected}, in pixels from 1')
   return int(sides[0]), int(sides[1])
