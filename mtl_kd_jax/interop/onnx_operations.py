@@ -41,6 +41,25 @@ def _rsqrt(graph, aval, operands, params):
   return _broadcasting(graph, 'Reciprocal', aval, [root])
 
 
+def _erfc(graph, aval, operands, params):
+  erf = _elementwise('Erf')(graph, aval, operands, params)
+  one = _known(np.asarray(1, aval.dtype))
+  return _broadcasting(graph, 'Sub', aval, [one, erf])
+
+
+def _expm1(graph, aval, operands, params):
+  power = _elementwise('Exp')(graph, aval, operands, params)
+  one = _known(np.asarray(1, aval.dtype))
+  return _broadcasting(graph, 'Sub', aval, [power, one])
+
+
+def _log1p(graph, aval, operands, params):
+  del params
+  one = _known(np.asarray(1, aval.dtype))
+  x = _broadcasting(graph, 'Add', aval, [*operands, one])
+  return _broadcasting(graph, 'Log', aval, [x])
+
+
 def _not_equal(graph, aval, operands, params):
   equal = _elementwise('Equal')(graph, aval, operands, params)
   return _broadcasting(graph, 'Not', aval, [equal])
@@ -355,8 +374,11 @@ OPERATIONS = {
   'convert_element_type': _convert,
   'copy': _same,
   'dot_general': _dot,
+  'erfc': _erfc,
+  'expm1': _expm1,
   'gather': _gather,
   'integer_pow': _integer_pow,
+  'log1p': _log1p,
   'ne': _not_equal,
   'pad': _pad,
   'reduce_max': _reduce('ReduceMax'),
@@ -372,5 +394,6 @@ OPERATIONS = {
   'square': _square,
   'squeeze': _squeeze,
   'stack': _stack,
+  'stop_gradient': _same,
   'transpose': _transpose,
 }

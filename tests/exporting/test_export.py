@@ -4,15 +4,18 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
 
 from fixtures.backbones import Tiny
+from fixtures.paths import REPOSITORY
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 
 import mtl_kd_jax as mtl
@@ -387,3 +390,23 @@ def test_the_metrics_of_a_network_stay_with_it(tmp_path):
   )
   assert folder.metadata['metrics'] == metrics
   assert folder['distilled'].metrics == metrics
+
+
+# ---- The page ----------------------------------------------------------------
+
+
+def test_the_examples_of_the_page_run(run, tmp_path, monkeypatch):
+  text = (REPOSITORY / 'docs' / 'export.md').read_text()
+  blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  assert len(blocks) == 5
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs/quickstart').symlink_to(run.workdir)
+  Image.fromarray(pictures((40, 60))[0]).save(tmp_path / 'kitchen.jpg')
+  monkeypatch.chdir(tmp_path)
+  # Here the network has another size, and no names in PyTorch.
+  blocks = [block.replace('64, 96', '32, 48') for block in blocks[:4]]
+  names = {}
+  for block in blocks[: 4 if ONNX else 3]:
+    exec(compile(block, 'docs/export.md', 'exec'), names)
+  assert names['exported'].formats == ('stablehlo', 'saved')
+  assert len(names['outputs']) == (2 if ONNX else 3)

@@ -40,6 +40,7 @@ OPERATIONS = {
   'activations': lambda x: (
     nn.relu(x) + nn.sigmoid(x) + nn.gelu(x, approximate=False) + nn.relu6(3 * x)
   ),
+  'more activations': lambda x: nn.elu(x) + nn.softplus(x) + nn.leaky_relu(x),
   'softmax': lambda x: nn.softmax(x) + x.max(axis=2, keepdims=True),
   'powers': lambda x: x**2 + x**3 + (x * x + 1) ** 0.5 + lax.rsqrt(x * x + 1),
   'comparisons': lambda x: (
