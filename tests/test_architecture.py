@@ -32,7 +32,9 @@ FLOORS = (
 ONLY_IN = {
   'orbax': {'runtime/checkpoint_io.py'},
   'matplotlib': {'reports'},
-  'tensorboardX': {'runtime/metric_writer.py'},
+  'tensorboardX': {'runtime/trackers/tensorboard.py'},
+  'wandb': {'runtime/trackers/wandb.py'},
+  'mlflow': {'runtime/trackers/mlflow.py'},
   'absl': {'jobs', 'config', 'datasets/loader.py'},  # grain's workers: loader
   'ml_collections': {'jobs', 'config', 'run.py', 'trainer.py', '__init__.py'},
   'tensorflow_datasets': {'datasets'},
