@@ -37,6 +37,7 @@ _SUBMODULES = (
   'balancing',
   'datasets',
   'distillation',
+  'hub',
   'methods',
   'models',
   'reports',

@@ -23,6 +23,7 @@ from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.config.validate import value
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.interop import hub
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.methods.multi_task import UNIFORM
@@ -373,12 +374,13 @@ def load(workdir: pathlib.Path | str) -> Run:
   """Opens a run, an import, or what is finished of either.
 
   Args:
-    workdir: the folder.
+    workdir: the folder; or hf://user/name, a repository of the Hugging Face Hub
+      that `mtl_kd_jax.hub.push` made.
 
   Raises:
-    InputError: it is no run.
+    InputError: it is no run, or the repository cannot be reached.
   """
-  return Run(workdir)
+  return Run(hub.download(workdir) if hub.is_address(workdir) else workdir)
 
 
 def _label(*, classes, colors, **label) -> Label:

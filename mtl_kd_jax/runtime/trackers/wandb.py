@@ -8,6 +8,9 @@ import secrets
 from mtl_kd_jax.runtime.trackers.base import Description, Line, Tracker
 
 _PICTURES = ('.png',)
+# Seconds after which rows are on the disk. A process that is killed loses later
+# ones: by default, those of 15 seconds.
+_FLUSH = 'x_transaction_log_flush_interval'
 _EXIT_CODES = {'finished': 0, 'stopped': 1, 'failed': 1}
 
 
@@ -36,7 +39,7 @@ class WeightsAndBiases(Tracker):
       allow_val_change=True,  # of what may change when a run continues
       dir=None if os.environ.get('WANDB_DIR') else str(about.workdir),
       reinit='create_new',  # beside one that the caller may have open
-      settings=wandb.Settings(silent=True, console='off'),
+      settings=wandb.Settings(**_settings(wandb)),
     )
     self._next = self._run.step  # W&B refuses smaller numbers of rows
     folder = pathlib.Path(self._run.dir).parent
@@ -68,6 +71,13 @@ class WeightsAndBiases(Tracker):
   def close(self, status: str) -> None:
     """Waits until everything is sent, or written."""
     self._run.finish(exit_code=_EXIT_CODES[status])
+
+
+def _settings(wandb):
+  settings = {'silent': True, 'console': 'off'}
+  if _FLUSH in getattr(wandb.Settings, 'model_fields', ()):  # a newer version
+    settings[_FLUSH] = 1.0
+  return settings
 
 
 def _axis(stage: str) -> str:
