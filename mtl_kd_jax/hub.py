@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 from typing import Any
 
@@ -36,7 +37,6 @@ def save(
   folder: pathlib.Path | str,
   *,
   license: str = '',
-  address: str = '',
 ) -> list[str]:
   """Writes a network into a folder that `mtl.load` opens, with a model card.
 
@@ -44,7 +44,6 @@ def save(
     network: of a run.
     folder: a new or an empty one.
     license: an identifier of the Hub, such as 'apache-2.0'; '' for none.
-    address: what the card says to load; '' for the folder.
 
   Returns:
     The files, relative to the folder.
@@ -61,6 +60,18 @@ def save(
       argument='folder',
       do='choose another',
     )
+  with tempfile.TemporaryDirectory() as temporary:
+    # Checkpoints name the folder that they were written in.
+    written = pathlib.Path(temporary, 'network')
+    files = _write(network, written, license=license, address='')
+    shutil.copytree(written, folder, dirs_exist_ok=True)
+  return files
+
+
+def _write(
+  network: TrainedNetwork, folder: pathlib.Path, *, license: str, address: str
+) -> list[str]:
+  """Writes a new folder; returns its files."""
   source = Run(network.workdir) if network.workdir else None
   config = _public(source.config.to_dict()) if source else {}
   # The chosen checkpoint is the only one.
@@ -107,10 +118,11 @@ def push(
     InputError: huggingface_hub is missing, the Hub refuses, or there is nothing
       to push.
   """
+  hub.library()  # before anything is written
   if isinstance(source, TrainedNetwork):
     with tempfile.TemporaryDirectory() as temporary:
-      folder = pathlib.Path(temporary)
-      files = save(source, folder, license=license, address=f'hf://{repo_id}')
+      folder = pathlib.Path(temporary, 'network')
+      files = _write(source, folder, license=license, address=f'hf://{repo_id}')
       return hub.upload(folder, repo_id, files=files, private=private)
   folder = paths.expand(source, argument='source')
   files = files_of(folder) if folder.is_dir() else []

@@ -7,7 +7,6 @@ hf://user/name@revision.
 from collections.abc import Iterator, Sequence
 import contextlib
 import importlib.util
-import os
 import pathlib
 import re
 from typing import Any
@@ -47,9 +46,9 @@ def upload(
   Raises:
     InputError: huggingface_hub is missing, or the Hub refuses.
   """
-  hub = _library()
+  hub = library()
   with _refused(repo_id, 'log in (hf auth login), and check the name'):
-    api = hub.HfApi(endpoint=os.environ.get('HF_ENDPOINT'))
+    api = hub.HfApi()
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     there = api.list_repo_files(url.repo_id)
     gone = sorted({*there} - {*files, '.gitattributes'})
@@ -85,13 +84,14 @@ def download(address: str) -> pathlib.Path:
       do='correct it',
     )
   repo_id, revision = match.groups()
-  hub = _library()
+  hub = library()
   with _refused(repo_id, 'check the name; for a private one: hf auth login'):
-    api = hub.HfApi(endpoint=os.environ.get('HF_ENDPOINT'))
+    api = hub.HfApi()
     return pathlib.Path(api.snapshot_download(repo_id, revision=revision))
 
 
-def _library() -> Any:
+def library() -> Any:
+  """The module huggingface_hub; raises InputError where there is none."""
   if importlib.util.find_spec('huggingface_hub') is None:
     raise InputError(
       expected='the package huggingface_hub',
@@ -110,9 +110,12 @@ def _refused(repo_id: str, do: str) -> Iterator[None]:
     yield
   except Exception as error:
     # Of the library, of what it connects with, and of the system.
+    text = f'{type(error).__name__}: {error}'
+    if error.__cause__ is not None:
+      text += f' ({error.__cause__})'
     raise InputError(
       expected='a repository of the Hugging Face Hub that can be reached',
-      found=f'{type(error).__name__}: {" ".join(str(error).split())[:300]}',
+      found=' '.join(text.split())[:400],
       where=f'hf://{repo_id}',
       do=do,
     ) from error
