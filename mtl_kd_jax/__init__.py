@@ -73,6 +73,7 @@ _SUBMODULES = (
   'balancing',
   'datasets',
   'distillation',
+  'hub',
   'methods',
   'models',
   'reports',

@@ -30,7 +30,7 @@ from mtl_kd_jax.models.network import Network, NetworkSpec, abstract_init
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
-from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.statistics import (
   STATISTICS,
   with_statistics,

@@ -12,7 +12,7 @@ from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.prediction import Predictor, PredictsPictures
 from mtl_kd_jax.reports.plots import plot_balance
 from mtl_kd_jax.runtime.compiler import compiler_options
-from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.evaluation import Metrics
 

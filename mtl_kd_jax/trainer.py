@@ -16,6 +16,7 @@ from contextlib import nullcontext
 import dataclasses
 import pathlib
 from typing import Any
+import weakref
 
 import jax
 from ml_collections import ConfigDict
@@ -34,6 +35,7 @@ from mtl_kd_jax.jobs.train import (
   check_splits,
   make_score,
   score_stage,
+  track,
   train_stage,
   with_own_statistics,
 )
@@ -42,7 +44,8 @@ from mtl_kd_jax.reports.longer import describe_longer
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
-from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
+from mtl_kd_jax.runtime.metric_log import read_log
+from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.tasks import TASKS
 from mtl_kd_jax.trained import TrainedNetwork
@@ -213,6 +216,7 @@ class Trainer:
       with exclusive(self.workdir):
         claim()
     self._writer = MetricWriter(self.workdir, enabled=is_main_process())
+    weakref.finalize(self, self._writer.close)
     # On every process: what is finished before this one trains anything.
     self._single_task = Run(self.workdir).single_task_metrics()
     if self.config.data.check:
@@ -267,7 +271,8 @@ class Trainer:
     if best and len(stage.tasks) > 1:
       _check_comparable(stage.tasks, self._single_task)
     alone = exclusive(self.workdir) if is_main_process() else nullcontext()
-    with alone:
+    with alone, self._writer.closed_on_error():
+      track(self.config, self._writer)
       self._plan(stage)
       variables = train_stage(
         stage,
@@ -285,6 +290,8 @@ class Trainer:
         num_batches=self.config.recalibrate,
       )
       evaluation, selected = score_stage(stage, variables, self.workdir)
+      if is_main_process():
+        self._writer.report(Run(self.workdir).metrics)
     if stage.row == SINGLE_TASK:
       self._single_task |= selected
     return TrainedNetwork(

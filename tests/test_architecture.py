@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # From the top of the house to its ground: a module may import from its own
 # floor and from those below it.
 FLOORS = (
-  ('__init__', 'jobs', 'trainer'),
+  ('__init__', 'jobs', 'trainer', 'hub'),
   ('exporting', 'run', 'trained', 'prediction', 'reports'),
   ('methods', 'config'),
   ('training',),
@@ -32,7 +32,10 @@ FLOORS = (
 ONLY_IN = {
   'orbax': {'runtime/checkpoint_io.py'},
   'matplotlib': {'reports'},
-  'tensorboardX': {'runtime/metric_writer.py'},
+  'tensorboardX': {'runtime/trackers/tensorboard.py'},
+  'wandb': {'runtime/trackers/wandb.py'},
+  'huggingface_hub': {'interop/hub.py'},
+  'mlflow': {'runtime/trackers/mlflow.py'},
   'absl': {'jobs', 'config', 'datasets/loader.py'},  # grain's workers: loader
   'ml_collections': {'jobs', 'config', 'run.py', 'trainer.py', '__init__.py'},
   'tensorflow_datasets': {'datasets'},

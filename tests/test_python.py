@@ -25,7 +25,7 @@ import pytest
 import mtl_kd_jax as mtl
 from mtl_kd_jax.config.renames import RENAMED
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
-from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.metric_log import read_log
 
 SIZE = (32, 32)
 

@@ -49,12 +49,14 @@ class Cell:
     config: of the run.
     single_task: the row of the networks that teach it and that its gains are
       relative to; its own for those.
+    comparison: the name of the comparison.
   """
 
   row: str
   seed: int
   config: ConfigDict
   single_task: str
+  comparison: str
 
   @property
   def folder(self) -> pathlib.Path:
@@ -258,7 +260,7 @@ def _cell(config, row, seed, experiment, single_task) -> Cell:
   with mine.unlocked():
     mine.seed = seed
     mine.name = f'{config.name}: {row}, seed {seed}'
-  return Cell(row, seed, mine, single_task)
+  return Cell(row, seed, mine, single_task, config.name)
 
 
 def _wrong(key: str, expected: str, found: Any) -> InputError:

@@ -347,6 +347,9 @@ def _add_running(config):
   config.checkpoint.every_steps = 0
 
   config.report = report = ConfigDict()
+  # Where losses and metrics are logged, beside metrics.jsonl, which is always
+  # written: some of 'tensorboard', 'wandb', 'mlflow' (docs/tracking.md).
+  report.trackers = ('tensorboard',)
   # Log losses every so many steps.
   report.every_steps = 10
   # Score the split that checkpoints are chosen on every so many epochs; 0 for

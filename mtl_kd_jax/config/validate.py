@@ -8,7 +8,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mtl_kd_jax.config import defaults
+from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime.trackers import check_trackers
 
 _POSITIVE = (
   'epochs',
@@ -44,6 +46,7 @@ _FREE = (
   'report.average_epochs',
   'report.every_steps',
   'report.images',
+  'report.trackers',
   'balancing.observe_every',
   'parallel.',
   'data.data_dir',
@@ -135,7 +138,8 @@ def check_values(config: ConfigDict) -> None:
   """Checks the numbers of a config, without opening anything.
 
   Raises:
-    InputError: one of them is out of its range, or a key is missing.
+    InputError: one of them is out of its range, or a key is missing, or the
+      library of a tracker.
   """
   check_keys(config)
   for key in _POSITIVE:
@@ -170,6 +174,8 @@ def check_values(config: ConfigDict) -> None:
     if not 0 <= weight < math.inf:
       key = f'distill.weights.{task}'
       raise _bad(config, key, 'a finite number of 0 or more')
+  with named_by_keys('report'):
+    check_trackers(config.report.trackers)
 
 
 def check_steps(config: ConfigDict, steps_per_epoch: int) -> None:

@@ -13,6 +13,7 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.exporting import formats
 from mtl_kd_jax.exporting import metadata as described
 from mtl_kd_jax.exporting.comparison import as_bytes
+from mtl_kd_jax.interop import hub
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.prediction import Predictor, PredictsPictures
 from mtl_kd_jax.run import Run, parse_description
@@ -165,15 +166,19 @@ def load(workdir: pathlib.Path | str) -> Run | Any:
   """Opens a run, an import, an exported folder, or what is finished of a run.
 
   Args:
-    workdir: the folder.
+    workdir: the folder; or hf://user/name, a repository of the Hugging Face Hub
+      that `mtl_kd_jax.hub.push` made.
 
   Returns:
     A mapping from names to networks: a `Run`, or an `ExportedFolder`.
 
   Raises:
-    InputError: it is neither.
+    InputError: it is neither, or the repository cannot be reached.
   """
-  folder = paths.expand(workdir, argument='workdir')
+  if hub.is_address(workdir):
+    folder = hub.download(workdir)
+  else:
+    folder = paths.expand(workdir, argument='workdir')
   if described.is_exported(folder):
     return ExportedFolder(folder)
   return Run(folder)

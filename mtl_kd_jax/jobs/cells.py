@@ -73,6 +73,7 @@ def train_cell(
         folder,
         console=Console(file=log, width=_WIDTH, highlight=False),
         on_step=on_step,
+        group=cell.comparison,
       )
       try:
         train.run(cell.config, folder, writer=writer)

@@ -14,7 +14,7 @@ from mtl_kd_jax.jobs.cells import divergence_of, is_finished, record_of
 from mtl_kd_jax.reports.compare import Comparison
 from mtl_kd_jax.reports.results import average_metrics
 from mtl_kd_jax.runtime import workdir as workdirs
-from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.evaluation import Metrics
 

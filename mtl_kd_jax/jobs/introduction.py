@@ -11,7 +11,8 @@ from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.reports.longer import describe_longer
 from mtl_kd_jax.reports.parameters import parameter_table
 from mtl_kd_jax.runtime.metric_keys import Log
-from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
+from mtl_kd_jax.runtime.metric_log import read_log
+from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
 
 

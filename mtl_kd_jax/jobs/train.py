@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
+from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs.claim import claim_of
@@ -27,7 +28,8 @@ from mtl_kd_jax.run import Run, describe_stage
 from mtl_kd_jax.runtime import checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
-from mtl_kd_jax.runtime.metric_writer import MetricWriter, read_log
+from mtl_kd_jax.runtime.metric_log import read_log
+from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import any_process, is_main_process
 from mtl_kd_jax.runtime.platform import release_freed_memory
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
@@ -35,6 +37,16 @@ from mtl_kd_jax.training.evaluation import Evaluation, Metrics
 from mtl_kd_jax.training.loop import Intervals, run_stage
 from mtl_kd_jax.training.loss_terms import ADAPTORS
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
+
+# What trackers get of what a run reports.
+_FILES = (
+  'results.md',
+  'results.json',
+  'results.html',
+  'predictions.png',
+  'curves.png',
+  'balancing.png',
+)
 
 
 def run(
@@ -73,8 +85,19 @@ def run(
       claim()
       workdirs.write_plan(workdir, describe_plan(plan))
     writer = writer or MetricWriter(workdir, enabled=is_main_process())
-    _train(experiment, plan, workdir, writer)
+    track(config, writer)
+    with writer.closed_on_error():
+      _train(experiment, plan, workdir, writer)
+    writer.close()
   return Run(workdir)
+
+
+def track(config: ConfigDict, writer: MetricWriter) -> None:
+  """Opens the trackers that a config names; raises InputError."""
+  with named_by_keys('report'):
+    writer.track(
+      config.report.trackers, name=config.name, config=config.to_dict()
+    )
 
 
 def _train(
@@ -126,6 +149,8 @@ def _train(
   # --- Report ----------------------------------------------------------------
   if is_main_process():
     _report(experiment, plan, workdir, rows, writer)
+    files = [workdir / name for name in _FILES]
+    writer.report(Run(workdir).metrics, [p for p in files if p.exists()])
   writer.print(f'finished in {time.time() - begun:.0f} s')
 
 

@@ -17,7 +17,7 @@ from mtl_kd_jax.reports.statistics import describe_statistics
 from mtl_kd_jax.reports.tables import Results
 from mtl_kd_jax.reports.verdict import verdict
 from mtl_kd_jax.runtime.metric_keys import Log, key
-from mtl_kd_jax.runtime.metric_writer import REPORTED
+from mtl_kd_jax.runtime.metric_log import REPORTED
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
 

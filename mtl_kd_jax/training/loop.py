@@ -12,11 +12,8 @@ import numpy as np
 from mtl_kd_jax.errors import NotFiniteError
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
-from mtl_kd_jax.runtime.metric_writer import (
-  REPORTED,
-  SELECTION,
-  StageWriter,
-)
+from mtl_kd_jax.runtime.metric_log import REPORTED, SELECTION
+from mtl_kd_jax.runtime.metric_writer import StageWriter
 from mtl_kd_jax.runtime.parallel import any_process
 from mtl_kd_jax.runtime.preemption import Preemption, Stopped
 from mtl_kd_jax.training.adaptation import BASELINE

@@ -162,6 +162,7 @@ def rendered(tmp_path_factory):
     ('data.select_split', 'test', 'a split of scenes'),
     ('data.label_fraction', 'two', "or 'one'"),
     ('report.average_epochs', -1, '0 or more'),
+    ('report.trackers', ('comet',), 'names of trackers'),
     ('data.scenes.image_size', (48, 64), 'multiples of 32'),
     ('model.backbone', 'resnet1', 'a known backbone'),
     ('model.width', 0.0, 'above 0'),

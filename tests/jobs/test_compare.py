@@ -5,6 +5,7 @@ import pathlib
 import threading
 
 from fixtures.backbones import Tiny
+from fixtures.trackers import FakeTracker
 import pytest
 
 import mtl_kd_jax as mtl
@@ -12,6 +13,7 @@ from mtl_kd_jax.config import comparison
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import compare
 from mtl_kd_jax.runtime.lock import exclusive
+from mtl_kd_jax.runtime.trackers import TRACKERS
 
 VARIATIONS = (
   ('uniform', {'method': 'multi_task'}),
@@ -60,7 +62,14 @@ def files_of(folder: pathlib.Path) -> dict[str, bytes]:
 # ---- What is trained ---------------------------------------------------------
 
 
-def test_cells_are_runs_that_share_teachers(config, tmp_path, capsys):
+def test_cells_are_runs_that_share_teachers(
+  config, tmp_path, capsys, monkeypatch
+):
+  class Fake(FakeTracker):
+    pass
+
+  monkeypatch.setitem(TRACKERS, 'fake', Fake)
+  config.base.report.trackers = ('fake', 'jsonl')
   config.seeds = (7,)
   workdir = tmp_path / 'compare'
   result = mtl.compare(config, workdir)
@@ -84,6 +93,20 @@ def test_cells_are_runs_that_share_teachers(config, tmp_path, capsys):
     for p in workdir.rglob('checkpoints/teacher_depth')
   }
   assert trained == {'single-task/seed_7'}
+  # Trackers have a run for each, in one group, with all that was reported.
+  tracked = {r['about'].workdir: r for r in Fake.runs.values()}
+  assert set(tracked) == {
+    workdir / row / 'seed_7' for row in ('single-task', *dict(VARIATIONS))
+  }
+  assert {r['about'].group for r in tracked.values()} == {config.name}
+  assert {r['status'] for r in tracked.values()} == {'finished'}
+  run = tracked[workdir / 'strong' / 'seed_7']
+  assert run['about'].name == f'{config.name}: strong, seed 7'
+  ((reported, files),) = run['reports']
+  score = result.scores['strong'][7]['depth']['rmse']
+  assert reported['distilled/result/depth/rmse'] == score
+  assert {'results.md', 'curves.png'} <= set(files)
+  assert not list(workdir.rglob('tensorboard'))
   # With what was overridden, and the rest as in the base.
   weights = mtl.load(workdir / 'strong' / 'seed_7').config.distill.weights
   assert (

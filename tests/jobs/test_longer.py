@@ -11,7 +11,7 @@ import mtl_kd_jax as mtl
 from mtl_kd_jax.config.validate import may_change_from
 from mtl_kd_jax.jobs import train
 from mtl_kd_jax.runtime import workdir as workdirs
-from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.metric_log import read_log
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ import pytest
 from rich.console import Console
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.runtime import metric_writer as reporting
-from mtl_kd_jax.runtime.metric_writer import (
-  MetricWriter,
-  read_log,
-)
+from mtl_kd_jax.runtime import stage_progress
+from mtl_kd_jax.runtime.metric_log import read_log
+from mtl_kd_jax.runtime.metric_writer import MetricWriter
 
 NAN, INF = float('nan'), float('inf')
 
@@ -33,12 +31,18 @@ def losses(depth, semantic=1.0):
 
 def run_stage(folder, name='student', *, start=0, stop=4, per_epoch=4):
   """One line for each step, as of a run that is stopped after `stop`."""
-  reporter = MetricWriter(folder)
+  reporter = with_tensorboard(folder)
   with reporter.stage(
     name, start=start, steps=8, steps_per_epoch=per_epoch
   ) as report:
     for step in range(start + 1, stop + 1):
       report.train([(step, losses(step / 10))])
+
+
+def with_tensorboard(folder):
+  reporter = MetricWriter(folder)
+  reporter.track(('tensorboard',), name='run', config={})
+  return reporter
 
 
 def steps_of(folder, stage):
@@ -182,9 +186,11 @@ def test_a_log_that_cannot_be_read_or_written_is_named(tmp_path):
     run_stage(tmp_path)
   path.rmdir()
   (tmp_path / 'tensorboard').write_text('a file')
-  with pytest.raises(InputError, match='written to') as error:
+  with pytest.raises(
+    InputError, match="'tensorboard' that can be opened"
+  ) as error:
     run_stage(tmp_path)
-  assert error.value.where == str(tmp_path)
+  assert error.value.argument == 'trackers'
 
 
 @pytest.mark.skipif(
@@ -196,7 +202,7 @@ def test_a_full_disk_ends_a_stage_with_a_message(tmp_path):
   )
   with pytest.raises(InputError, match='No space left'), report:
     report._log.close()
-    report._log = open('/dev/full', 'ab', buffering=0)
+    report._log._file = open('/dev/full', 'ab', buffering=0)
     report.train([(1, losses(2.0))])
 
 
@@ -210,12 +216,15 @@ def test_a_full_disk_at_the_end_of_a_stage_is_a_message(tmp_path, monkeypatch):
 
   with pytest.raises(InputError, match='No space left') as error, report:
     report.train([(1, losses(2.0))])
-    monkeypatch.setattr(report._tensorboard, 'close', close)
+    report._log._file.close()
+    monkeypatch.setattr(
+      report._log, '_file', types.SimpleNamespace(close=close)
+    )
   assert error.value.where == str(tmp_path)
 
 
 def test_tensorboard_shows_what_the_log_says(tmp_path):
-  reporter = MetricWriter(tmp_path)
+  reporter = with_tensorboard(tmp_path)
   with reporter.stage('s', start=0, steps=8, steps_per_epoch=4) as report:
     report.train([(1, losses(0.5)), (2, losses(1.5))])
     report.evaluation(2, {'depth': {'rmse': 0.25}})
@@ -250,7 +259,7 @@ def test_steps_without_a_label_do_not_count_in_a_mean(tmp_path, capsys):
     (2, losses(3.0) | {'labeled/depth': 1.0, 'labeled/semantic': 1.0}),
     (3, losses(5.0) | {'labeled/depth': 1.0, 'labeled/semantic': 1.0}),
   ]
-  reporter = MetricWriter(tmp_path)
+  reporter = with_tensorboard(tmp_path)
   with reporter.stage('s', start=0, steps=4, steps_per_epoch=4) as report:
     report.train(steps)
     report.train([(4, losses(0.0) | {'labeled/depth': 0.0})])
@@ -313,7 +322,7 @@ def test_compiling_and_evaluating_do_not_count_as_slow_steps(
   now = [0.0]
   # The time of day, which may be set back, counts for nothing here.
   clock = types.SimpleNamespace(time=lambda: -now[0], monotonic=lambda: now[0])
-  monkeypatch.setattr(reporting, 'time', clock)
+  monkeypatch.setattr(stage_progress, 'time', clock)
   reporter = MetricWriter(tmp_path)
   with reporter.stage('s', start=2, steps=25, steps_per_epoch=5) as report:
     now[0] += 100  # compiling, with the first step
@@ -332,6 +341,7 @@ def test_compiling_and_evaluating_do_not_count_as_slow_steps(
 
 def test_a_disabled_reporter_writes_and_prints_nothing(tmp_path, capsys):
   reporter = MetricWriter(tmp_path, enabled=False)
+  reporter.track(('tensorboard',), name='run', config={})
   reporter.print('text')
   with reporter.stage('s', start=0, steps=8, steps_per_epoch=4) as report:
     report.train([(8, losses(2.0))])
@@ -344,7 +354,7 @@ def test_a_disabled_reporter_writes_and_prints_nothing(tmp_path, capsys):
 
 def test_an_error_inside_a_stage_comes_through_and_closes_the_log(tmp_path):
   with pytest.raises(ZeroDivisionError):
-    with MetricWriter(tmp_path).stage(
+    with with_tensorboard(tmp_path).stage(
       's', start=0, steps=8, steps_per_epoch=4
     ) as report:
       report.train([(1, losses(2.0))])

@@ -21,7 +21,7 @@ import pytest
 from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import metric_keys
-from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.training.adaptation import by_gap
 from mtl_kd_jax.training.conflict import measure_conflict
 from mtl_kd_jax.training.loss_terms import check_terms

@@ -23,7 +23,7 @@ from mtl_kd_jax.balancing import make_balancer, weight_ema
 from mtl_kd_jax.errors import InputError, NotFiniteError
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_keys import OBSERVED
-from mtl_kd_jax.runtime.metric_writer import read_log
+from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.preemption import Stopped
 from mtl_kd_jax.training.stage import Stage
 

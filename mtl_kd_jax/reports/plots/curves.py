@@ -17,7 +17,7 @@ from mtl_kd_jax.reports.plots.style import (
   style_axes,
 )
 from mtl_kd_jax.runtime.metric_keys import TASK_LOSS, Log, alignment, key
-from mtl_kd_jax.runtime.metric_writer import SELECTION
+from mtl_kd_jax.runtime.metric_log import SELECTION
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
 from mtl_kd_jax.training.stage import SINGLE_TASK
