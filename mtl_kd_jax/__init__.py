@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what `__getattr__` returns, for editors and type checkers
     balancing,
     datasets,
     distillation,
+    hub,
     methods,
     models,
     reports,

@@ -65,11 +65,17 @@ def run(tmp_path_factory):
 def saved(run, tmp_path_factory):
   """(its folder, its files)."""
   folder = tmp_path_factory.mktemp('mine') / 'rooms'
-  files = hub.save(run['distilled'], folder, license='apache-2.0')
-  return folder, files
+  mtl.export(
+    run['distilled'],
+    folder,
+    to=['saved'],
+    license='apache-2.0',
+    log=lambda line: None,
+  )
+  return folder, hub.files_of(folder)
 
 
-def test_a_saved_network_is_a_run_that_predicts_the_same(run, saved):
+def test_a_saved_network_predicts_the_same(run, saved):
   folder, files = saved
   opened = mtl.load(folder)
   assert [*opened] == ['distilled']
@@ -79,13 +85,10 @@ def test_a_saved_network_is_a_run_that_predicts_the_same(run, saved):
   for task in TASKS:
     np.testing.assert_array_equal(found[task], expected[task])
   assert opened['distilled'].metrics['depth']['rmse'] == 0.75
-  first = {name for name in files if not name.startswith('checkpoints/')}
-  assert first == {'README.md', 'config.json', 'plan.json'}
-  assert {p.relative_to(folder).as_posix() for p in folder.rglob('*')} >= {
-    *files
-  }
-  assert hub.files_of(folder) == files
-  assert not list(folder.glob('.*'))
+  first = {name for name in files if '/checkpoints/' not in name}
+  written = {'README.md', 'metadata.json'}
+  assert first == {*written, 'saved/config.json', 'saved/plan.json'}
+  assert not list(folder.rglob('.*'))
 
 
 def test_nothing_in_it_names_a_place(run, saved):
@@ -96,7 +99,7 @@ def test_nothing_in_it_names_a_place(run, saved):
     content = (folder / name).read_bytes()
     for secret in secrets:
       assert secret.encode() not in content, name
-  config = mtl.load(folder).config
+  config = mtl.load(folder / 'saved').config
   assert config.teacher.workdir == config.data.data_dir == ''
   assert config.data.folder.train == ''
   # What is no place stays.
@@ -136,13 +139,11 @@ def test_the_card_says_what_it_is(saved):
   assert scope['prediction'].semantic.shape == (8, 9)
 
 
-def test_folders_that_cannot_be_used_are_named(run, saved, tmp_path):
-  folder, _ = saved
-  with pytest.raises(mtl.InputError, match='a new or an empty folder'):
-    hub.save(run['distilled'], folder)
+@needs_hub
+def test_folders_that_cannot_be_used_are_named(run, tmp_path):
   for source, found in (
-    (run.workdir, 'the workdir of a training'),
-    (tmp_path / 'none', 'no folder with files'),
+    (run.workdir, 'another folder'),
+    (tmp_path / 'none', 'no folder'),
   ):
     with pytest.raises(mtl.InputError, match=found) as error:
       hub.push(source, 'me/rooms')
@@ -197,9 +198,10 @@ def test_what_is_pushed_is_what_is_loaded(run, saved, server, tmp_path):
   assert "mtl.load('hf://me/rooms')['uniform']" in first['README.md'].decode()
   assert not any(PRIVATE.encode() in x for x in first.values())
 
-  # Another one takes its place; the first is in the history.
+  # Another one takes its place, and what the owner added stays.
+  fake.add('me/rooms', 'photo.jpg', b'mine')
   hub.push(folder, 'me/rooms')
-  assert set(fake.files('me/rooms')) == {*files, '.gitattributes'}
+  assert set(fake.files('me/rooms')) == {*files, '.gitattributes', 'photo.jpg'}
   image = np.full((20, 30, 3), 128, np.uint8)
   opened = mtl.load('hf://me/rooms')
   assert [*opened] == ['distilled']
@@ -210,7 +212,7 @@ def test_what_is_pushed_is_what_is_loaded(run, saved, server, tmp_path):
   sha = f'{1:040x}'
   assert [*mtl.load(f'hf://me/rooms@{sha}')] == ['uniform']
   pulled = hub.pull('hf://me/rooms')
-  assert set(hub.files_of(pulled)) == set(files)
+  assert set(hub.files_of(pulled)) == {*files, 'photo.jpg'}
 
   # Reading it did not ask for anything twice.
   before = len(fake.calls)

@@ -14,11 +14,11 @@ import numpy as np
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.exporting import metadata as described
+from mtl_kd_jax.exporting.saved import write_saved
 from mtl_kd_jax.exporting.serving import Serving
 from mtl_kd_jax.interop import export_torch, onnx_writer
 from mtl_kd_jax.models.network import Network, abstract_init
-from mtl_kd_jax.run import Run, parse_description, write_run
-from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.run import Run, parse_description
 from mtl_kd_jax.trained import TrainedNetwork
 
 # uint8 [b h w 3] -> name -> array
@@ -96,12 +96,7 @@ def write(
   if format_ == 'safetensors':
     export_torch.write_safetensors(path, torch_state(trained), text)
     return {}
-  config = {}
-  if trained.workdir is not None:
-    config = Run(trained.workdir).config.to_dict()
-  write_run(path, config, {trained.name: trained})
-  if trained.metrics:
-    workdirs.write_metrics(path, trained.name, trained.metrics)
+  write_saved(trained, path)
   return {}
 
 

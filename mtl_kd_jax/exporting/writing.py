@@ -16,6 +16,7 @@ from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.exporting import formats
 from mtl_kd_jax.exporting import metadata as described
+from mtl_kd_jax.exporting.card import write_card
 from mtl_kd_jax.exporting.comparison import (
   Difference,
   compare_all,
@@ -37,6 +38,7 @@ def export(
   to: Sequence[str] = DEFAULT,
   outputs: str = 'finished',
   pictures: np.ndarray | None = None,
+  license: str = '',
   log: Callable[[str], None] = print,
 ) -> ExportedFolder:
   """Writes a network in formats that run without this package.
@@ -56,6 +58,8 @@ def export(
       normals as `predict` returns them, 'raw' for what the network gives.
     pictures: uint8 [n h w 3] of the network's `image_size`, to compare on; None
       for rendered rooms and patterns.
+    license: for the model card, an identifier of the Hugging Face Hub such as
+      'apache-2.0'; '' for none.
     log: called with a line for every artifact.
 
   Returns:
@@ -95,6 +99,7 @@ def export(
     metadata['artifacts'] = artifacts
     text = json.dumps(metadata, indent=2)
     (temporary / described.FILE).write_text(text, encoding='utf-8')
+    write_card(network, temporary, license=license)
   log(f'written to {folder}')
   return ExportedFolder(folder)
 

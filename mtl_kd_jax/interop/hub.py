@@ -4,7 +4,7 @@ An address is hf://user/name or, for a branch, tag or commit,
 hf://user/name@revision.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import importlib.util
 import pathlib
@@ -27,16 +27,18 @@ def upload(
   repo_id: str,
   *,
   files: Sequence[str],
+  replaces: Callable[[str], bool],
   private: bool = True,
   message: str = 'Upload a network of mtl_kd_jax',
 ) -> str:
-  """Makes a repository hold some files of a folder, and nothing else.
+  """Makes a repository hold some files of a folder.
 
   Args:
     folder: the folder.
     repo_id: 'user/name'; made where it does not exist.
-    files: what is pushed, relative to the folder. What else the repository had
-      is deleted in the same commit, but for .gitattributes.
+    files: what is pushed, relative to the folder.
+    replaces: whether another file of the repository is deleted in the same
+      commit, by its path.
     private: whether a repository that is made can be seen by its owner alone.
     message: of the commit.
 
@@ -51,7 +53,7 @@ def upload(
     api = hub.HfApi()
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     there = api.list_repo_files(url.repo_id)
-    gone = sorted({*there} - {*files, '.gitattributes'})
+    gone = sorted(path for path in {*there} - {*files} if replaces(path))
     operations = [hub.CommitOperationDelete(path) for path in gone]
     operations += [
       hub.CommitOperationAdd(path, folder / path) for path in files

@@ -1,0 +1,60 @@
+"""A network by itself, as a run that names nothing of its machine."""
+
+from collections.abc import Mapping
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from typing import Any
+
+from mtl_kd_jax.run import Run, write_run
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.trained import TrainedNetwork
+
+# Keys whose values are folders or files of the machine.
+_PATHS = ('data_dir', 'manual_dir', 'normals_dir', 'workdir', 'pretrained')
+_ABSOLUTE = re.compile(r'[/\\~]|[A-Za-z]:[/\\]|\.\.[/\\]')
+
+
+def write_saved(network: TrainedNetwork, folder: pathlib.Path) -> None:
+  """Writes a run of one network, to be given away.
+
+  It has the config of the run that trained the network, without folders and
+  files; the chosen checkpoint, which is the only one; and its metrics.
+
+  Args:
+    network: the network.
+    folder: a new one.
+  """
+  config = {}
+  if network.workdir is not None:
+    config = _public(Run(network.workdir).config.to_dict())
+  config |= {'tasks': list(network.tasks), 'select': 'last'}
+  with tempfile.TemporaryDirectory() as temporary:
+    # Checkpoints name the folder that they are written in.
+    written = pathlib.Path(temporary, 'network')
+    write_run(written, config, {network.name: network})
+    if network.metrics:
+      workdirs.write_metrics(written, network.name, network.metrics)
+    (written / '.lock').unlink(missing_ok=True)  # names this host
+    shutil.copytree(written, folder)
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config without folders and files of this machine."""
+  return {
+    key: _public(value)
+    if isinstance(value, Mapping)
+    else ''
+    if key in _PATHS
+    else _without_paths(value)
+    for key, value in config.items()
+  }
+
+
+def _without_paths(value: Any) -> Any:
+  if isinstance(value, tuple | list):
+    return [_without_paths(x) for x in value]
+  is_path = isinstance(value, str | os.PathLike) and _ABSOLUTE.match(str(value))
+  return '' if is_path else value
