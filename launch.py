@@ -7,6 +7,7 @@ train     (default) trains, or continues where an earlier run ended
 compare   trains the variations of a comparison with several seeds each, or the
           share of them that --cells names, and reports
 evaluate  scores the finished networks of a run again, on --split
+predict   predicts --images with a network of a run, into the folder --out
 import    makes networks of a run from PyTorch weights: --torch, --network, and
           --stage for a single one
 taps      lists the features of the networks, and which are aligned
@@ -36,7 +37,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
       stray = ' '.join(argv[1:])
       raise command_line.Exit(
-        2, f'error: expected flags only\n  found:  {stray}'
+        2,
+        f'error: expected flags only\n  found:  {stray}\n'
+        "  to do:  put patterns in quotes, as in --images='*.jpg'",
       )
     command_line.run_job(JOBS[_JOB.value], _CONFIG.value, _WORKDIR.value)
   except command_line.Exit as end:

@@ -12,7 +12,33 @@ everything else may change. Submodules are imported when they are first used.
 """
 
 import importlib
-from typing import Any
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what `__getattr__` returns, for editors and type checkers
+  from ml_collections import ConfigDict
+
+  from mtl_kd_jax import (
+    balancing,
+    datasets,
+    distillation,
+    methods,
+    models,
+    reports,
+    tasks,
+    training,
+  )
+  from mtl_kd_jax.config import get_config
+  from mtl_kd_jax.errors import InputError, NotFiniteError
+  from mtl_kd_jax.prediction import Prediction, Predictions
+  from mtl_kd_jax.reports.compare import Comparison
+  from mtl_kd_jax.reports.tables import table
+  from mtl_kd_jax.run import Run, load, write_run
+  from mtl_kd_jax.runtime.preemption import Stopped
+  from mtl_kd_jax.trained import TrainedNetwork
+  from mtl_kd_jax.trainer import Distill, Trainer, distill
+  from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm
 
 __version__ = '0.1.0'
 
@@ -22,7 +48,8 @@ _NAMES = {
   'InputError': 'errors',
   'LossTerm': 'training.loss_terms',
   'NotFiniteError': 'errors',
-  'Prediction': 'trained',
+  'Prediction': 'prediction',
+  'Predictions': 'prediction',
   'Run': 'run',
   'Stopped': 'runtime.preemption',
   'TrainedNetwork': 'trained',
@@ -44,11 +71,40 @@ _SUBMODULES = (
   'training',
 )
 
-__all__ = ['__version__', 'compare', 'evaluate', 'train']
-__all__ += [*_NAMES, *_SUBMODULES]
+# Spelled out: type checkers read it.
+__all__ = [
+  'Distill',
+  'ExtraNetwork',
+  'InputError',
+  'LossTerm',
+  'NotFiniteError',
+  'Prediction',
+  'Predictions',
+  'Run',
+  'Stopped',
+  'TrainedNetwork',
+  'Trainer',
+  '__version__',
+  'balancing',
+  'compare',
+  'datasets',
+  'distill',
+  'distillation',
+  'evaluate',
+  'get_config',
+  'load',
+  'methods',
+  'models',
+  'reports',
+  'table',
+  'tasks',
+  'train',
+  'training',
+  'write_run',
+]
 
 
-def train(config: Any, workdir: Any) -> Any:
+def train(config: 'ConfigDict', workdir: 'str | os.PathLike[str]') -> 'Run':
   """Trains what a config says, or continues it; as launch.py does.
 
   Args:
@@ -66,7 +122,12 @@ def train(config: Any, workdir: Any) -> Any:
   return _job('train').run(config, _path(workdir))
 
 
-def compare(config: Any, workdir: Any, *, cells: str = 'all') -> Any:
+def compare(
+  config: 'ConfigDict',
+  workdir: 'str | os.PathLike[str]',
+  *,
+  cells: str = 'all',
+) -> 'Comparison':
   """Trains the variations of a comparison, and reports; as launch.py does.
 
   Args:
@@ -85,7 +146,9 @@ def compare(config: Any, workdir: Any, *, cells: str = 'all') -> Any:
   return _job('compare').run(config, _path(workdir), cells=cells)
 
 
-def evaluate(workdir: Any, *, split: str | None = None) -> Any:
+def evaluate(
+  workdir: 'str | os.PathLike[str]', *, split: str | None = None
+) -> 'Run':
   """Scores the finished networks of a run again; prints and writes the table.
 
   Args:
@@ -103,23 +166,25 @@ def evaluate(workdir: Any, *, split: str | None = None) -> Any:
   return job.run(config, _path(workdir), split=split)
 
 
-def __getattr__(name: str) -> Any:
-  if name in _NAMES:
-    module = importlib.import_module(f'{__name__}.{_NAMES[name]}')
-    return getattr(module, name)
-  if name in _SUBMODULES:
-    return importlib.import_module(f'{__name__}.{name}')
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+if not TYPE_CHECKING:  # or a type checker would allow any name
+
+  def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+      module = importlib.import_module(f'{__name__}.{_NAMES[name]}')
+      return getattr(module, name)
+    if name in _SUBMODULES:
+      return importlib.import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:
   return sorted(__all__)
 
 
-def _job(name):
+def _job(name: str) -> Any:
   return importlib.import_module(f'{__name__}.jobs.{name}')
 
 
-def _path(workdir):
+def _path(workdir: 'str | os.PathLike[str]') -> pathlib.Path:
   paths = importlib.import_module(f'{__name__}.datasets.paths')
   return paths.expand(workdir, argument='workdir')

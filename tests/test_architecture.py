@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # floor and from those below it.
 FLOORS = (
   ('__init__', 'jobs', 'trainer'),
-  ('run', 'trained', 'reports'),
+  ('run', 'trained', 'prediction', 'reports'),
   ('methods', 'config'),
   ('training',),
   (

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import threading
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -79,7 +80,7 @@ def load_npy(path: pathlib.Path) -> np.ndarray:
   """
   # Not mapped: the process is killed (SIGBUS) if such a file gets shorter.
   with open(path, 'rb') as file:
-    _check_start(file, (b'\x93NUMPY',))
+    check_start(file, (b'\x93NUMPY',))
     with _PARSING:
       version = np.lib.format.read_magic(file)
       if version not in _HEADERS:
@@ -132,7 +133,7 @@ def load_image(
   """
   formats = {'PNG': b'\x89PNG'} | ({'JPEG': b'\xff\xd8\xff'} if colors else {})
   with open(path, 'rb') as file:
-    _check_start(file, tuple(formats.values()))
+    check_start(file, tuple(formats.values()))
     with Image.open(file, formats=tuple(formats)) as image:
       image.load()  # or reading the tags would, and hide its errors
       number = orientation(image)
@@ -155,12 +156,18 @@ def pixels(image: Image.Image, *, colors: bool) -> np.ndarray:
     CannotUse: it has colors in a form that does not say what is white.
     Exception: Pillow raises many types for damaged or closed files.
   """
-  image.load()
-  if orientation(image) != 1:
-    image = ImageOps.exif_transpose(image)
+  image = upright(image)
   if colors:
     image = _as_rgb(image)
   return np.array(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+  """The image as viewers show it: turned where its EXIF orientation says so."""
+  image.load()
+  if orientation(image) != 1:
+    return ImageOps.exif_transpose(image)
+  return image
 
 
 def orientation(image: Image.Image) -> int:
@@ -188,7 +195,7 @@ def _as_rgb(image):
   return image.convert('RGB')
 
 
-def _check_start(file, wanted):
+def check_start(file: BinaryIO, wanted: tuple[bytes, ...]) -> None:
   """Raises CannotUse unless a file begins with one of the signatures."""
   start = file.read(32)
   file.seek(0)
@@ -196,8 +203,10 @@ def _check_start(file, wanted):
     return
   if not start:
     raise CannotUse('an empty file')
-  known = (name for sign, name in _SIGNATURES if start.startswith(sign))
+  known = [name for sign, name in _SIGNATURES if start.startswith(sign)]
+  if start[4:8] == b'ftyp':
+    known = ['HEIC, AVIF or a video']
   raise CannotUse(
-    f'a file of another kind: {next(known, "unknown")}',
+    f'a file of another kind: {(known or ["unknown"])[0]}',
     'convert it, or get it again: the ending of its name is not enough',
   )

@@ -16,6 +16,7 @@ from mtl_kd_jax.jobs import (
   evaluate,
   import_weights,
   inspect,
+  predict,
   taps,
   train,
 )
@@ -23,6 +24,7 @@ from mtl_kd_jax.jobs import (
 JOBS = {
   'train': train,
   'evaluate': evaluate,
+  'predict': predict,
   'compare': compare,
   'import': import_weights,
   'taps': taps,

@@ -39,7 +39,7 @@ def define_flags() -> None:
     'network',
     None,
     "Job 'import': the backbone, e.g. 'mtan'; --config.model.backbone for "
-    'short.',
+    "short. Job 'predict': the network of the run, e.g. 'distilled'.",
   )
 
 

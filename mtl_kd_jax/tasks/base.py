@@ -71,7 +71,7 @@ class Task:
   columns: Mapping[str, Metric]
   headline: str
   render: Callable[[np.ndarray, np.ndarray], np.ndarray]
-  label: Label | None = None
+  label: Label = None  # type: ignore[assignment]
 
   @property
   def higher_is_better(self) -> bool:

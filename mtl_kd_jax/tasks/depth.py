@@ -73,10 +73,19 @@ def _metrics(statistics):
   }
 
 
-def _render(x, label, *, far_is_large):
-  depth = x[..., 0].astype(np.float64)
+def color_range(label: np.ndarray) -> tuple[float, float]:
+  """The values of the first and the last color, of a label [h w (1)].
+
+  They leave out the nearest and the farthest 2 % of the pixels.
+  """
   known = label[label > 0]
   low, high = np.quantile(known, (0.02, 0.98)) if known.size else (0.0, 1.0)
+  return float(low), float(high)
+
+
+def _render(x, label, *, far_is_large):
+  depth = x[..., 0].astype(np.float64)
+  low, high = color_range(label)
   shade = np.clip((depth - low) / max(high - low, 1e-6), 0, 1)
   if not far_is_large:
     shade = 1 - shade

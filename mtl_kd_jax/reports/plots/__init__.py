@@ -5,6 +5,7 @@
 
 from mtl_kd_jax.reports.plots.balance import draw_balance, plot_balance
 from mtl_kd_jax.reports.plots.curves import draw_curves, plot_curves
+from mtl_kd_jax.reports.plots.prediction import plot_prediction
 from mtl_kd_jax.reports.plots.predictions import (
   draw_predictions,
   plot_predictions,
@@ -18,5 +19,6 @@ __all__ = [
   'draw_samples',
   'plot_balance',
   'plot_curves',
+  'plot_prediction',
   'plot_predictions',
 ]

@@ -51,9 +51,14 @@ class ReportFigure(Figure):
   """A figure that a notebook shows, also where pyplot was never imported."""
 
   def _repr_png_(self) -> bytes:
-    file = io.BytesIO()
-    save(self, file)
-    return file.getvalue()
+    return png_of(self)
+
+
+def png_of(figure: Figure) -> bytes:
+  """A figure as a PNG file."""
+  file = io.BytesIO()
+  save(figure, file)
+  return file.getvalue()
 
 
 @contextlib.contextmanager

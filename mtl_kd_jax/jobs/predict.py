@@ -1,0 +1,222 @@
+"""Predicts pictures and videos with a network of a run."""
+
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from mtl_kd_jax.datasets import paths
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.prediction.batch import Outcome, digest, predict_files
+from mtl_kd_jax.prediction.inputs import find_inputs
+from mtl_kd_jax.prediction.pictures import check_white
+from mtl_kd_jax.prediction.predictor import check_batch_size
+from mtl_kd_jax.run import Run
+from mtl_kd_jax.trained import TrainedNetwork
+
+OPTIONS = (
+  'images',
+  'out',
+  'network',  # import_weights.py defines it
+  'resize',
+  'tile',
+  'white',
+  'batch_size',
+)
+_MOST_NAMED = 20
+
+
+def define_flags() -> None:
+  """Defines the flags of this job."""
+  flags.DEFINE_string(
+    'images',
+    None,
+    "Job 'predict': a picture or video, a folder of them, a pattern such as "
+    "'photos/**/*.jpg' (in quotes), or '-' for a list of paths on stdin.",
+  )
+  flags.DEFINE_string(
+    'out', 'predictions', "Job 'predict': the folder to write to."
+  )
+  flags.DEFINE_string(
+    'resize',
+    None,
+    "Job 'predict': the size at which the network sees a picture: 'train' (the "
+    "default without --tile), 'keep', or HEIGHTxWIDTH.",
+  )
+  flags.DEFINE_string(
+    'tile',
+    None,
+    "Job 'predict': the size of overlapping tiles, for large pictures: "
+    'HEIGHTxWIDTH, or one number for both.',
+  )
+  flags.DEFINE_integer(
+    'white',
+    None,
+    "Job 'predict': the value that is white in pictures of more than 8 bits, "
+    'such as 65535.',
+  )
+  flags.DEFINE_integer(
+    'batch_size',
+    None,
+    "Job 'predict': pictures or tiles that the network sees at once.",
+  )
+
+
+def default_config(workdir: pathlib.Path | None) -> ConfigDict:
+  """The config of the run, which is predicted on one host.
+
+  Raises:
+    InputError: there is no such run, or its config is none.
+  """
+  if workdir is None:
+    raise InputError(
+      expected='the workdir of a run',
+      found='none',
+      argument='workdir',
+      do='name it',
+    )
+  config = Run(workdir).config
+  config.parallel.multihost = False
+  return config
+
+
+def run(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  images: str | None,
+  out: str = 'predictions',
+  network: str | None = None,
+  resize: str | None = None,
+  tile: str | None = None,
+  white: int | None = None,
+  batch_size: int | None = None,
+) -> Outcome:
+  """Writes what a network predicts for pictures and videos.
+
+  Files that were predicted before, with the same network and settings, are
+  skipped. Those that cannot be read are left out, and named at the end.
+
+  Args:
+    config: of the run; nothing is read from it.
+    workdir: of the run.
+    images: see `find_inputs`.
+    out: folder to write to.
+    network: name of the stage; None for the last one of those that predict the
+      most tasks.
+    resize: 'train', 'keep' or 'HEIGHTxWIDTH'; see `TrainedNetwork.predict`.
+    tile: 'HEIGHTxWIDTH' or 'SIDE', or None for no tiles.
+    white: value of white in pictures of more than 8 bits.
+    batch_size: number of pictures or tiles that the network sees at once.
+
+  Returns:
+    What became of the files.
+
+  Raises:
+    InputError: the run, the network, a setting or the folder cannot be used;
+      or, when all others are predicted, some files cannot be read.
+  """
+  del config
+  if not images:
+    raise InputError(
+      expected='pictures',
+      found='none',
+      where='--images',
+      do="name a file, a folder or a pattern: --images='photos/*.jpg'",
+    )
+  folder = paths.expand(out, argument='out')
+  check_white(white)
+  trained = _network(Run(workdir), network)
+  sizes = {
+    'resize': resize
+    if resize in ('train', 'keep')
+    else _size(resize, 'resize'),
+    'tile': _size(tile, 'tile'),
+  }
+  predictor = trained.predictor
+  sizing = predictor.sizing(**sizes)
+  batch_size = check_batch_size(batch_size, sizing)
+  inputs = find_inputs(images, lines=sys.stdin if images == '-' else ())
+  console = Console(highlight=False)
+  count = f'{len(inputs)} files' if len(inputs) > 1 else '1 file'
+  console.print(
+    f'{count} with {trained.name} of {workdir}: {", ".join(trained.tasks)}',
+    markup=False,
+    soft_wrap=True,
+  )
+  outcome = predict_files(
+    predictor,
+    inputs,
+    folder,
+    sizing=sizing,
+    settings={
+      'network': trained.name,
+      'weights': digest(trained.variables),
+      'size': sizing.size,
+      'tile': sizing.tile,
+      'white': white,
+    },
+    batch_size=batch_size,
+    white=white,
+    console=console,
+  )
+  _report(outcome, folder, console)
+  return outcome
+
+
+def _network(run: Run, name: str | None) -> TrainedNetwork:
+  if name is not None:
+    return run[name]
+  networks = {name: run[name] for name in run}
+  if not networks:
+    unfinished = next(iter(run.plan), '')
+    return run[unfinished]  # says what is finished
+  most = max(len(n.tasks) for n in networks.values())
+  chosen = [n for n in networks.values() if len(n.tasks) == most]
+  if most == 1 and len(chosen) > 1:
+    raise InputError(
+      expected='the network to predict with',
+      found=f'none of {", ".join(networks)}',
+      where='--network',
+      do='name one of them',
+    )
+  return chosen[-1]
+
+
+def _size(text: str | None, flag: str) -> int | tuple[int, ...] | None:
+  """The size of 'HEIGHTxWIDTH', or of 'SIDE'."""
+  if text is None:
+    return None
+  sides = text.lower().split('x')
+  if not all(side.strip().isdecimal() for side in sides) or len(sides) > 2:
+    names = "'train', 'keep', or " if flag == 'resize' else ''
+    raise InputError(
+      expected=f'{names}HEIGHTxWIDTH in pixels, such as 480x640',
+      found=repr(text),
+      where=f'--{flag}',
+      do='correct it, or leave it out',
+    )
+  numbers = tuple(int(side) for side in sides)
+  return numbers[0] if len(numbers) == 1 and flag == 'tile' else numbers
+
+
+def _report(outcome: Outcome, folder: pathlib.Path, console: Console) -> None:
+  """Says what was done; raises InputError where something was not."""
+  done = f'{outcome.written} predicted'
+  if outcome.skipped:
+    done += f', {outcome.skipped} had been before'
+  console.print(f'{done}: {folder}', markup=False, soft_wrap=True)
+  if not outcome.failed:
+    return
+  named = [f'{path}: {why}' for path, why in outcome.failed.items()]
+  if len(named) > _MOST_NAMED:
+    named[_MOST_NAMED:] = [f'and {len(named) - _MOST_NAMED} more']
+  raise InputError(
+    expected='pictures and videos that can be read',
+    found=f'{len(outcome.failed)} that cannot; the others are predicted\n    '
+    + '\n    '.join(named),
+    where='--images',
+    do='convert these files; the same command then predicts them alone',
+  )

@@ -1,0 +1,347 @@
+"""Predicts many files into one folder, and goes on where it was stopped.
+
+<out>/predictions.json    the network and settings that it belongs to
+<out>/NAME/               the prediction of a picture (write.py)
+<out>/NAME/000000/        that of a frame of a video, without figure and arrays
+<out>/NAME/TASK.mp4       all frames in colors
+<out>/NAME/video.json     written when the others are there
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from mtl_kd_jax.datasets import files, paths
+from mtl_kd_jax.datasets.progress import show_progress
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.prediction.inputs import Input
+from mtl_kd_jax.prediction.pictures import read_picture
+from mtl_kd_jax.prediction.predictor import Predictor
+from mtl_kd_jax.prediction.result import Prediction
+from mtl_kd_jax.prediction.sizing import Sizing
+from mtl_kd_jax.prediction.video import (
+  is_video,
+  read_frames,
+  read_info,
+  write_video,
+)
+from mtl_kd_jax.prediction.write import read_record, write_prediction
+from mtl_kd_jax.runtime.files import write_atomically
+
+_SETTINGS, _VIDEO = 'predictions.json', 'video.json'
+
+
+@dataclasses.dataclass
+class Outcome:
+  """What became of the files.
+
+  Attributes:
+    written: how many were predicted.
+    skipped: how many had been before.
+    failed: path -> why it was not.
+  """
+
+  written: int = 0
+  skipped: int = 0
+  failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def fail(self, path: pathlib.Path, error: InputError) -> None:
+    """Notes why a file was not predicted."""
+    self.failed[paths.as_text(path)] = error.found
+
+
+def predict_files(
+  predictor: Predictor,
+  inputs: Sequence[Input],
+  out: pathlib.Path,
+  *,
+  sizing: Sizing,
+  settings: Mapping[str, Any],
+  batch_size: int,
+  white: float | None,
+  console: Console,
+) -> Outcome:
+  """Predicts pictures and videos; what cannot be read does not stop it.
+
+  Args:
+    predictor: the network.
+    inputs: the files.
+    out: folder of the predictions; made where it does not exist.
+    sizing: of `predictor.sizing`.
+    settings: what predictions depend on, in plain values. A folder belongs to
+      one network and its settings.
+    batch_size: see `Predictor.predict`.
+    white: see `read_picture`.
+    console: where progress is shown.
+
+  Raises:
+    InputError: the folder belongs to other settings or has other files in it,
+      or cannot be written to.
+  """
+  _claim(out, settings)
+  outcome = Outcome()
+  to_do = [x for x in inputs if _is_open(x, out, outcome)]
+  pictures = [x for x in to_do if not is_video(x.path)]
+  work = _Work(predictor, sizing, batch_size, white, out, outcome, console)
+  if pictures:
+    work.predict_pictures(pictures)
+  for video in to_do:
+    if is_video(video.path):
+      try:
+        work.predict_video(video)
+        outcome.written += 1
+      except _Unreadable as error:
+        outcome.fail(video.path, error.reason)
+  return outcome
+
+
+def digest(variables: Any) -> str:
+  """Tells networks apart by every bit of their variables."""
+  summed = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    summed.update(jax.tree_util.keystr(path).encode())
+    summed.update(np.asarray(leaf).tobytes())
+  return summed.hexdigest()[:16]
+
+
+class _Unreadable(Exception):
+  """An input cannot be read; unlike what cannot be written, that is no end."""
+
+  def __init__(self, reason: InputError):
+    super().__init__(f'{reason}')
+    self.reason = reason
+
+
+@dataclasses.dataclass
+class _Work:
+  """The arguments of `predict_files`, for each kind of file."""
+
+  predictor: Predictor
+  sizing: Sizing
+  batch_size: int
+  white: float | None
+  out: pathlib.Path
+  outcome: Outcome
+  console: Console
+
+  def predict_pictures(self, inputs: Sequence[Input]) -> None:
+    """Predicts pictures into a folder each."""
+    batch_size = min(self.batch_size, len(inputs))
+    if self.sizing.tile:
+      batch_size = self.batch_size
+    read: deque[Input] = deque()
+
+    def pictures():
+      for x in inputs:
+        try:
+          pixels = read_picture(x.path, white=self.white)
+        except InputError as error:
+          self.outcome.fail(x.path, error)
+          continue
+        read.append(x)
+        yield pixels, x.path
+
+    with show_progress('predicting pictures', self.console) as progress:
+      for prediction in self.predictor.predict(
+        pictures(), self.sizing, batch_size=batch_size
+      ):
+        x = read.popleft()
+        more = {'source': _source(x.path)}
+        write_prediction(prediction, self.out / x.name, more=more)
+        self.outcome.written += 1
+        progress(self.outcome.written + len(self.outcome.failed), len(inputs))
+
+  def predict_video(self, video: Input) -> None:
+    """Predicts the frames of a video into a folder each, and videos of them."""
+    folder, source = self.out / video.name, _source(video.path)
+    try:
+      info = read_info(video.path)
+    except InputError as error:
+      raise _Unreadable(error) from error
+    first: Prediction | None = None
+    count = 0
+    title = f'predicting {paths.as_text(video.path.name)}'
+    with show_progress(title, self.console) as progress:
+      for number, prediction in self._frames(video, folder, source):
+        # The colors of the first frame are those of all: no flicker.
+        first = first or prediction
+        if prediction is not None:
+          write_prediction(
+            prediction,
+            _frame(folder, number),
+            raw=False,
+            overview=False,
+            like=first,
+            more={'source': source, 'frame': number},
+          )
+        count = number + 1
+        progress(count, max(count, info.frames or 0))
+    if first is None:
+      raise _Unreadable(_no_frames(video.path))
+    for task in self.predictor.tasks:
+      write_video(
+        (_read_png(_frame(folder, i) / f'{task}.png') for i in range(count)),
+        folder / f'{task}.mp4',
+        rate=info.rate,
+      )
+    record = {
+      'source': source,
+      'frames': count,
+      'frames_per_second': float(info.rate),
+      'files': [f'{task}.mp4' for task in self.predictor.tasks],
+    }
+    write_atomically(folder / _VIDEO, json.dumps(record, indent=2) + '\n')
+
+  def _frames(
+    self, video: Input, folder: pathlib.Path, source: Mapping[str, Any]
+  ) -> Iterator[tuple[int, Prediction | None]]:
+    """(number, prediction), or None for frames that are there already.
+
+    The first one is predicted again in any case: it scales the colors.
+    """
+    numbers: deque[int] = deque()
+    done: set[int] = set()
+
+    def frames():
+      stream = enumerate(_readable(read_frames(video.path)))
+      for number, pixels in stream:
+        if number and _is_complete(_frame(folder, number), source):
+          done.add(number)
+          continue
+        numbers.append(number)
+        yield files.as_colors(pixels), video.path
+
+    last = -1
+    for prediction in self.predictor.predict(
+      frames(), self.sizing, batch_size=self.batch_size
+    ):
+      last = numbers.popleft()
+      yield last, prediction
+    yield from ((number, None) for number in sorted(done) if number > last)
+
+
+def _readable(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+  try:
+    yield from frames
+  except InputError as error:
+    raise _Unreadable(error) from error
+
+
+def _claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  """Makes a folder that of these settings, or checks that it is."""
+  path = out / _SETTINGS
+  new = json.loads(json.dumps(settings))  # tuples become lists, as when read
+  old = _read_json(path)
+  if old is None:
+    there = paths.contents(out) if out.exists() else 'nothing'
+    if there != 'nothing':
+      raise InputError(
+        expected='a folder that is empty or new, or of predictions',
+        found=there,
+        where=paths.as_text(out),
+        argument='out',
+        do='choose another folder',
+      )
+    try:
+      out.mkdir(parents=True, exist_ok=True)
+      write_atomically(path, json.dumps(new, indent=2) + '\n')
+    except OSError as error:
+      raise InputError(
+        expected='a folder that can be written to',
+        found=error.strerror or f'{error}',
+        where=paths.as_text(out),
+        argument='out',
+        do='choose another folder',
+      ) from error
+  elif old != new:
+    differing = [
+      f'{key} was {old.get(key)!r} and is {new.get(key)!r}'
+      for key in sorted(old.keys() | new.keys())
+      if old.get(key) != new.get(key)
+    ]
+    raise InputError(
+      expected='a folder of predictions of the same network and settings',
+      found='; '.join(differing),
+      where=f'{path}',
+      argument='out',
+      do='choose another folder, or remove this one',
+    )
+
+
+def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
+  """Whether a file is still to be predicted, and can be; notes it if not."""
+  folder = out / x.name
+  if found := paths.why_no_file(x.path):
+    similar = paths.SimilarNames()(x.path) if 'no such' in found else ''
+    hint = f', but there is {paths.as_text(similar)}' if similar else ''
+    outcome.failed[paths.as_text(x.path)] = found + hint
+    return False
+  source = _source(x.path)
+  if is_video(x.path):
+    complete = (_read_json(folder / _VIDEO) or {}).get('source') == source
+    ours = any(read_record(f) for f in folder.glob('[0-9]' * 6))
+  else:
+    complete = _is_complete(folder, source)
+    ours = read_record(folder) is not None
+  if complete:
+    outcome.skipped += 1
+    return False
+  if folder.exists() and not ours and paths.contents(folder) != 'nothing':
+    outcome.failed[paths.as_text(x.path)] = (
+      f'its predictions would go to {paths.as_text(folder)}, which has other '
+      f'files in it: {paths.contents(folder)}'
+    )
+    return False
+  return True
+
+
+def _is_complete(folder: pathlib.Path, source: Mapping[str, Any]) -> bool:
+  record = read_record(folder) or {}
+  return bool(record.get('complete')) and record.get('source') == source
+
+
+def _source(path: pathlib.Path) -> dict[str, Any]:
+  """What tells a file from another, and from itself before it was changed."""
+  status = path.stat()
+  return {
+    'path': os.path.abspath(path),
+    'bytes': status.st_size,
+    'modified': status.st_mtime_ns,
+  }
+
+
+def _frame(folder: pathlib.Path, number: int) -> pathlib.Path:
+  return folder / f'{number:06}'
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, RecursionError, ValueError):
+    return None
+  return content if isinstance(content, dict) else None
+
+
+def _read_png(path: pathlib.Path) -> np.ndarray:
+  with Image.open(path) as image:
+    return np.array(image)
+
+
+def _no_frames(path: pathlib.Path) -> InputError:
+  return InputError(
+    expected='a video with frames',
+    found='none',
+    where=paths.as_text(path),
+    argument='images',
+    do='leave it out',
+  )

@@ -1,0 +1,109 @@
+"""Which files are meant, and what their predictions are called."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+import glob
+import os
+import pathlib
+from typing import NamedTuple
+
+from mtl_kd_jax.datasets import paths
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.prediction.pictures import is_picture_name
+from mtl_kd_jax.prediction.video import is_video
+
+
+class Input(NamedTuple):
+  """A file that is to be predicted.
+
+  Attributes:
+    path: the picture or video.
+    name: where its prediction goes, relative to the folder of all.
+  """
+
+  path: pathlib.Path
+  name: str
+
+
+def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
+  """The files that are meant, each once, and a name for each.
+
+  The name is the path below the folder that was given (that of a pattern up to
+  its first wildcard, or the common one of a list), without the ending. Files
+  whose names would be the same keep their endings.
+
+  Args:
+    images: a file; a folder, for the pictures and videos in it; a pattern such
+      as 'photos/**/*.jpg'; or '-' for `lines`.
+    lines: a path in each; these need not exist.
+
+  Raises:
+    InputError: there is nothing.
+  """
+  if images == '-':
+    texts = [line.rstrip('\r\n') for line in lines]
+    found = [
+      paths.expand(text, argument='images', kind='file')
+      for text in texts
+      if text.strip()
+    ]
+    base = _common_folder(found)
+  else:
+    base, found = _named_by(images)
+  if not found:
+    raise InputError(
+      expected='pictures or videos',
+      found='none' if images == '-' else f'none that {images!r} names',
+      argument='images',
+      do="name a file, a folder, or a pattern such as 'photos/*.jpg'; '-' "
+      'reads paths from the standard input, one a line',
+    )
+  unique = list(dict.fromkeys(pathlib.Path(os.path.abspath(p)) for p in found))
+  names = _names([os.path.relpath(path, base) for path in unique])
+  given = {os.path.abspath(p): p for p in reversed(found)}
+  return [Input(given[str(p)], n) for p, n in zip(unique, names, strict=True)]
+
+
+def _named_by(images: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
+  """The folder that names are relative to, and the files."""
+  path = paths.expand(images, argument='images', kind='file')
+  if images and path.is_dir():
+    there = path.iterdir()
+    return path, sorted(p for p in there if is_picture_name(p) or is_video(p))
+  if images and path.exists():
+    return path.parent, [path]
+  if not glob.has_magic(images):
+    return path.parent, []
+  pattern = str(path)
+  files = sorted(map(pathlib.Path, glob.glob(pattern, recursive=True)))
+  fixed = pathlib.Path(pattern).parts
+  first = next(i for i, part in enumerate(fixed) if glob.has_magic(part))
+  base = pathlib.Path(*fixed[:first])
+  return base, [p for p in files if not p.is_dir()]
+
+
+def _common_folder(found: Sequence[pathlib.Path]) -> pathlib.Path:
+  parents = {os.path.dirname(os.path.abspath(p)) for p in found}
+  return (
+    pathlib.Path(os.path.commonpath(parents)) if parents else pathlib.Path()
+  )
+
+
+def _names(relative: Sequence[str]) -> list[str]:
+  """A different name for each of different paths."""
+  whole = [pathlib.PurePath(p) for p in relative]
+  names = [p.with_suffix('') for p in whole]
+  while True:
+    # Where letters of both cases are the same, so are folders of such names.
+    counts = Counter(str(n).casefold() for n in names)
+    folders = {str(f).casefold() for n in names for f in n.parents}
+    clash = [
+      i
+      for i, n in enumerate(names)
+      if n != whole[i]
+      and (counts[str(n).casefold()] > 1 or str(n).casefold() in folders)
+    ]
+    if not clash:
+      return [n.as_posix() for n in names]
+    for i in clash:
+      names[i] = whole[i]

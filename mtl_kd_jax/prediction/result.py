@@ -1,0 +1,138 @@
+"""What a network predicts for one picture."""
+
+from collections.abc import Iterator, Mapping
+import importlib
+import io
+import os
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image, ImageShow
+
+from mtl_kd_jax.datasets import paths
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.prediction.write import write_prediction
+from mtl_kd_jax.reports.plots import plot_prediction
+from mtl_kd_jax.reports.plots.style import ReportFigure, png_of
+from mtl_kd_jax.tasks import Task
+
+
+class Prediction(Mapping[str, np.ndarray]):
+  """task -> what a network predicts for one picture of [h w] pixels.
+
+  The tasks are attributes too: `prediction.depth`.
+
+  Attributes:
+    tasks: the tasks; `tasks['semantic'].label.classes` names the classes.
+    image: the picture, uint8 [h w 3], upright; None where it is not kept.
+    path: the file of the picture; None where it came from memory.
+  """
+
+  def __init__(
+    self,
+    arrays: Mapping[str, np.ndarray],
+    tasks: Mapping[str, Task],
+    *,
+    image: np.ndarray | None = None,
+    path: pathlib.Path | None = None,
+  ):
+    self._arrays, self.tasks = dict(arrays), dict(tasks)
+    self.image, self.path = image, path
+
+  def __getitem__(self, task: str) -> np.ndarray:
+    return self._arrays[task]
+
+  def __getattr__(self, task: str) -> np.ndarray:
+    if task.startswith('_'):  # `copy` and `pickle` look before there are arrays
+      raise AttributeError(task)
+    if task not in self._arrays:
+      raise AttributeError(
+        f'no prediction of {task!r}; there are {", ".join(self._arrays)}'
+      )
+    return self._arrays[task]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._arrays)
+
+  def __len__(self) -> int:
+    return len(self._arrays)
+
+  def __repr__(self) -> str:
+    shown = [
+      f'{t}: {x.dtype} {list(x.shape)} {self.tasks[t].label.unit}'.rstrip()
+      for t, x in self._arrays.items()
+    ]
+    return f'Prediction({"; ".join(shown)})'
+
+  def render(
+    self, task: str, *, like: 'Prediction | None' = None
+  ) -> np.ndarray:
+    """The prediction of a task in colors.
+
+    Args:
+      task: the task.
+      like: the prediction that the colors of depth are scaled by, so that one
+        color means the same in both; None for this one.
+
+    Returns:
+      uint8 [h w 3].
+    """
+    x, scale = self._arrays[task], (like or self)[task]
+    if self.tasks[task].label.quantity in ('depth', 'disparity'):
+      x, scale = x[..., None], scale[..., None]
+    return self.tasks[task].render(x, scale)
+
+  def plot(self) -> ReportFigure:
+    """A matplotlib figure: the picture, the predictions, and their legends."""
+    return plot_prediction(
+      self.image,
+      self._arrays,
+      {task: self.render(task) for task in self},
+      self.tasks,
+    )
+
+  def show(self) -> None:
+    """Shows `plot()`: in a notebook below the cell, else in a window.
+
+    Raises:
+      InputError: there is neither.
+    """
+    figure = self.plot()
+    shell = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
+    if shell is not None and getattr(shell, 'kernel', None) is not None:
+      importlib.import_module('IPython.display').display(figure)
+      return
+    if not ImageShow.show(Image.open(io.BytesIO(png_of(figure)))):
+      raise InputError(
+        expected='a notebook, or a desktop with a viewer of pictures',
+        found='neither',
+        where='prediction.show()',
+        do='write files: prediction.save(folder)',
+      )
+
+  def save(
+    self,
+    folder: str | os.PathLike[str],
+    *,
+    raw: bool = True,
+    overview: bool = True,
+  ) -> pathlib.Path:
+    """Writes the prediction into a folder, in the formats of `write.py`.
+
+    Args:
+      folder: made where it does not exist. Predictions that were saved in it
+        before are replaced, and other files are never.
+      raw: whether to write the arrays themselves, as .npy.
+      overview: whether to write the figure of `plot()`.
+
+    Returns:
+      The folder.
+
+    Raises:
+      InputError: the folder has other files of these names, or cannot be
+        written to.
+    """
+    path = paths.expand(folder, argument='folder')
+    write_prediction(self, path, raw=raw, overview=overview)
+    return path
