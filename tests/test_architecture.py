@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # From the top of the house to its ground: a module may import from its own
 # floor and from those below it.
 FLOORS = (
-  ('__init__', 'jobs', 'trainer'),
+  ('__init__', 'demo', 'jobs', 'trainer'),
   ('run', 'trained', 'prediction', 'reports'),
   ('methods', 'config'),
   ('training',),
@@ -40,6 +40,7 @@ ONLY_IN = {
   'h5py': {'datasets'},
   'scipy': {'datasets', 'reports'},
   'tensorflow': set(),
+  'gradio': {'demo/page.py'},
   'torch': {'interop/import_torch.py'},
   'safetensors': {'interop/import_torch.py'},
 }
