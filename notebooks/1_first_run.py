@@ -128,8 +128,8 @@ table
 # - `single-task` is three networks, each scored on its own task.
 # - ΔMTL is the mean relative gain over `single-task`, of one metric per task:
 #   mIoU, AbsErr and the mean angle. Δm and Δp are two other conventions
-#   (docs/method.md). They have different signs: ΔMTL and Δp should be high, Δm
-#   low.
+#   ([docs/method.md](../docs/method.md)). They have different signs: ΔMTL and
+#   Δp should be high, Δm low.
 #
 # In words:
 
@@ -138,7 +138,8 @@ print(verdict(table.rows, tasks))
 
 # %% [markdown]
 # One seed is not a result: another one moves ΔMTL by several points. With
-# `mtl.compare` you train several, and get intervals (docs/compare.md).
+# `mtl.compare` you train several, and get intervals
+# ([docs/compare.md](../docs/compare.md)).
 #
 # The same in pictures. Each row is a room of `val`, and each task has a column
 # for its label and for every network. Depth is dark where it is near.
@@ -184,4 +185,4 @@ print(prediction)
 print(f'The farthest pixel is {prediction.depth.max():.1f} m away.')
 
 # %% [markdown]
-# Next: [your own data](2_your_own_data.ipynb).
+# Next: your own data.

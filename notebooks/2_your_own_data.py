@@ -156,8 +156,7 @@ Image.open(workdir / 'data.png')
 # ## Train on it
 #
 # One network for both tasks. For the whole method, with teachers and tables,
-# use the steps of the [first notebook](1_first_run.ipynb), or
-# `mtl.train(config, 'runs/mine')`.
+# use the steps of the first notebook, or `mtl.train(config, 'runs/mine')`.
 
 # %%
 data = mtl.datasets.make('folder', data_dir=folder, **description)
@@ -183,5 +182,5 @@ shown = {
 plots.plot_predictions(batch, {'network': shown}, tasks)
 
 # %% [markdown]
-# docs/data.md has all that a description can say, and every defect that
-# inspecting finds. Next: [balance and conflict](3_balance_and_conflict.ipynb).
+# [docs/data.md](../docs/data.md) has all that a description can say, and every
+# defect that inspecting finds. Next: balance and conflict.

@@ -11,8 +11,8 @@
 #
 # This notebook measures both in a network, shows what balancers do, and uses
 # them in plain JAX and in training. It takes five to ten minutes on two CPU
-# cores, or two if the [first notebook](1_first_run.ipynb) was run here before:
-# then its networks are read.
+# cores, or two if the first notebook was run here before: then its networks are
+# read.
 
 # %% [markdown]
 # ## Install
@@ -179,7 +179,8 @@ axes[0].legend()
 # ## In training
 #
 # `Trainer` takes a balancer as it is. Gradients are then computed for every
-# task, which makes a step more expensive (docs/balancing.md has the costs).
+# task, which makes a step more expensive
+# ([docs/balancing.md](../docs/balancing.md) has the costs).
 
 # %%
 balanced = fit(net, 'nash_mtl', balancer=balancing.make('nash_mtl'))
@@ -207,5 +208,5 @@ mtl.table(teachers, uniform, balanced)
 #   notebook. A balancer and distillation can be combined: `fit(net,
 #   distill=..., balancer=...)`.
 #
-# docs/balancing.md describes all balancers, their costs and their options.
-# Next: [teachers of another kind](4_teachers_of_another_kind.ipynb).
+# [docs/balancing.md](../docs/balancing.md) describes all balancers, their costs
+# and their options. Next: teachers of another kind.

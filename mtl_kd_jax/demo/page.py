@@ -46,7 +46,9 @@ def show_predictions(run: Any, names: Iterable[str], picture: Any) -> str:
     small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     predictions = {name: run[name].predict(small) for name in names}
   except InputError as error:
-    return _message(f'{error}')
+    # Not where a browser's file was stored.
+    name = os.path.basename(f'{picture}')
+    return _message(f'{error}'.replace(f'{picture}', name))
   return make_view(predictions)
 
 
@@ -79,10 +81,11 @@ def make_page(run: Any, *, title: str) -> Any:
         picture = gradio.Image(
           label='Picture',
           type='filepath',
-          image_mode=None,  # as it is: `read_picture` knows what it can be
           sources=['upload', 'webcam', 'clipboard'],
           height=260,
         )
+        # The file as it is: `read_picture` says what is wrong with it.
+        picture.preprocess = lambda file: file and file.path
         # The last one is what the run was made for.
         chosen = gradio.CheckboxGroup(names, value=names[-1:], label='Networks')
         if example is not None:
