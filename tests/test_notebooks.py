@@ -123,7 +123,7 @@ def test_the_notebooks_run(tmp_path, monkeypatch, capsys):
   assert list(first['table'].rows) == rows
   # What the second notebook says of its data.
   shown = capsys.readouterr().out
-  assert 'expected a file for every frame' in shown
+  assert 'expected a file for each of 12 frames' in shown
   assert (
     shown.count('what looks wrong: 1')
     == shown.count('nothing looks wrong')
