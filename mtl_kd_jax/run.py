@@ -174,6 +174,19 @@ class Run(Mapping[str, TrainedNetwork]):
       recalibrated_over=over,
     )
 
+  def tasks(self, name: str) -> dict[str, Task]:
+    """The tasks of a stage; its network is not read.
+
+    Args:
+      name: of the stage.
+
+    Raises:
+      InputError: there is no such stage, or it is not finished.
+    """
+    if name not in self:
+      raise self._not_finished(name)
+    return self._described(name).tasks()
+
   def __repr__(self) -> str:
     return (
       f'Run({str(self.workdir)!r}): {", ".join(self) or "nothing finished"}'

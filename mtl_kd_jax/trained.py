@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from mtl_kd_jax.models.network import Network
-from mtl_kd_jax.prediction.predictor import Predictor, PredictsPictures
+from mtl_kd_jax.prediction import Predictor, PredictsPictures
 from mtl_kd_jax.reports.plots import plot_balance
 from mtl_kd_jax.runtime.compiler import compiler_options
 from mtl_kd_jax.runtime.metric_writer import read_log

@@ -9,11 +9,12 @@ from rich.console import Console
 
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.prediction.batch import Outcome, digest, predict_files
+from mtl_kd_jax.prediction.batch import Outcome, predict_files
+from mtl_kd_jax.prediction.folder import digest
+from mtl_kd_jax.prediction.front import check_batch_size
 from mtl_kd_jax.prediction.inputs import find_inputs
 from mtl_kd_jax.prediction.pictures import check_white
-from mtl_kd_jax.prediction.predictor import check_batch_size
-from mtl_kd_jax.run import Run
+from mtl_kd_jax.run import Run, load
 from mtl_kd_jax.trained import TrainedNetwork
 
 OPTIONS = (
@@ -128,7 +129,7 @@ def run(
     )
   folder = paths.expand(out, argument='out')
   check_white(white)
-  trained = _network(Run(workdir), network)
+  trained = _network(load(workdir), network)
   sizes = {
     'resize': resize
     if resize in ('train', 'keep')
@@ -140,11 +141,10 @@ def run(
   batch_size = check_batch_size(batch_size, sizing)
   inputs = find_inputs(images, lines=sys.stdin if images == '-' else ())
   console = Console(highlight=False)
-  count = f'{len(inputs)} files' if len(inputs) > 1 else '1 file'
-  console.print(
-    f'{count} with {trained.name} of {workdir}: {", ".join(trained.tasks)}',
-    markup=False,
-    soft_wrap=True,
+  _say(
+    console,
+    f'{len(inputs)} file(s) with {trained.name} of {workdir}: '
+    f'{", ".join(trained.tasks)}',
   )
   outcome = predict_files(
     predictor,
@@ -154,7 +154,7 @@ def run(
     settings={
       'network': trained.name,
       'weights': digest(trained.variables),
-      'size': sizing.size,
+      'resize': sizing.size or 'keep',
       'tile': sizing.tile,
       'white': white,
     },
@@ -167,22 +167,19 @@ def run(
 
 
 def _network(run: Run, name: str | None) -> TrainedNetwork:
-  if name is not None:
-    return run[name]
-  networks = {name: run[name] for name in run}
-  if not networks:
-    unfinished = next(iter(run.plan), '')
-    return run[unfinished]  # says what is finished
-  most = max(len(n.tasks) for n in networks.values())
-  chosen = [n for n in networks.values() if len(n.tasks) == most]
+  counts = {stage: len(run.tasks(stage)) for stage in run}
+  if name is not None or not counts:
+    return run[name or next(iter(run.plan), '')]  # says what is finished
+  most = max(counts.values())
+  chosen = [stage for stage, count in counts.items() if count == most]
   if most == 1 and len(chosen) > 1:
     raise InputError(
-      expected='the network to predict with',
-      found=f'none of {", ".join(networks)}',
+      expected=f'the network to predict with: {", ".join(counts)}',
+      found='none, and there is none of several tasks',
       where='--network',
       do='name one of them',
     )
-  return chosen[-1]
+  return run[chosen[-1]]
 
 
 def _size(text: str | None, flag: str) -> int | tuple[int, ...] | None:
@@ -207,7 +204,7 @@ def _report(outcome: Outcome, folder: pathlib.Path, console: Console) -> None:
   done = f'{outcome.written} predicted'
   if outcome.skipped:
     done += f', {outcome.skipped} had been before'
-  console.print(f'{done}: {folder}', markup=False, soft_wrap=True)
+  _say(console, f'{done}: {folder}')
   if not outcome.failed:
     return
   named = [f'{path}: {why}' for path, why in outcome.failed.items()]
@@ -220,3 +217,7 @@ def _report(outcome: Outcome, folder: pathlib.Path, console: Console) -> None:
     where='--images',
     do='convert these files; the same command then predicts them alone',
   )
+
+
+def _say(console: Console, text: str) -> None:
+  console.print(text, markup=False, soft_wrap=True)

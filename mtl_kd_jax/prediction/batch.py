@@ -10,13 +10,10 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-import hashlib
 import json
-import os
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 from rich.console import Console
@@ -24,6 +21,15 @@ from rich.console import Console
 from mtl_kd_jax.datasets import files, paths
 from mtl_kd_jax.datasets.progress import show_progress
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.prediction.folder import (
+  NUMBERS,
+  claim,
+  frame_folder,
+  is_complete,
+  read_json,
+  remove_frames,
+  source_of,
+)
 from mtl_kd_jax.prediction.inputs import Input
 from mtl_kd_jax.prediction.pictures import read_picture
 from mtl_kd_jax.prediction.predictor import Predictor
@@ -38,7 +44,7 @@ from mtl_kd_jax.prediction.video import (
 from mtl_kd_jax.prediction.write import read_record, write_prediction
 from mtl_kd_jax.runtime.files import write_atomically
 
-_SETTINGS, _VIDEO = 'predictions.json', 'video.json'
+_VIDEO = 'video.json'
 
 
 @dataclasses.dataclass
@@ -88,7 +94,7 @@ def predict_files(
     InputError: the folder belongs to other settings or has other files in it,
       or cannot be written to.
   """
-  _claim(out, settings)
+  claim(out, settings)
   outcome = Outcome()
   to_do = [x for x in inputs if _is_open(x, out, outcome)]
   pictures = [x for x in to_do if not is_video(x.path)]
@@ -103,15 +109,6 @@ def predict_files(
       except _Unreadable as error:
         outcome.fail(video.path, error.reason)
   return outcome
-
-
-def digest(variables: Any) -> str:
-  """Tells networks apart by every bit of their variables."""
-  summed = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    summed.update(jax.tree_util.keystr(path).encode())
-    summed.update(np.asarray(leaf).tobytes())
-  return summed.hexdigest()[:16]
 
 
 class _Unreadable(Exception):
@@ -140,13 +137,16 @@ class _Work:
     if self.sizing.tile:
       batch_size = self.batch_size
     read: deque[Input] = deque()
+    left = len(inputs)
 
     def pictures():
+      nonlocal left
       for x in inputs:
         try:
           pixels = read_picture(x.path, white=self.white)
         except InputError as error:
           self.outcome.fail(x.path, error)
+          left -= 1
           continue
         read.append(x)
         yield pixels, x.path
@@ -156,14 +156,15 @@ class _Work:
         pictures(), self.sizing, batch_size=batch_size
       ):
         x = read.popleft()
-        more = {'source': _source(x.path)}
+        more = {'source': source_of(x.path)}
         write_prediction(prediction, self.out / x.name, more=more)
         self.outcome.written += 1
-        progress(self.outcome.written + len(self.outcome.failed), len(inputs))
+        left -= 1
+        progress(len(inputs) - left, len(inputs))
 
   def predict_video(self, video: Input) -> None:
     """Predicts the frames of a video into a folder each, and videos of them."""
-    folder, source = self.out / video.name, _source(video.path)
+    folder, source = self.out / video.name, source_of(video.path)
     try:
       info = read_info(video.path)
     except InputError as error:
@@ -178,7 +179,7 @@ class _Work:
         if prediction is not None:
           write_prediction(
             prediction,
-            _frame(folder, number),
+            frame_folder(folder, number),
             raw=False,
             overview=False,
             like=first,
@@ -188,9 +189,13 @@ class _Work:
         progress(count, max(count, info.frames or 0))
     if first is None:
       raise _Unreadable(_no_frames(video.path))
+    remove_frames(folder, count)
     for task in self.predictor.tasks:
       write_video(
-        (_read_png(_frame(folder, i) / f'{task}.png') for i in range(count)),
+        (
+          _read_png(frame_folder(folder, i) / f'{task}.png')
+          for i in range(count)
+        ),
         folder / f'{task}.mp4',
         rate=info.rate,
       )
@@ -215,7 +220,7 @@ class _Work:
     def frames():
       stream = enumerate(_readable(read_frames(video.path)))
       for number, pixels in stream:
-        if number and _is_complete(_frame(folder, number), source):
+        if number and is_complete(frame_folder(folder, number), source):
           done.add(number)
           continue
         numbers.append(number)
@@ -237,47 +242,6 @@ def _readable(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     raise _Unreadable(error) from error
 
 
-def _claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  """Makes a folder that of these settings, or checks that it is."""
-  path = out / _SETTINGS
-  new = json.loads(json.dumps(settings))  # tuples become lists, as when read
-  old = _read_json(path)
-  if old is None:
-    there = paths.contents(out) if out.exists() else 'nothing'
-    if there != 'nothing':
-      raise InputError(
-        expected='a folder that is empty or new, or of predictions',
-        found=there,
-        where=paths.as_text(out),
-        argument='out',
-        do='choose another folder',
-      )
-    try:
-      out.mkdir(parents=True, exist_ok=True)
-      write_atomically(path, json.dumps(new, indent=2) + '\n')
-    except OSError as error:
-      raise InputError(
-        expected='a folder that can be written to',
-        found=error.strerror or f'{error}',
-        where=paths.as_text(out),
-        argument='out',
-        do='choose another folder',
-      ) from error
-  elif old != new:
-    differing = [
-      f'{key} was {old.get(key)!r} and is {new.get(key)!r}'
-      for key in sorted(old.keys() | new.keys())
-      if old.get(key) != new.get(key)
-    ]
-    raise InputError(
-      expected='a folder of predictions of the same network and settings',
-      found='; '.join(differing),
-      where=f'{path}',
-      argument='out',
-      do='choose another folder, or remove this one',
-    )
-
-
 def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
   """Whether a file is still to be predicted, and can be; notes it if not."""
   folder = out / x.name
@@ -286,12 +250,12 @@ def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
     hint = f', but there is {paths.as_text(similar)}' if similar else ''
     outcome.failed[paths.as_text(x.path)] = found + hint
     return False
-  source = _source(x.path)
+  source = source_of(x.path)
   if is_video(x.path):
-    complete = (_read_json(folder / _VIDEO) or {}).get('source') == source
-    ours = any(read_record(f) for f in folder.glob('[0-9]' * 6))
+    complete = (read_json(folder / _VIDEO) or {}).get('source') == source
+    ours = any(read_record(f) for f in folder.glob(NUMBERS))
   else:
-    complete = _is_complete(folder, source)
+    complete = is_complete(folder, source)
     ours = read_record(folder) is not None
   if complete:
     outcome.skipped += 1
@@ -303,33 +267,6 @@ def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
     )
     return False
   return True
-
-
-def _is_complete(folder: pathlib.Path, source: Mapping[str, Any]) -> bool:
-  record = read_record(folder) or {}
-  return bool(record.get('complete')) and record.get('source') == source
-
-
-def _source(path: pathlib.Path) -> dict[str, Any]:
-  """What tells a file from another, and from itself before it was changed."""
-  status = path.stat()
-  return {
-    'path': os.path.abspath(path),
-    'bytes': status.st_size,
-    'modified': status.st_mtime_ns,
-  }
-
-
-def _frame(folder: pathlib.Path, number: int) -> pathlib.Path:
-  return folder / f'{number:06}'
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
-  try:
-    content = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, RecursionError, ValueError):
-    return None
-  return content if isinstance(content, dict) else None
 
 
 def _read_png(path: pathlib.Path) -> np.ndarray:

@@ -72,6 +72,10 @@ class Sizing:
     """The size to which a picture of `size` is resized."""
     return self.size or size
 
+  def count(self, size: Size) -> int:
+    """The number of pieces that a picture of `size` is seen in."""
+    return len(self.windows(self.working_size(size)))
+
   def windows(self, size: Size) -> list[Window]:
     """The pieces that a picture is seen in, after it is resized to `size`."""
     padded = self.tile or tuple(

@@ -112,15 +112,20 @@ def _write_record(folder: pathlib.Path, record: Mapping[str, Any]) -> None:
   write_atomically(folder / RECORD, json.dumps(record, indent=2) + '\n')
 
 
+def remove_prediction(folder: pathlib.Path) -> bool:
+  """Removes the files of a prediction, but for its record, if it is one."""
+  record = read_record(folder)
+  for name in record['files'] if record else ():
+    if name == pathlib.Path(name).name:
+      (folder / name).unlink(missing_ok=True)
+      for part in folder.glob(f'{glob.escape(name)}.*.tmp'):
+        part.unlink(missing_ok=True)  # of a process that was killed
+  return record is not None
+
+
 def _make_room(folder: pathlib.Path, names: Iterable[str]) -> None:
   """Removes an earlier prediction; refuses to touch other files."""
-  record = read_record(folder)
-  if record is not None:
-    for name in record['files']:
-      if name == pathlib.Path(name).name:
-        (folder / name).unlink(missing_ok=True)
-        for part in folder.glob(f'{glob.escape(name)}.*.tmp'):
-          part.unlink(missing_ok=True)  # of a process that was killed
+  if remove_prediction(folder):
     return
   there = [name for name in (*names, RECORD) if (folder / name).exists()]
   if there:

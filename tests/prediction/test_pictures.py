@@ -172,3 +172,52 @@ def test_what_is_no_picture_is_refused(image, found):
   with pytest.raises(InputError) as error:
     read_picture(image)
   assert found in error.value.found and error.value.argument == 'image'
+
+
+# ---- More than 8 bits --------------------------------------------------------
+
+
+@pytest.mark.parametrize('form', ['png', 'tiff', 'npy', 'array', 'PIL'])
+def test_where_white_is_said_deep_pictures_are_read(form, tmp_path):
+  path = tmp_path / f'a.{form}'
+  gray = np.stack([DEEP] * 3, -1)
+  if form == 'npy':
+    np.save(path, gray)
+  elif form in ('png', 'tiff'):
+    Image.fromarray(DEEP).save(path)
+  given = {'array': gray, 'PIL': Image.fromarray(DEEP)}.get(form, path)
+  with pytest.raises(InputError, match='white=65535'):
+    read_picture(given)
+  pixels = read_picture(given, white=8800)
+  assert pixels.dtype == np.float32 and pixels.max() == 1
+  np.testing.assert_allclose(pixels, gray / 8800, rtol=1e-6)
+  with pytest.raises(InputError, match='white=4095 is too small'):
+    read_picture(given, white=4095)
+
+
+def test_white_of_bytes_is_255():
+  pixels = read_picture(RGB, white=4095)
+  np.testing.assert_array_equal(pixels, read_picture(RGB))
+  assert pixels.max() == np.float32(89 / 255)
+
+
+@pytest.mark.parametrize('kind', ['WEBP', 'BMP', 'TIFF'])
+def test_other_formats_of_pictures_are_read(kind, tmp_path):
+  path = tmp_path / 'a'
+  options = {'lossless': True} if kind == 'WEBP' else {}
+  path.write_bytes(encoded(RGB, kind, **options))
+  np.testing.assert_allclose(read_picture(path), RGB / 255, atol=1e-6)
+
+
+def test_alpha_is_dropped():
+  """Also where it hides a pixel: the color under it is what counts."""
+  clear = np.dstack([RGB, np.zeros(RGB.shape[:2], np.uint8)])
+  np.testing.assert_allclose(
+    read_picture(Image.fromarray(clear)), RGB / 255, atol=1e-6
+  )
+
+
+def test_a_telephone_photograph_of_another_kind_is_named(tmp_path):
+  (tmp_path / 'a.heic').write_bytes(b'\0\0\0\x18ftypheic')
+  with pytest.raises(InputError, match='HEIC'):
+    read_picture(tmp_path / 'a.heic')
