@@ -44,6 +44,8 @@ __version__ = '0.1.0'
 
 _NAMES = {
   'Distill': 'trainer',
+  'ExportedFolder': 'exporting',
+  'ExportedNetwork': 'exporting',
   'ExtraNetwork': 'training.loss_terms',
   'InputError': 'errors',
   'LossTerm': 'training.loss_terms',
@@ -56,7 +58,8 @@ _NAMES = {
   'Trainer': 'trainer',
   'distill': 'trainer',
   'get_config': 'config',
-  'load': 'run',
+  'export': 'exporting',
+  'load': 'exporting',
   'table': 'reports.tables',
   'write_run': 'run',
 }

@@ -200,7 +200,7 @@ class Run(Mapping[str, TrainedNetwork]):
     if written is None:
       return _from_config(self.config, name)
     where = f'{self._folder(name) / "stage.json"}'
-    return _described(written.get('network'), where)
+    return parse_description(written.get('network'), where)
 
   def _not_finished(self, name) -> InputError:
     there = ', '.join(self) or 'nothing yet'
@@ -245,7 +245,7 @@ class NetworkDescription:
     return models.make(spec.pop('backbone'), self.tasks(), **spec)
 
 
-def _described(network: Any, where: str) -> NetworkDescription:
+def parse_description(network: Any, where: str) -> NetworkDescription:
   """What stage.json says of a network; raises InputError where it is none."""
   network = network if isinstance(network, Mapping) else {'network': network}
   checks = {'spec': _is_spec, 'image_size': _is_size, 'labels': _are_labels}
@@ -380,18 +380,6 @@ def _write_networks(workdir, networks) -> None:
     checkpoints.close()
     if over := trained.recalibrated_over:
       write_statistics(folder, trained.variables, num_batches=over)
-
-
-def load(workdir: pathlib.Path | str) -> Run:
-  """Opens a run, an import, or what is finished of either.
-
-  Args:
-    workdir: the folder.
-
-  Raises:
-    InputError: it is no run.
-  """
-  return Run(workdir)
 
 
 def _label(*, classes, colors, **label) -> Label:

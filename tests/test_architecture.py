@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # floor and from those below it.
 FLOORS = (
   ('__init__', 'demo', 'jobs', 'trainer'),
-  ('run', 'trained', 'prediction', 'reports'),
+  ('exporting', 'run', 'trained', 'prediction', 'reports'),
   ('methods', 'config'),
   ('training',),
   (
@@ -42,7 +42,9 @@ ONLY_IN = {
   'tensorflow': set(),
   'gradio': {'demo/page.py'},
   'torch': {'interop/import_torch.py'},
-  'safetensors': {'interop/import_torch.py'},
+  'safetensors': {'interop/import_torch.py', 'interop/export_torch.py'},
+  'onnx': {'interop/onnx_writer.py'},
+  'onnxruntime': {'exporting/formats.py'},
 }
 # Not runs/<config.name>, jax.config or the name of the balancer 'config'.
 KEY = re.compile(

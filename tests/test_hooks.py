@@ -32,7 +32,8 @@ from mtl_kd_jax import models
 from mtl_kd_jax.balancing import Balancer, make
 from mtl_kd_jax.distillation import make_loss
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.run import load, write_run
+from mtl_kd_jax.exporting import load
+from mtl_kd_jax.run import write_run
 from mtl_kd_jax.runtime.metric_writer import read_log
 from mtl_kd_jax.tasks.base import masked_mean
 from mtl_kd_jax.trained import TrainedNetwork

@@ -67,7 +67,8 @@ def import_variables(weights: Weights, like: Any, *, where: str) -> Imported:
       found=f'{difference}; of {len(weights)} entries',
       where=f'{where} (it looks like {describe(weights)})',
       argument='weights',
-      do='correct the backbone, its width and the tasks, or the file',
+      do='correct the backbone, its width and the tasks, or the file; a file '
+      'of a resnet alone is for a network to start from (pretrained)',
     )
   variables = jax.tree_util.tree_map_with_path(
     lambda path, x: _converted(weights[names[_joined(path)]], x), like

@@ -1,7 +1,7 @@
 """The table from this project's variables to their names in PyTorch files.
 
 The names are those of the paper's code (SegNet and MTAN), and of torchvision
-(ResNet).
+(ResNet). Heads that neither has keep their own names.
 """
 
 from collections.abc import Iterable, Mapping
@@ -89,17 +89,21 @@ _MARKS = {
 }
 
 
-def torch_name(path: str, *, single: bool = False) -> str:
+def torch_name(path: str, *, single: bool = False, dense: bool = True) -> str:
   """The name in a PyTorch file of one of this project's variables.
 
   Args:
     path: e.g. 'params/backbone/encoder_0_0/conv/kernel'.
     single: whether the file is of a single-task MTAN, whose task has no number.
+    dense: whether heads are those of the reference. Others, which no reference
+      has, keep their own names: 'head_depth.aspp_0.conv.weight'.
 
   Raises:
     InputError: the table lacks the layer.
   """
   _, *layers, leaf = path.split('/')
+  if layers[0].startswith('head_') and not dense:
+    return '.'.join([*layers, _LEAVES[leaf]])
   layer = '/'.join(part for part in layers if part != 'backbone')
   for pattern, template in _LAYERS:
     if match := re.fullmatch(pattern, layer):
@@ -119,8 +123,7 @@ def torch_name(path: str, *, single: bool = False) -> str:
     found=layer,
     where='the network to import into',
     argument='path',
-    do='import into segnet or mtan with dense heads; of a resnet, import the '
-    'backbone alone (pretrained)',
+    do='import into segnet, mtan or a resnet',
   )
 
 
@@ -136,9 +139,12 @@ def torch_names(
   Raises:
     InputError: the table lacks a layer, or has one name for two variables.
   """
-  names, path_of = {}, {}
+  paths, names, path_of = [*paths], {}, {}
+  heads = [path for path in paths if path.startswith('params/head_')]
+  # The others have layers in their layers, and no bias in their convolutions.
+  dense = not heads or any(path.endswith('/conv/bias') for path in heads)
   for path in paths:
-    name = torch_name(path, single=single)
+    name = torch_name(path, single=single, dense=dense)
     if name in path_of:
       raise InputError(
         expected='another name in the file for every variable',

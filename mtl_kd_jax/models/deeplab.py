@@ -129,8 +129,11 @@ def _pyramid(x, block, filters, size):
 def _rates(x, size):
   """Dilations of the pyramid over the coarsest feature of an image."""
   # The stride is a power of two; sides that are no multiples of it were rounded
-  # up.
-  ratio = max(n / m for n, m in zip(size, x.shape[1:3], strict=True))
+  # up. Symbolic sides of `jax.export` have no ratio but a whole one.
+  ratio = max(
+    n / m if isinstance(n, int) else n // m
+    for n, m in zip(size, x.shape[1:3], strict=True)
+  )
   stride = 2 ** round(math.log2(ratio))
   return [max(1, rate * 16 // stride) for rate in _RATES]
 

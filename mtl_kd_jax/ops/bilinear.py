@@ -19,6 +19,10 @@ import jax.numpy as jnp
 
 Operation = Callable[..., jax.Array]
 
+# name of a primitive -> the same function in few operations of JAX itself, for
+# programs that are read by others than XLA.
+DEFINITIONS: dict[str, Operation] = {}
+
 
 def make_primitive(
   name: str,
@@ -44,6 +48,7 @@ def make_primitive(
   """
   primitive = Primitive(name)
   plain = plain or function
+  DEFINITIONS[name] = plain
 
   def evaluate(a, b, **params):
     return jax.jit(function, static_argnames=(*params,))(a, b, **params)

@@ -18,7 +18,8 @@ def resize_bilinear(
   """Resizes maps, without antialiasing when they shrink.
 
   Args:
-    x: float [b h w c].
+    x: float [b h w c]; symbolic sides of `jax.export` are enlarged by whole
+      factors.
     size: new (height, width).
     align_corners: whether the centers of the corner pixels stay in place;
       otherwise the outer edges of the image do (PyTorch's default).
@@ -35,6 +36,9 @@ def _resize_axis(x, axis, new, align_corners):
   old = x.shape[axis]
   if new == old:
     return x
+  symbolic = not all(isinstance(side, int) for side in (*x.shape, new))
+  if symbolic and new == new // old * old:
+    return _multiply_symbolic(x, axis, new, align_corners)
   place = _places(old, new, align_corners)
   if new % old == 0:
     return _multiply(x, axis, place)
@@ -82,6 +86,35 @@ def _multiply(x, axis, place):
     pixels.append(y)
   stacked = jnp.stack(pixels, axis + 1)
   return stacked.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+
+def _multiply_symbolic(x, axis, new, align_corners):
+  """As `_multiply`, in operations that symbolic sides and batches have."""
+  old = x.shape[axis]
+  factor = new // old
+  size = [1] * x.ndim
+  size[axis] = old
+  row = jax.lax.broadcasted_iota(x.dtype, size, axis)
+  first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+  last = jax.lax.slice_in_dim(x, old - 1, old, axis=axis)
+  inner = jax.lax.slice_in_dim(x, 0, old - 1, axis=axis)
+  previous = jnp.concatenate([first, inner], axis)
+  inner = jax.lax.slice_in_dim(x, 1, old, axis=axis)
+  following = jnp.concatenate([inner, last], axis)
+  pixels = []
+  for i in range(factor):
+    if align_corners:
+      side = jnp.asarray(old, x.dtype)
+      shift = (i * (side - 1) - row * (factor - 1)) / (factor * side - 1)
+    else:
+      shift = jnp.full([1] * x.ndim, (i + 0.5) / factor - 0.5, x.dtype)
+    pixels.append(
+      x
+      + (previous - x) * jnp.maximum(-shift, 0)
+      + (following - x) * jnp.maximum(shift, 0)
+    )
+  stacked = jnp.stack(pixels, axis + 1)
+  return stacked.reshape(*x.shape[:axis], new, *x.shape[axis + 1 :])
 
 
 def _along(weights, x, axis):

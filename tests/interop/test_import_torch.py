@@ -515,12 +515,12 @@ def test_two_tasks_of_one_name_are_refused(backbone):
   assert 'pred_task.1.bias' in torch_shapes(like, single=True)
 
 
-def test_a_head_that_the_table_lacks_is_refused():
+def test_a_resnet_without_heads_does_not_become_a_network():
   like = shapes_of('resnet18', ('depth',), NARROW, head='aspp')
   weights = numbered(resnet_shapes(18, NARROW))
   error = refusal(import_variables, weights, like, where='file')
-  assert 'head_depth' in error.found
-  assert error.argument == 'like'
+  assert 'missing: ' in error.found and 'head_depth.' in error.found
+  assert error.argument == 'weights'
   assert 'pretrained' in error.do
 
 

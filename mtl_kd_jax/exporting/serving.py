@@ -1,0 +1,51 @@
+"""The function that is exported: bytes in, outputs in the form of labels."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtl_kd_jax.interop.fold_norms import fold_norms
+from mtl_kd_jax.prediction.outputs import finish
+from mtl_kd_jax.trained import TrainedNetwork
+
+OUTPUTS = ('finished', 'raw')
+
+
+class Serving(NamedTuple):
+  """A network as it is exported; its weights are part of the function.
+
+  Attributes:
+    function: uint8 [b h w 3] -> task -> array.
+    folded: number of BatchNorms that are folded into convolutions.
+    kept: number of those that are not.
+  """
+
+  function: Callable[[jax.Array], dict[str, jax.Array]]
+  folded: int
+  kept: int
+
+
+def make_serving(trained: TrainedNetwork, *, outputs: str) -> Serving:
+  """Makes the function that is exported, of the network alone.
+
+  Args:
+    trained: the network.
+    outputs: 'finished' for class ids, measurements and unit normals as
+      `predict` returns them; 'raw' for what the network gives, float32
+      [b h w c].
+  """
+  network = fold_norms(trained.network, trained.variables)
+
+  def function(images):
+    images = images.astype(jnp.float32) / 255  # as the data sets do
+    predictions = network.apply(network.variables, images)
+    if outputs == 'raw':
+      return {name: predictions[name] for name in trained.tasks}
+    return {
+      name: finish(task, predictions[name])
+      for name, task in trained.tasks.items()
+    }
+
+  return Serving(function, network.folded, network.kept)
