@@ -21,13 +21,15 @@ import sys
 
 if importlib.util.find_spec('mtl_kd_jax') is None:
   jax_package = 'jax[cuda12]'  # for a TPU, 'jax[tpu]'; for neither, 'jax'
-  library = 'git+https://github.com/OWNER/mtl_kd_jax'
+  library = 'mtl_kd_jax[onnx] @ git+https://github.com/OWNER/mtl_kd_jax'
   pip = [sys.executable, '-m', 'pip', 'install', '-q']
   subprocess.run([*pip, jax_package, library], check=True)
 
 # %%
 import pathlib
+import shutil
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -42,6 +44,7 @@ TASKS = ('semantic', 'depth', 'normals')
 EPOCHS = 6
 NETWORK = {'backbone': 'resnet18', 'head': 'deeplabv3plus', 'width': 0.25}
 PHOTO_SIZE = (480, 720)
+FORMATS = ('stablehlo', 'onnx', 'saved')
 
 # %% [markdown]
 # ## A network
@@ -144,3 +147,67 @@ for prediction in network.predict(photos):
   prediction.save(pathlib.Path('runs/predictions', prediction.path.stem))
 
 print(*sorted(pathlib.Path('runs/predictions/room_0').iterdir()), sep='\n')
+
+# %% [markdown]
+# ## Export
+#
+# A program that runs the network should not need this library, nor the code of
+# the network. `export` writes the network alone: pictures go in as bytes, and
+# outputs have names, units and labels.
+#
+# - `stablehlo` is a program for JAX on CPUs, GPUs and TPUs.
+# - `onnx` is one for ONNX Runtime, and so for most other languages and devices
+#   (`pip install -e '.[onnx]'`).
+# - `saved` has weights and description, to be opened here again.
+# - `safetensors` has weights by their names in PyTorch, for SegNet, MTAN and
+#   the backbone of a ResNet.
+#
+# Each file is run and compared with the network before it is kept.
+
+# %%
+folder = pathlib.Path('runs/exported')
+shutil.rmtree(folder, ignore_errors=True)
+mtl.export(network, folder, to=FORMATS)
+
+# %% [markdown]
+# ## Run it without the library
+#
+# These lines need JAX and the folder alone (`run_stablehlo.py` beside the file
+# has the same). Its pictures have the size of the training, and any number of
+# them is predicted at once.
+
+# %%
+content = (folder / 'network.stablehlo').read_bytes()
+program = jax.export.deserialize(bytearray(content))
+photo = Image.open(photos / 'room_0.jpg').resize((width, height))
+pictures = np.stack([np.asarray(photo)] * 2)
+outputs = program.call(pictures)
+{name: (x.dtype.name, x.shape) for name, x in outputs.items()}
+
+# %% [markdown]
+# The same with ONNX Runtime:
+
+# %%
+if 'onnx' in FORMATS:
+  import onnxruntime
+
+  session = onnxruntime.InferenceSession(folder / 'network.onnx')
+  names = [output.name for output in session.get_outputs()]
+  results = session.run(names, {session.get_inputs()[0].name: pictures})
+  for name, x in zip(names, results, strict=True):
+    agree = np.isclose(x, outputs[name], atol=1e-3).mean()
+    print(f'{name}: {x.dtype} {list(x.shape)}, {agree:.2%} equal to JAX')
+
+# %% [markdown]
+# ## Open it here again
+#
+# `mtl.load` opens an exported folder like a run. What is opened predicts
+# pictures of any size, also where it is a program.
+
+# %%
+again = mtl.load(folder).network(format='stablehlo')
+again.predict(photos / 'room_1.jpg').plot()
+
+# %% [markdown]
+# To try pictures with the mouse, `python -m mtl_kd_jax.demo
+# --workdir=runs/first` opens a page ([docs/demo.md](../docs/demo.md)).
