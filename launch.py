@@ -8,6 +8,8 @@ compare   trains the variations of a comparison with several seeds each, or the
           share of them that --cells names, and reports
 evaluate  scores the finished networks of a run again, on --split
 predict   predicts --images with a network of a run, into the folder --out
+export    writes a network of a run --to other formats, into the folder --out
+latency   measures a network against the single-task ones, on this machine
 import    makes networks of a run from PyTorch weights: --torch, --network, and
           --stage for a single one
 taps      lists the features of the networks, and which are aligned

@@ -31,10 +31,16 @@ if TYPE_CHECKING:  # what `__getattr__` returns, for editors and type checkers
   )
   from mtl_kd_jax.config import get_config
   from mtl_kd_jax.errors import InputError, NotFiniteError
+  from mtl_kd_jax.exporting import (
+    ExportedFolder,
+    ExportedNetwork,
+    export,
+    load,
+  )
   from mtl_kd_jax.prediction import Prediction, Predictions
   from mtl_kd_jax.reports.compare import Comparison
   from mtl_kd_jax.reports.tables import table
-  from mtl_kd_jax.run import Run, load, write_run
+  from mtl_kd_jax.run import Run, write_run
   from mtl_kd_jax.runtime.preemption import Stopped
   from mtl_kd_jax.trained import TrainedNetwork
   from mtl_kd_jax.trainer import Distill, Trainer, distill
@@ -57,8 +63,8 @@ _NAMES = {
   'TrainedNetwork': 'trained',
   'Trainer': 'trainer',
   'distill': 'trainer',
-  'get_config': 'config',
   'export': 'exporting',
+  'get_config': 'config',
   'load': 'exporting',
   'table': 'reports.tables',
   'write_run': 'run',
@@ -77,6 +83,8 @@ _SUBMODULES = (
 # Spelled out: type checkers read it.
 __all__ = [
   'Distill',
+  'ExportedFolder',
+  'ExportedNetwork',
   'ExtraNetwork',
   'InputError',
   'LossTerm',
@@ -94,6 +102,7 @@ __all__ = [
   'distill',
   'distillation',
   'evaluate',
+  'export',
   'get_config',
   'load',
   'methods',

@@ -78,7 +78,7 @@ def write(
   if format_ == 'onnx':
     (image,) = _images(trained, symbolic_sizes=False)
     model = onnx_writer.convert(
-      serving.function,
+      serving.program,
       image,
       input_name=described.INPUT,
       output_names=[*trained.tasks],
@@ -195,7 +195,7 @@ def _write_stablehlo(path, trained, serving) -> dict[str, Any]:
   images = _images(trained, symbolic_sizes=True)
   for image in images:
     try:
-      exported = export.export(jax.jit(serving.function), platforms=PLATFORMS)(
+      exported = export.export(jax.jit(serving.program), platforms=PLATFORMS)(
         image
       )
       break

@@ -14,7 +14,7 @@ from mtl_kd_jax.exporting import formats
 from mtl_kd_jax.exporting import metadata as described
 from mtl_kd_jax.exporting.comparison import as_bytes
 from mtl_kd_jax.models.network import Network
-from mtl_kd_jax.prediction.predictor import Predictor, PredictsPictures
+from mtl_kd_jax.prediction import Predictor, PredictsPictures
 from mtl_kd_jax.run import Run, parse_description
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.trained import TrainedNetwork
@@ -161,14 +161,14 @@ class ExportedFolder(Mapping[str, TrainedNetwork | ExportedNetwork]):
     )
 
 
-def load(workdir: pathlib.Path | str) -> Run | ExportedFolder:
+def load(workdir: pathlib.Path | str) -> Run | Any:
   """Opens a run, an import, an exported folder, or what is finished of a run.
 
   Args:
     workdir: the folder.
 
   Returns:
-    A mapping from names to networks.
+    A mapping from names to networks: a `Run`, or an `ExportedFolder`.
 
   Raises:
     InputError: it is neither.

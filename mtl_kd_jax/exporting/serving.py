@@ -1,7 +1,7 @@
 """The function that is exported: bytes in, outputs in the form of labels."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,23 @@ OUTPUTS = ('finished', 'raw')
 
 
 class Serving(NamedTuple):
-  """A network as it is exported; its weights are part of the function.
+  """A network as it is exported.
 
   Attributes:
-    function: uint8 [b h w 3] -> task -> array.
+    function: (variables, uint8 [b h w 3]) -> task -> array.
+    variables: of the function.
     folded: number of BatchNorms that are folded into convolutions.
     kept: number of those that are not.
   """
 
-  function: Callable[[jax.Array], dict[str, jax.Array]]
+  function: Callable[[Any, jax.Array], dict[str, jax.Array]]
+  variables: Any
   folded: int
   kept: int
+
+  def program(self, images: jax.Array) -> dict[str, jax.Array]:
+    """The function with its variables, which become a part of it."""
+    return self.function(self.variables, images)
 
 
 def make_serving(trained: TrainedNetwork, *, outputs: str) -> Serving:
@@ -38,9 +44,9 @@ def make_serving(trained: TrainedNetwork, *, outputs: str) -> Serving:
   """
   network = fold_norms(trained.network, trained.variables)
 
-  def function(images):
+  def function(variables, images):
     images = images.astype(jnp.float32) / 255  # as the data sets do
-    predictions = network.apply(network.variables, images)
+    predictions = network.apply(variables, images)
     if outputs == 'raw':
       return {name: predictions[name] for name in trained.tasks}
     return {
@@ -48,4 +54,4 @@ def make_serving(trained: TrainedNetwork, *, outputs: str) -> Serving:
       for name, task in trained.tasks.items()
     }
 
-  return Serving(function, network.folded, network.kept)
+  return Serving(function, network.variables, network.folded, network.kept)

@@ -39,7 +39,8 @@ def define_flags() -> None:
     'network',
     None,
     "Job 'import': the backbone, e.g. 'mtan'; --config.model.backbone for "
-    "short. Job 'predict': the network of the run, e.g. 'distilled'.",
+    "short. Jobs 'predict', 'export' and 'latency': the network of the run, "
+    "e.g. 'distilled'.",
   )
 
 

@@ -14,7 +14,7 @@ from mtl_kd_jax.prediction.folder import digest
 from mtl_kd_jax.prediction.front import check_batch_size
 from mtl_kd_jax.prediction.inputs import find_inputs
 from mtl_kd_jax.prediction.pictures import check_white
-from mtl_kd_jax.run import Run, load
+from mtl_kd_jax.run import Run
 from mtl_kd_jax.trained import TrainedNetwork
 
 OPTIONS = (
@@ -38,7 +38,10 @@ def define_flags() -> None:
     "'photos/**/*.jpg' (in quotes), or '-' for a list of paths on stdin.",
   )
   flags.DEFINE_string(
-    'out', 'predictions', "Job 'predict': the folder to write to."
+    'out',
+    None,
+    "The folder to write to. Job 'predict': by default predictions; job "
+    "'export': by default exports/<network> in the workdir.",
   )
   flags.DEFINE_string(
     'resize',
@@ -88,7 +91,7 @@ def run(
   workdir: pathlib.Path,
   *,
   images: str | None,
-  out: str = 'predictions',
+  out: str | None = None,
   network: str | None = None,
   resize: str | None = None,
   tile: str | None = None,
@@ -104,7 +107,7 @@ def run(
     config: of the run; nothing is read from it.
     workdir: of the run.
     images: see `find_inputs`.
-    out: folder to write to.
+    out: folder to write to; None for 'predictions'.
     network: name of the stage; None for the last one of those that predict the
       most tasks.
     resize: 'train', 'keep' or 'HEIGHTxWIDTH'; see `TrainedNetwork.predict`.
@@ -127,9 +130,9 @@ def run(
       where='--images',
       do="name a file, a folder or a pattern: --images='photos/*.jpg'",
     )
-  folder = paths.expand(out, argument='out')
+  folder = paths.expand(out or 'predictions', argument='out')
   check_white(white)
-  trained = _network(load(workdir), network)
+  trained = choose_network(Run(workdir), network)
   sizes = {
     'resize': resize
     if resize in ('train', 'keep')
@@ -166,7 +169,8 @@ def run(
   return outcome
 
 
-def _network(run: Run, name: str | None) -> TrainedNetwork:
+def choose_network(run: Run, name: str | None) -> TrainedNetwork:
+  """The network of that name; the last one of those of the most tasks."""
   counts = {stage: len(run.tasks(stage)) for stage in run}
   if name is not None or not counts:
     return run[name or next(iter(run.plan), '')]  # says what is finished
@@ -174,7 +178,7 @@ def _network(run: Run, name: str | None) -> TrainedNetwork:
   chosen = [stage for stage, count in counts.items() if count == most]
   if most == 1 and len(chosen) > 1:
     raise InputError(
-      expected=f'the network to predict with: {", ".join(counts)}',
+      expected=f'the name of a network: {", ".join(counts)}',
       found='none, and there is none of several tasks',
       where='--network',
       do='name one of them',

@@ -15,8 +15,9 @@ def front_door(workdir: pathlib.Path, picture: Image.Image) -> None:
   assert_type(config, ConfigDict)
   assert_type(mtl.train(config, workdir), mtl.Run)
   assert_type(mtl.evaluate('runs/a', split='val'), mtl.Run)
-  run = mtl.load(workdir)
-  assert_type(run, mtl.Run)
+  # Or an ExportedFolder.
+  assert_type(mtl.load(workdir), mtl.Run | Any)
+  run = mtl.Run(workdir)
   network = run['distilled']
   assert_type(network, mtl.TrainedNetwork)
   prediction = network.predict(picture)
@@ -31,6 +32,11 @@ def front_door(workdir: pathlib.Path, picture: Image.Image) -> None:
   assert_type(several, mtl.Predictions)
   assert_type(several[0], mtl.Prediction)
   assert_type(several[1:], mtl.Predictions)
+  exported = mtl.export(network, 'out', to=['stablehlo'])
+  assert_type(exported, mtl.ExportedFolder)
+  opened = exported['distilled']
+  assert_type(opened, mtl.TrainedNetwork | mtl.ExportedNetwork)
+  assert_type(opened.predict(picture), mtl.Prediction)
 
 
 def step_by_step() -> None:
