@@ -118,7 +118,7 @@ for task in tasks:
   points = [(x['step'], x[key]) for x in lines if key in x]
   axis.plot(*zip(*points, strict=True), label=task)
 axis.set(xlabel='step', ylabel='factor on λ')
-axis.legend()
+_ = axis.legend()
 # %% [markdown]
 # ## A larger teacher
 #
