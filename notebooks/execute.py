@@ -88,7 +88,7 @@ def small(data: NotebookNode) -> str:
   image = image.convert('RGB')
   image.thumbnail((_WIDEST, _WIDEST))
   file = io.BytesIO()
-  image.quantize(256, dither=Image.Dither.NONE).save(file, 'PNG', optimize=True)
+  image.quantize(256).save(file, 'PNG', optimize=True)
   return base64.b64encode(file.getvalue()).decode('ascii')
 
 

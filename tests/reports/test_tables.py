@@ -304,6 +304,12 @@ def test_a_notebook_shows_the_markdown():
   assert repr(results) == str(results)
 
 
+def test_a_notebook_gets_the_text_and_nothing_is_shown(monkeypatch):
+  text = str(make_results(distilled=better(1.07)))
+  monkeypatch.setattr('rich.console._is_jupyter', lambda: True)
+  assert str(make_results(distilled=better(1.07))) == text != ''
+
+
 def test_the_mean_of_the_last_epochs_has_a_title_of_its_own():
   averages = {SINGLE_TASK: better(0.8), 'distilled': better(0.88)}
   plain = make_results(distilled=better(1.3))
