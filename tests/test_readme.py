@@ -153,7 +153,8 @@ def parse(command, page, folder):
   flags.DEFINE_string('workdir', None, '', flag_values=parsed)
   flags.DEFINE_enum('job', 'train', list(JOBS), '', flag_values=parsed)
   with pytest.MonkeyPatch.context() as patch:
-    for name in ('DEFINE_string', 'DEFINE_integer'):
+    for kind in ('string', 'integer', 'list', 'enum'):
+      name = f'DEFINE_{kind}'
       define = functools.partial(getattr(flags, name), flag_values=parsed)
       patch.setattr(flags, name, define)
     for job in JOBS.values():

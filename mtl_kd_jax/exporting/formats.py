@@ -60,10 +60,17 @@ def write(
   format_: str,
   folder: pathlib.Path,
   trained: TrainedNetwork,
-  serving: Serving,
+  serving: Serving | None,
   metadata: Mapping[str, Any],
 ) -> dict[str, Any]:
   """Writes a network in a format.
+
+  Args:
+    format_: of `FILES`.
+    folder: where its file goes.
+    trained: the network.
+    serving: what is exported of it; needed for `PROGRAMS` alone.
+    metadata: of the folder, stored in files that can.
 
   Returns:
     What there is to know of the artifact, for the metadata.
@@ -73,9 +80,9 @@ def write(
   """
   path = folder / FILES[format_]
   text = {_KEY: json.dumps(metadata)}
-  if format_ == 'stablehlo':
+  if format_ == 'stablehlo' and serving:
     return _write_stablehlo(path, trained, serving)
-  if format_ == 'onnx':
+  if format_ == 'onnx' and serving:
     (image,) = _images(trained, symbolic_sizes=False)
     model = onnx_writer.convert(
       serving.program,

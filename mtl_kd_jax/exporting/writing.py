@@ -72,8 +72,10 @@ def export(
   _check_pictures(pictures, network.image_size)
   with _written_whole(folder) as temporary, jax.default_device(cpu_device()):
     metadata = described.make(network, outputs=outputs)
-    serving = make_serving(network, outputs=outputs)
-    metadata['batch_norm'] = {'folded': serving.folded, 'kept': serving.kept}
+    serving = None
+    if set(to) & set(formats.PROGRAMS):
+      serving = make_serving(network, outputs=outputs)
+      metadata['batch_norm'] = {'folded': serving.folded, 'kept': serving.kept}
     compare = functools.partial(_compare, network, temporary, metadata)
     raw = _predict(network, pictures, compiler_options('cpu'))
     artifacts = {}

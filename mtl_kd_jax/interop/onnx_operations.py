@@ -41,6 +41,25 @@ def _rsqrt(graph, aval, operands, params):
   return _broadcasting(graph, 'Reciprocal', aval, [root])
 
 
+def _erfc(graph, aval, operands, params):
+  erf = _elementwise('Erf')(graph, aval, operands, params)
+  one = _known(np.asarray(1, aval.dtype))
+  return _broadcasting(graph, 'Sub', aval, [one, erf])
+
+
+def _expm1(graph, aval, operands, params):
+  power = _elementwise('Exp')(graph, aval, operands, params)
+  one = _known(np.asarray(1, aval.dtype))
+  return _broadcasting(graph, 'Sub', aval, [power, one])
+
+
+def _log1p(graph, aval, operands, params):
+  del params
+  one = _known(np.asarray(1, aval.dtype))
+  x = _broadcasting(graph, 'Add', aval, [*operands, one])
+  return _broadcasting(graph, 'Log', aval, [x])
+
+
 def _not_equal(graph, aval, operands, params):
   equal = _elementwise('Equal')(graph, aval, operands, params)
   return _broadcasting(graph, 'Not', aval, [equal])
@@ -262,39 +281,42 @@ def _pool(kind):
 
 
 def _gather(graph, aval, operands, params):
-  """What indexing with known integers becomes: slices, or rows of one axis."""
+  """What indexing with known integers becomes: slices, rows and columns."""
   x, indices = operands
   numbers, sizes = params['dimension_numbers'], params['slice_sizes']
-  axes, collapsed = numbers.start_index_map, numbers.collapsed_slice_dims
   if indices.array is None or numbers.operand_batching_dims:
     raise unknown('gather', 'with indices that depend on the input')
-  name = full(graph, x)
-  if indices.array.ndim == 1:  # one slice
-    starts = [0] * len(sizes)
-    ends = [_END] * len(sizes)
-    for axis, start in zip(axes, indices.array.tolist(), strict=True):
-      starts[axis], ends[axis] = start, start + sizes[axis]
-    name = _sliced(graph, name, starts, ends, [1] * len(sizes))
-    if collapsed:
-      name = graph.add('Squeeze', [name, _ints(graph, collapsed)])
-    return Value(aval, name)
-  # Rows and columns: the k-th axis is indexed along the k-th side.
-  grid = indices.array
-  rows = [
-    grid[tuple(slice(None) if i == k else 0 for i in range(len(axes)))][:, k]
-    for k in range(len(axes))
-    if grid.ndim == len(axes) + 1
-  ]
-  if (
-    tuple(collapsed) != tuple(axes)
-    or len(rows) != len(axes)
-    or (np.stack(np.meshgrid(*rows, indexing='ij'), -1) != grid).any()
+  starts, ends = [0] * len(sizes), [_END] * len(sizes)
+  grid, rows, squeezed = indices.array, {}, []
+  for k, axis in enumerate(numbers.start_index_map):
+    values = grid[..., k]
+    if (values == values.flat[0]).all():
+      starts[axis] = int(values.flat[0])
+      ends[axis] = starts[axis] + sizes[axis]
+    if axis in numbers.collapsed_slice_dims and grid.ndim == 1:
+      squeezed.append(axis)
+    elif axis in numbers.collapsed_slice_dims:
+      place = len(rows)  # along which side of the grid it changes
+      corner = [0] * (grid.ndim - 1)
+      corner[place : place + 1] = [slice(None)]
+      rows[axis] = values[tuple(corner)]
+      starts[axis], ends[axis] = 0, _END
+    elif ends[axis] == _END:
+      raise unknown('gather', f'{numbers}')
+  expected = np.meshgrid(*rows.values(), indexing='ij')
+  found = [grid[..., [*numbers.start_index_map].index(axis)] for axis in rows]
+  if len(rows) != grid.ndim - 1 or any(
+    (a != b).any() for a, b in zip(expected, found, strict=True)
   ):
     raise unknown('gather', f'{numbers}')
-  for axis, chosen in zip(axes, rows, strict=True):
+  name = _sliced(graph, full(graph, x), starts, ends, [1] * len(sizes))
+  for axis, chosen in rows.items():
     name = graph.add('Gather', [name, _ints(graph, chosen)], axis=axis)
-  offsets = iter(i for i in range(len(aval.shape)) if i not in axes)
-  indexed = iter(axes)
+  if squeezed:
+    name = graph.add('Squeeze', [name, _ints(graph, squeezed)])
+    return Value(aval, name)
+  offsets = iter(i for i in range(len(aval.shape)) if i not in rows)
+  indexed = iter(rows)
   order = [
     next(offsets if i in numbers.offset_dims else indexed)
     for i in range(len(aval.shape))
@@ -352,8 +374,11 @@ OPERATIONS = {
   'convert_element_type': _convert,
   'copy': _same,
   'dot_general': _dot,
+  'erfc': _erfc,
+  'expm1': _expm1,
   'gather': _gather,
   'integer_pow': _integer_pow,
+  'log1p': _log1p,
   'ne': _not_equal,
   'pad': _pad,
   'reduce_max': _reduce('ReduceMax'),
@@ -369,5 +394,6 @@ OPERATIONS = {
   'square': _square,
   'squeeze': _squeeze,
   'stack': _stack,
+  'stop_gradient': _same,
   'transpose': _transpose,
 }

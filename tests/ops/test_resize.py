@@ -1,6 +1,7 @@
 """Bilinear resizing against an interpolation written out pixel by pixel."""
 
 import jax
+from jax import export
 import numpy as np
 import pytest
 
@@ -75,3 +76,19 @@ def test_doubling_needs_no_gather_or_scatter():
   )
   assert 'scatter' not in text
   assert 'gather' not in text
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('factor', [2, 4])
+@pytest.mark.parametrize('shape', ['b, 3, 4, 2', 'b, h, 2*w, 2'])
+def test_symbolic_sides_give_the_same(shape, factor, align_corners):
+  """Those of `jax.export`, for which nothing can be computed beforehand."""
+
+  def enlarge(x):
+    size = (factor * x.shape[1], factor * x.shape[2])
+    return resize_bilinear(x, size, align_corners=align_corners)
+
+  struct = jax.ShapeDtypeStruct(export.symbolic_shape(shape), np.float32)
+  exported = export.export(jax.jit(enlarge))(struct)
+  x = np.random.default_rng(0).normal(size=(2, 3, 4, 2)).astype(np.float32)
+  np.testing.assert_allclose(exported.call(x), enlarge(x), atol=1e-6)
