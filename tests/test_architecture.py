@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # From the top of the house to its ground: a module may import from its own
 # floor and from those below it.
 FLOORS = (
-  ('__init__', 'jobs', 'trainer', 'hub'),
+  ('__init__', 'demo', 'hub', 'jobs', 'trainer'),
   ('exporting', 'run', 'trained', 'prediction', 'reports'),
   ('methods', 'config'),
   ('training',),
@@ -43,6 +43,7 @@ ONLY_IN = {
   'h5py': {'datasets'},
   'scipy': {'datasets', 'reports'},
   'tensorflow': set(),
+  'gradio': {'demo/page.py'},
   'torch': {'interop/import_torch.py'},
   'safetensors': {'interop/import_torch.py', 'interop/export_torch.py'},
   'onnx': {'interop/onnx_writer.py'},

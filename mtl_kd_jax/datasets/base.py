@@ -95,6 +95,15 @@ class Dataset:
         do='rename that label',
       )
 
+  def __repr__(self) -> str:
+    """Without the sources, which may list thousands of files."""
+    height, width = self.image_size
+    labels = [f'{n} {x.unit}'.rstrip() for n, x in self.labels.items()]
+    return (
+      f'Dataset({self.name!r}, {height}x{width}: {", ".join(labels)}; splits '
+      f'{", ".join(self.sources) or "none"})'
+    )
+
   def source(self, split: str) -> Source:
     """Opens a split; raises InputError if the dataset does not have it."""
     if split not in self.sources:

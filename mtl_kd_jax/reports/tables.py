@@ -164,6 +164,8 @@ class Results:
     """The tables as plain text; see `plain_text`."""
     return plain_text(self)
 
+  __repr__ = __str__  # what consoles show of a value
+
   def _repr_markdown_(self) -> str:
     return self.markdown()
 

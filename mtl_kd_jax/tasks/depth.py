@@ -85,7 +85,8 @@ def color_range(label: np.ndarray) -> tuple[float, float]:
 
 def _render(x, label, *, far_is_large):
   depth = x[..., 0].astype(np.float64)
-  low, high = color_range(label)
+  # Where there is no label, the prediction has a scale of its own.
+  low, high = color_range(label if np.any(label > 0) else depth)
   shade = np.clip((depth - low) / max(high - low, 1e-6), 0, 1)
   if not far_is_large:
     shade = 1 - shade

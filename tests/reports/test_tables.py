@@ -301,6 +301,13 @@ def test_printed_results_are_tables_with_titles_and_balance(monkeypatch):
 def test_a_notebook_shows_the_markdown():
   results = make_results(distilled=better(1.07))
   assert results._repr_markdown_() == results.markdown()
+  assert repr(results) == str(results)
+
+
+def test_a_notebook_gets_the_text_and_nothing_is_shown(monkeypatch):
+  text = str(make_results(distilled=better(1.07)))
+  monkeypatch.setattr('rich.console._is_jupyter', lambda: True)
+  assert str(make_results(distilled=better(1.07))) == text != ''
 
 
 def test_the_mean_of_the_last_epochs_has_a_title_of_its_own():

@@ -268,6 +268,14 @@ def test_what_is_near_is_dark_whether_depth_or_disparity_is_drawn():
   np.testing.assert_allclose(disparity, depth[::-1, ::-1], atol=1)
 
 
+def test_depth_that_has_no_label_has_a_scale_of_its_own():
+  ramp = np.linspace(1, 3, 48, dtype=np.float32).reshape(*SIZE, 1)
+  render = TASKS['depth'](Label('depth', unit='m')).render
+  np.testing.assert_array_equal(
+    render(ramp, np.zeros_like(ramp)), render(ramp, ramp)
+  )
+
+
 # ---- Semantic segmentation --------------------------------------------------
 
 

@@ -163,9 +163,9 @@ def _picture(rgb, title, where, *, note='', metric='') -> Picture:
   return Picture(encode(rgb), one_line(title), note, alt)
 
 
-def encode(rgb: np.ndarray) -> str:
-  """A picture, uint8 [h w 3], as a data URI."""
-  stride = -(-max(rgb.shape[:2]) // _LONGEST_SIDE)
+def encode(rgb: np.ndarray, *, longest_side: int = _LONGEST_SIDE) -> str:
+  """A picture, uint8 [h w 3], as a data URI; larger ones are drawn smaller."""
+  stride = -(-max(rgb.shape[:2]) // longest_side)
   picture = Image.fromarray(np.ascontiguousarray(rgb[::stride, ::stride]))
   file = io.BytesIO()
   if picture.width * picture.height <= _LOSSLESS:

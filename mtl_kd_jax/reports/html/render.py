@@ -5,16 +5,21 @@ from typing import Any
 
 import jinja2
 
+_FOLDER = pathlib.Path(__file__).parent
 
-def render(template: str, **content: Any) -> str:
-  """Renders a template of this folder; all texts are escaped.
+
+def render(
+  template: str, *, folder: pathlib.Path = _FOLDER, **content: Any
+) -> str:
+  """Renders a template; all texts are escaped.
 
   Args:
     template: name of the file.
+    folder: where it is.
     **content: what it names; a `markupsafe.Markup` is not escaped.
   """
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    loader=jinja2.FileSystemLoader(folder),
     autoescape=True,  # the files do not end in .html
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
