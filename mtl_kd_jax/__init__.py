@@ -106,6 +106,7 @@ __all__ = [
   'evaluate',
   'export',
   'get_config',
+  'hub',
   'load',
   'methods',
   'models',

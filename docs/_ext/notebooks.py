@@ -22,7 +22,7 @@ def setup(app: Any) -> dict[str, Any]:
   """Writes the pages before Sphinx looks for sources."""
   docs = pathlib.Path(app.srcdir)
   folder = docs.parent / 'notebooks'
-  stems = {p.stem for s in _SUFFIXES for p in folder.glob(f'[0-9a-z]*{s}')}
+  stems = {p.stem for s in _SUFFIXES for p in folder.glob(f'[0-9]_*{s}')}
   for page in (docs / 'notebooks').glob('*.md'):
     if page.stem not in stems:
       page.unlink()  # of a notebook that there was
