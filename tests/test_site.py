@@ -167,7 +167,7 @@ SUFFIXES = ('.ipynb', '.py')
 
 def test_the_notebooks_are_pages(site):
   folder = REPOSITORY / 'notebooks'
-  stems = {p.stem for p in folder.glob('[0-9a-z]*') if p.suffix in SUFFIXES}
+  stems = {p.stem for p in folder.glob('[0-9]_*') if p.suffix in SUFFIXES}
   built = {p.stem for p in (site / 'notebooks').glob('*.html')}
   assert stems == built
 
