@@ -73,7 +73,9 @@ def test_imported_networks_are_scored_and_teach(
   imported, torch_file, data_dir, tmp_path
 ):
   workdir, _, _ = imported
-  code, stdout, stderr = launch('--job=evaluate', f'--workdir={workdir}')
+  code, stdout, stderr = launch(
+    '--job=evaluate', f'--workdir={workdir}', figures=False
+  )
   assert code == 0, stderr
   assert 'not scored, since not finished: uniform, distilled' in stdout
   assert not stderr
@@ -90,6 +92,7 @@ def test_imported_networks_are_scored_and_teach(
     f'--workdir={tmp_path}',
     f'--config.teacher.workdir={workdir}',
     '--config.baseline=False',
+    figures=False,
   )
   assert code == 0 and not stderr, stderr
   taught = json.loads((tmp_path / 'results.json').read_text())['rows']
