@@ -6,7 +6,14 @@ import inspect
 import json
 import math
 
-from fixtures.configs import CONFIGS, module, plan_of, preview, tiny
+from fixtures.configs import (
+  CONFIGS,
+  features_once,
+  module,
+  plan_of,
+  preview,
+  tiny,
+)
 from fixtures.nyu_layout import make_frames, write_archive
 import jax
 from ml_collections import ConfigDict
@@ -28,6 +35,9 @@ from mtl_kd_jax.models.network import abstract_init
 from mtl_kd_jax.models.resnet import ResNet
 from mtl_kd_jax.models.segnet import SegNet
 from mtl_kd_jax.training.loss_terms import objectives
+
+__all__ = ['features_once']
+pytestmark = pytest.mark.usefixtures('features_once')
 
 
 @pytest.mark.parametrize('name', CONFIGS)

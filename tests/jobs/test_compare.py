@@ -6,6 +6,7 @@ import threading
 
 from fixtures.backbones import Tiny
 from fixtures.trackers import FakeTracker
+import jax
 import pytest
 
 import mtl_kd_jax as mtl
@@ -14,6 +15,8 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import compare
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.trackers import TRACKERS
+
+pytestmark = pytest.mark.usefixtures('without_figures')
 
 VARIATIONS = (
   ('uniform', {'method': 'multi_task'}),
@@ -25,6 +28,8 @@ VARIATIONS = (
 def tiny():
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(mtl.models.BACKBONES, 'tiny', Tiny)
+    # Cells would compile everything anew, to save memory.
+    patch.setattr(jax, 'clear_caches', lambda: None)
     yield
 
 

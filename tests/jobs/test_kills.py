@@ -24,17 +24,18 @@ from mtl_kd_jax.jobs import command_line
 PROGRAM = """
 import ctypes, itertools, os, pathlib, resource, signal, sys
 import jax
+from fixtures import figures
 from fixtures.backbones import Tiny
 import mtl_kd_jax as mtl
 from mtl_kd_jax.datasets.scenes import dataset as scenes
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import command_line, train
-from mtl_kd_jax.reports import plots
 from mtl_kd_jax.runtime import platform
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.training import stage
 
 mtl.models.BACKBONES['tiny'] = Tiny
+figures.leave_out(setattr)
 
 def kill(*unused):
   os.kill(os.getpid(), signal.SIGKILL)

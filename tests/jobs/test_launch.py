@@ -129,7 +129,9 @@ def test_a_run_ends_with_its_table_and_files(finished):
 def test_a_second_run_skips_what_is_finished(finished, data_dir):
   workdir, _ = finished
   before = (workdir / 'results.json').read_text()
-  code, stdout, stderr = launch(*TINY, data_dir, f'--workdir={workdir}')
+  code, stdout, stderr = launch(
+    *TINY, data_dir, f'--workdir={workdir}', figures=False
+  )
   assert code == 0, stderr
   assert 'compiling' not in stdout
   assert (workdir / 'results.json').read_text() == before
@@ -145,6 +147,7 @@ def test_evaluate_scores_a_finished_run_on_any_split(finished, data_dir):
       '--job=evaluate',
       f'--workdir={workdir}',
       f'--split={split}',
+      figures=False,
     )
     assert code == 0, stderr
     assert 'distilled' in stdout and repr(split) in stdout
@@ -235,7 +238,7 @@ def test_a_run_stopped_and_then_killed_resumes_to_identical_parameters(
   arguments = (*arguments, '--config.checkpoint.every_steps=1')
 
   def interrupt(signum, when):
-    process = start(*arguments)
+    process = start(*arguments, figures=False)
     deadline = time.time() + 600
     while process.poll() is None and time.time() < deadline:
       if when():
@@ -265,7 +268,7 @@ def test_a_run_stopped_and_then_killed_resumes_to_identical_parameters(
     for when in saving, logged('distilled', step=4):
       code, _ = interrupt(signal.SIGKILL, when)
       assert code == -signal.SIGKILL
-    code, stdout, stderr = launch(*arguments)
+    code, stdout, stderr = launch(*arguments, figures=False)
   assert code == 0, stderr
   assert count[0] > 1
   for finished_before in ('teacher_semantic', 'teacher_normals', 'uniform'):

@@ -5,6 +5,7 @@ import socket
 import time
 
 from fixtures.backbones import Tiny
+from fixtures.figures import LAUNCH as WITHOUT_FIGURES
 from fixtures.launching import TINY, start, start_python
 from fixtures.xla_flags import AS_TEXT as FAST
 import jax
@@ -23,11 +24,9 @@ SHORT = (
   '--config.checkpoint.every_steps=1',
 )
 # launch.py, less patient.
-LAUNCH = """
-import runpy
+IMPATIENT = """
 from mtl_kd_jax.runtime import peers
 peers._EVERY, peers._PATIENCE, peers._GRACE = 0.5, 6.0, 1.0
-runpy.run_path('launch.py', run_name='__main__')
 """
 
 
@@ -47,7 +46,7 @@ def start_two(*arguments):
   return [
     start_python(
       '-c',
-      LAUNCH,
+      IMPATIENT + WITHOUT_FIGURES,
       *SHORT,
       *arguments,
       '--config.parallel.multihost=True',
@@ -120,7 +119,7 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
     whole / 'results.md'
   ).read_text()
 
-  ends(start(*SHORT, data, f'--workdir={alone}', **devices(4)))
+  ends(start(*SHORT, data, f'--workdir={alone}', figures=False, **devices(4)))
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
     variables(alone),

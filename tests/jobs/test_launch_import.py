@@ -2,7 +2,8 @@
 
 import json
 
-from fixtures.launching import SEGNET, launch
+from fixtures.launching import SEGNET as THREE_TASKS
+from fixtures.launching import launch
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -10,6 +11,9 @@ from safetensors.numpy import save_file
 from mtl_kd_jax import datasets, models
 from mtl_kd_jax.interop.import_torch import torch_shapes
 from mtl_kd_jax.models.network import abstract_init
+
+TASKS = ('semantic', 'depth')
+SEGNET = (*THREE_TASKS, f'--config.tasks={TASKS}')
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +27,7 @@ def torch_file(tmp_path_factory):
   size = (32, 32)
   data = datasets.preview('scenes', image_size=size)
   _, like = abstract_init(
-    models.make('segnet', data.tasks(), width=1 / 32), size
+    models.make('segnet', data.tasks(*TASKS), width=1 / 32), size
   )
   rng = np.random.default_rng(0)
   weights = {
@@ -55,7 +59,7 @@ def imported(torch_file, data_dir, tmp_path_factory):
 
 def test_an_import_reports_which_weights_it_used(imported):
   workdir, stdout, _ = imported
-  for task in ('semantic', 'depth', 'normals'):
+  for task in TASKS:
     assert f'teacher_{task}: ' in stdout
     assert (workdir / 'checkpoints' / f'teacher_{task}').is_dir()
   assert 'logsigma' in stdout and 'ignored' in stdout
@@ -73,7 +77,9 @@ def test_imported_networks_are_scored_and_teach(
   imported, torch_file, data_dir, tmp_path
 ):
   workdir, _, _ = imported
-  code, stdout, stderr = launch('--job=evaluate', f'--workdir={workdir}')
+  code, stdout, stderr = launch(
+    '--job=evaluate', f'--workdir={workdir}', figures=False
+  )
   assert code == 0, stderr
   assert 'not scored, since not finished: uniform, distilled' in stdout
   assert not stderr
@@ -90,6 +96,7 @@ def test_imported_networks_are_scored_and_teach(
     f'--workdir={tmp_path}',
     f'--config.teacher.workdir={workdir}',
     '--config.baseline=False',
+    figures=False,
   )
   assert code == 0 and not stderr, stderr
   taught = json.loads((tmp_path / 'results.json').read_text())['rows']

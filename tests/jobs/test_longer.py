@@ -13,6 +13,8 @@ from mtl_kd_jax.jobs import train
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.metric_log import read_log
 
+pytestmark = pytest.mark.usefixtures('without_figures')
+
 
 @pytest.fixture
 def config(monkeypatch, tmp_path):

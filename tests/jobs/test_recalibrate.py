@@ -8,6 +8,8 @@ import pytest
 
 import mtl_kd_jax as mtl
 
+pytestmark = pytest.mark.usefixtures('without_figures')
+
 
 def statistics(trained):
   return trained.variables['batch_stats']['backbone']['BatchNorm_0']

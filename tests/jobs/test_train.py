@@ -13,6 +13,8 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import train
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 
+pytestmark = pytest.mark.usefixtures('without_figures')
+
 VARIABLES = {
   'params': {'a': np.ones(2, np.float32)},
   'batch_stats': {'mean': np.zeros(2, np.float32)},
