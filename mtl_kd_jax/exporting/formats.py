@@ -169,16 +169,6 @@ def open_weights(
   )
 
 
-def as_raw(trained: TrainedNetwork) -> Program:
-  """A network as a program, with raw outputs."""
-
-  def run(images):
-    colors = images.astype(np.float32) / 255
-    return {t: np.asarray(x) for t, x in trained.predictor.call(colors).items()}
-
-  return run
-
-
 def _images(trained, *, symbolic_sizes) -> list[jax.ShapeDtypeStruct]:
   """The input of a program, from the most to the least general."""
   height, width = trained.image_size

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -80,18 +79,18 @@ def export(
     if set(to) & set(formats.PROGRAMS):
       serving = make_serving(network, outputs=outputs)
       metadata['batch_norm'] = {'folded': serving.folded, 'kept': serving.kept}
-    compare = functools.partial(_compare, network, temporary, metadata)
-    raw = _predict(network, pictures, compiler_options('cpu'))
+    checkpoint = _Checkpoint(network, compiler_options(cpu_device().platform))
+    # Compiling takes longer than the computation, on few small pictures.
+    fast = {'xla_backend_optimization_level': 0}
+    checkpoint_2 = _Checkpoint(network, fast)
     artifacts = {}
     for name in dict.fromkeys(to):
       about = formats.write(name, temporary, network, serving, metadata)
       artifacts[name] = about | {'file': formats.FILES[name]}
-      differences = compare(name, pictures, raw)
+      differences = _compare(checkpoint, name, temporary, metadata, pictures)
       if about.get('stride'):
-        pictures_2 = _resized_pictures(network)
-        fast = {'xla_backend_optimization_level': 0}
-        raw_2 = _predict(network, pictures_2, fast)
-        compare(name, pictures_2, raw_2)
+        smaller = _smaller_pictures(network)
+        _compare(checkpoint_2, name, temporary, metadata, smaller)
       artifacts[name]['largest_difference'] = {
         task: difference.largest for task, difference in differences.items()
       }
@@ -182,14 +181,21 @@ def _written_whole(folder: pathlib.Path):
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _predict(network, pictures, options) -> dict[str, np.ndarray]:
-  """What the checkpoint gives, task -> float32 [n h w c]."""
-  apply = jax.jit(network.apply, compiler_options=options)
-  images = pictures.astype(np.float32) / 255
-  return {t: np.asarray(x) for t, x in apply(network.variables, images).items()}
+class _Checkpoint:
+  """The network that artifacts are compared with."""
+
+  def __init__(self, network: TrainedNetwork, options: Mapping[str, Any]):
+    self.network = network
+    self._apply = jax.jit(network.apply, compiler_options=options)
+
+  def predict(self, pictures, variables=None) -> dict[str, np.ndarray]:
+    """Raw outputs of uint8 [n h w 3], task -> float32 [n h w c]."""
+    colors = pictures.astype(np.float32) / 255
+    variables = self.network.variables if variables is None else variables
+    return {t: np.asarray(x) for t, x in self._apply(variables, colors).items()}
 
 
-def _resized_pictures(network) -> np.ndarray:
+def _smaller_pictures(network) -> np.ndarray:
   """Pictures of another size than that of training."""
   stride = getattr(network.network.backbone, 'stride', 1)
   side = -(-32 // stride) * stride
@@ -200,46 +206,44 @@ def _resized_pictures(network) -> np.ndarray:
 
 
 def _compare(
-  network, folder, metadata, name, pictures, raw
+  checkpoint, name, folder, metadata, pictures
 ) -> dict[str, Difference]:
   """Opens an artifact again, runs it, and compares."""
-  outputs = 'finished' if metadata['finished'] else 'raw'
+  network, outputs = checkpoint.network, 'raw'
   if name in formats.PROGRAMS:
-    run = formats.open_program(name, folder)
+    outputs = 'finished' if metadata['finished'] else 'raw'
+    found = formats.open_program(name, folder)(pictures)
   else:
-    outputs = 'raw'
-    opened = formats.open_weights(
-      name, folder, metadata, module=network.network
-    )
-    _check_same_weights(name, opened.variables, network.variables)
-    run = formats.as_raw(opened)
-  found = run(pictures)
+    module = network.network if network.network.spec is None else None
+    opened = formats.open_weights(name, folder, metadata, module=module)
+    if not _same(opened, network):
+      raise _differs(name, 'other weights, or another network')
+    found = checkpoint.predict(pictures, opened.variables)
+  raw = checkpoint.predict(pictures)
   differences = compare_all(network.tasks, found, raw, outputs=outputs)
   wrong = [f'{t}: {d.text}' for t, d in differences.items() if not d.accepted]
   if wrong:
-    raise InputError(
-      expected=f'the outputs of the network from {formats.FILES[name]}',
-      found=f'differences: {"; ".join(wrong)}',
-      argument='to',
-      do=f'leave out {name!r}, and report this; nothing was written',
-    )
+    raise _differs(name, f'differences: {"; ".join(wrong)}')
   return differences
 
 
-def _check_same_weights(name, found, expected) -> None:
-  same = jax.tree.structure(found) == jax.tree.structure(expected) and all(
-    np.array_equal(a, b)
-    for a, b in zip(
-      jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-    )
+def _same(opened: TrainedNetwork, network: TrainedNetwork) -> bool:
+  """Whether weights are equal bit for bit, and networks are made alike."""
+  found, expected = opened.variables, network.variables
+  return (
+    opened.network.spec == network.network.spec
+    and jax.tree.structure(found) == jax.tree.structure(expected)
+    and all(jax.tree.leaves(jax.tree.map(np.array_equal, found, expected)))
   )
-  if not same:
-    raise InputError(
-      expected=f'the weights in {formats.FILES[name]} bit for bit',
-      found='others',
-      argument='to',
-      do=f'leave out {name!r}, and report this; nothing was written',
-    )
+
+
+def _differs(name: str, found: str) -> InputError:
+  return InputError(
+    expected=f'the outputs of the network from {formats.FILES[name]}',
+    found=found,
+    argument='to',
+    do=f'leave out {name!r}, and report this; nothing was written',
+  )
 
 
 def _line(name, folder, differences: Mapping[str, Any]) -> str:
