@@ -41,7 +41,7 @@ def test_the_command_says_how_large_the_differences_are(run, tmp_path):
     '--config=tests/fixtures/tiny_config.py',  # registers the backbone
     '--job=export',
     f'--workdir={run.workdir}',
-    '--to=saved,stablehlo',
+    '--to=saved',
     '--outputs=raw',
     f'--out={tmp_path}/out',
   )
@@ -50,7 +50,7 @@ def test_the_command_says_how_large_the_differences_are(run, tmp_path):
   assert 'saved: saved' in stdout
   assert 'largest differences: semantic 0, depth 0 m' in stdout
   folder = mtl.load(tmp_path / 'out')
-  assert folder.formats == ('saved', 'stablehlo')
+  assert folder.formats == ('saved',)
   assert not folder.metadata['finished']
   jax.tree.map(
     np.testing.assert_array_equal,
