@@ -31,6 +31,7 @@ if importlib.util.find_spec('mtl_kd_jax') is None:
 
 # %%
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +97,9 @@ distilled = fit(small, 'distilled', distill=distill)
 mtl.table(teachers, uniform, distilled)
 
 # %% [markdown]
+# So small a network does not come near its teachers, but it gets nearer in
+# every task.
+#
 # ## How much each teacher counts
 #
 # A teacher may be worse than the student becomes, or want other features than
@@ -112,14 +116,17 @@ mtl.table(teachers, uniform, distilled)
 
 # %%
 lines = [x for x in mtl.load('runs/students').log if x['stage'] == 'distilled']
-figure, axis = plt.subplots(figsize=(7, 2.6))
+figure, axis = plt.subplots(figsize=(8, 2.6), layout='constrained')
 for task in tasks:
   key = f'factor/alignment/{task}'
   points = [(x['step'], x[key]) for x in lines if key in x]
   axis.plot(*zip(*points, strict=True), label=task)
 axis.set(xlabel='step', ylabel='factor on λ')
-_ = axis.legend()
+_ = axis.legend(loc='upper left', bbox_to_anchor=(1, 1))
 # %% [markdown]
+# The teacher of depth counts for nearly nothing: what it wants of the features
+# is not what the task needs. That of normals counts the most.
+#
 # ## A larger teacher
 #
 # A teacher is trained once and thrown away, so it may be as large as you can
@@ -135,6 +142,9 @@ by_large = fit(
 mtl.table(teachers, uniform, distilled, by_large)
 
 # %% [markdown]
+# Where the student has no room for more, a larger teacher adds little: a
+# difference of one point is within what another seed changes.
+#
 # ## From PyTorch
 #
 # Weights that the paper's code saved (SegNet or MTAN, `.pth` or `.safetensors`)
@@ -166,9 +176,9 @@ config.tasks, config.data.scenes.image_size = TASKS, IMAGE_SIZE
 config.model.backbone, config.model.head = 'segnet', 'dense'
 config.model.width = 0.0625
 config.distill.taps = ('bottleneck', 'decoder')
-imported = import_weights.run(
-  config, pathlib.Path('runs/imported'), torch='runs/theirs.safetensors'
-)
+workdir = pathlib.Path('runs/imported')
+shutil.rmtree(workdir, ignore_errors=True)  # an import replaces nothing itself
+imported = import_weights.run(config, workdir, torch='runs/theirs.safetensors')
 imported['teacher_depth']
 
 # %% [markdown]
@@ -178,7 +188,7 @@ imported['teacher_depth']
 # teach, and so trains nobody.)
 
 # %%
-mtl.distill(
+distill = mtl.distill(
   {**teachers, 'depth': imported['teacher_depth']},
   taps=('layer4:bottleneck', 'decoder'),
 )
@@ -241,6 +251,9 @@ mutual = fit(
 mtl.table(uniform, distilled, mutual)
 
 # %% [markdown]
+# Alone with its peer, the student lacks what the other tasks teach a shared
+# network about depth: on these data, sharing is worth more than a peer.
+#
 # Only the student is kept: the peer, like the adaptors, is not part of the
 # result. [docs/python.md](../docs/python.md) describes terms and extra
 # networks, [docs/method.md](../docs/method.md) the features that can be

@@ -108,11 +108,11 @@ for i in np.unique(prediction.semantic):
 #
 # The picture was reduced to the size of the training, and the maps enlarged
 # again. That is the safe choice: things look as large as those that were
-# learned from. `resize` lets the network see more pixels: borders get sharper,
-# but everything looks nearer than it is, since an object that fills more pixels
-# was a near one in training. `tile` cuts a large picture into overlapping
-# pieces and blends what is predicted for them. It suits pictures that show more
-# of the same, like aerial ones; a room needs to be seen as a whole.
+# learned from. `resize` shows the network more pixels, and `tile` cuts a large
+# picture into overlapping pieces and blends what is predicted for them. Both
+# are for networks that know things at several sizes (`data.scales` zooms in
+# training), and tiles for pictures that show more of the same, such as aerial
+# ones. This network knows one size alone, and gets lost at others:
 
 # %%
 height, width = IMAGE_SIZE

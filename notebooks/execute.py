@@ -17,11 +17,11 @@ import re
 import jupytext
 from nbclient import NotebookClient
 from nbformat import NotebookNode, v4, write
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 FOLDER = pathlib.Path(__file__).parent
 _ESCAPES = re.compile(r'\x1b\[[\d;]*m')
-_WIDEST = 1800  # pixels
+_WIDEST = 1400  # pixels
 
 
 def main() -> None:
@@ -83,12 +83,16 @@ def clean(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def small(data: NotebookNode) -> str:
-  """A PNG of at most 256 colors and `_WIDEST` pixels, in base64."""
+  """A PNG of at most `_WIDEST` pixels, in base64; of 256 colors if they do."""
   image = Image.open(io.BytesIO(base64.b64decode(data['image/png'])))
   image = image.convert('RGB')
-  image.thumbnail((_WIDEST, _WIDEST))
+  image.thumbnail((_WIDEST, 10 * _WIDEST))
+  few = image.quantize(256)
+  difference = ImageChops.difference(image, few.convert('RGB'))
+  if max(ImageStat.Stat(difference).mean) < 0.5:  # plots, but not photos
+    image = few
   file = io.BytesIO()
-  image.quantize(256).save(file, 'PNG', optimize=True)
+  image.save(file, 'PNG', optimize=True)
   return base64.b64encode(file.getvalue()).decode('ascii')
 
 
