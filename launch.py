@@ -1,66 +1,14 @@
 """Starts a job: python launch.py --config=configs/quickstart.py.
 
---workdir names the folder of the run (default runs/<config.name>), --job what
-to do in it:
-
-train     (default) trains, or continues where an earlier run ended
-compare   trains the variations of a comparison with several seeds each, or the
-          share of them that --cells names, and reports
-evaluate  scores the finished networks of a run again, on --split
-predict   predicts --images with a network of a run, into the folder --out
-export    writes a network of a run --to other formats, into the folder --out
-latency   measures a network against the single-task ones, on this machine
-import    makes networks of a run from PyTorch weights: --torch, --network, and
-          --stage for a single one
-taps      lists the features of the networks, and which are aligned
-inspect   reads --samples of the data, says what is in them, draws some, and
-          warns of what looks wrong
-
-Any config key can be changed: --config.epochs=3
+--help lists the jobs. The same without a clone: python -m mtl_kd_jax.
 """
 
-import sys
-import warnings
+from absl import flags
 
-from absl import app, flags, logging
+from mtl_kd_jax import __main__ as command
 
-from mtl_kd_jax.jobs import JOBS, command_line
-
-_CONFIG = flags.DEFINE_string('config', None, 'Config file, see configs/.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config.name>.')
-_JOB = flags.DEFINE_enum('job', 'train', list(JOBS), 'What to run.')
-
-
-def main(argv: list[str]) -> None:
-  """Runs the job; errors of the user are a message and an exit code."""
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # orbax logs a lot at INFO
-  try:
-    if len(argv) > 1:
-      stray = ' '.join(argv[1:])
-      raise command_line.Exit(
-        2,
-        f'error: expected flags only\n  found:  {stray}\n'
-        "  to do:  put patterns in quotes, as in --images='*.jpg'",
-      )
-    command_line.run_job(JOBS[_JOB.value], _CONFIG.value, _WORKDIR.value)
-  except command_line.Exit as end:
-    _end(end)
-
-
-def _parse(argv):
-  try:
-    return command_line.parse_flags(argv)
-  except command_line.Exit as end:
-    _end(end)
-
-
-def _end(end: command_line.Exit) -> None:
-  print(end, file=sys.stderr, flush=True)
-  sys.exit(end.code)
-
+__doc__ = command.__doc__  # what --help shows
 
 if __name__ == '__main__':
-  warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
-  command_line.define_flags(JOBS.values())
-  app.run(main, flags_parser=_parse)
+  flags.adopt_module_key_flags(command)
+  command.start()

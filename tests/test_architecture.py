@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # From the top of the house to its ground: a module may import from its own
 # floor and from those below it.
 FLOORS = (
-  ('__init__', 'demo', 'hub', 'jobs', 'trainer'),
+  ('__init__', '__main__', 'demo', 'hub', 'jobs', 'trainer'),
   ('exporting', 'run', 'trained', 'prediction', 'reports'),
   ('methods', 'config'),
   ('training',),
@@ -36,7 +36,12 @@ ONLY_IN = {
   'wandb': {'runtime/trackers/wandb.py'},
   'huggingface_hub': {'interop/hub.py'},
   'mlflow': {'runtime/trackers/mlflow.py'},
-  'absl': {'jobs', 'config', 'datasets/loader.py'},  # grain's workers: loader
+  'absl': {
+    '__main__.py',
+    'jobs',
+    'config',
+    'datasets/loader.py',
+  },  # grain's workers: loader
   'ml_collections': {'jobs', 'config', 'run.py', 'trainer.py', '__init__.py'},
   'tensorflow_datasets': {'datasets'},
   'grain': {'datasets'},
@@ -109,7 +114,8 @@ def test_meshes_and_pmap_stand_in_one_file():
 
 def test_no_message_below_the_config_names_a_key_of_it():
   """Functions name their arguments; config/ translates."""
-  above = ('config', 'methods', 'jobs', 'trainer.py', 'run.py', '__init__.py')
+  above = ('config', 'methods', 'jobs', 'trainer.py', 'run.py')
+  above += ('__init__.py', '__main__.py')
   for path in FILES:
     if relative(path).parts[0] in above:
       continue

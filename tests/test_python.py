@@ -580,6 +580,9 @@ page = make_results_page(
 assert '<style>' in page and '<script>' in page and 'AbsErr' in page
 prediction = run['distilled'].predict(np.zeros((40, 50, 3)))
 print(prediction.depth.shape, prediction.save('here').name)
+import runpy
+sys.argv = ['mtl_kd_jax', '--job=taps', '--config=quickstart']
+runpy.run_module('mtl_kd_jax', run_name='__main__', alter_sys=True)
 """
 
 
@@ -624,5 +627,7 @@ def test_a_wheel_in_an_empty_folder_opens_a_run_and_predicts(
     capture_output=True,
     text=True,
   )
-  assert out.stdout.strip() == '(40, 50) here', out.stderr
+  first, *table = out.stdout.splitlines()
+  assert first == '(40, 50) here', out.stderr
+  assert out.returncode == 0 and 'layer4' in '\n'.join(table), out.stderr
   assert (empty / 'here' / 'prediction.json').exists()

@@ -18,8 +18,9 @@ _COMPARE = 'compare/'
 
 
 def names() -> tuple[str, ...]:
-  """The names of the shipped experiments."""
-  return _modules(experiments)
+  """The names of the shipped experiments and comparisons."""
+  compared = [f'{_COMPARE}{name}' for name in _modules(comparisons)]
+  return (*_modules(experiments), *compared)
 
 
 def get_config(name: str = '') -> ConfigDict:
@@ -35,20 +36,16 @@ def get_config(name: str = '') -> ConfigDict:
   if not name:
     return defaults.get_config()
   file, _, variant = name.partition(':')
-  package, known = experiments, names()
-  if file.startswith(_COMPARE):
-    file = file.removeprefix(_COMPARE)
-    package, known = comparisons, _modules(comparisons)
-  if file not in known:
-    compared = [f'{_COMPARE}{x}' for x in _modules(comparisons)]
+  if file not in names():
     raise InputError(
-      expected='a shipped experiment or comparison: '
-      f'{", ".join([*names(), *compared])}',
+      expected=f'a shipped experiment or comparison: {", ".join(names())}',
       found=repr(name),
       argument='name',
       do='correct the name',
     )
-  module = importlib.import_module(f'{package.__name__}.{file}')
+  package = comparisons if file.startswith(_COMPARE) else experiments
+  stem = file.removeprefix(_COMPARE)
+  module = importlib.import_module(f'{package.__name__}.{stem}')
   variants = getattr(module, 'VARIANTS', ())
   if variant and variant not in variants:
     raise InputError(

@@ -1,4 +1,4 @@
-"""The config of a Python file, whatever is in the file."""
+"""The config of a Python file, whatever is in the file, or a shipped one."""
 
 import importlib.machinery
 import importlib.util
@@ -9,6 +9,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from mtl_kd_jax.config import get_config, names
 from mtl_kd_jax.config.renames import renamed_key
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
@@ -21,7 +22,8 @@ def from_file(name: str) -> ConfigDict:
 
   Args:
     name: of the file; after a colon, the argument of `get_config`:
-      'configs/nyuv2.py:url'.
+      'configs/nyuv2.py:url'. Where there is no such file, of a shipped
+      experiment: 'nyuv2:url'.
 
   Raises:
     InputError: there is no such file, it fails, or it gives no config.
@@ -29,10 +31,12 @@ def from_file(name: str) -> ConfigDict:
   file, _, variant = name.partition(':')
   path = paths.expand(file, argument='config', kind='file')
   if found := paths.why_no_file(path):
+    if file in names():
+      return get_config(name).lock()
     raise _no_config(
       found if file else 'an empty name',
       file,
-      'correct the name; see configs/ for those that are shipped',
+      f'correct the name, or use a shipped one: {", ".join(names())}',
     )
   try:
     module = _run(path)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.from_file import from_file
 from mtl_kd_jax.errors import InputError
 
@@ -20,6 +21,22 @@ def test_a_file_gives_its_config_locked(tmp_path):
   assert from_file(name).name == 'none'
   config = from_file(f'{name}:large')
   assert config.name == 'large' and config.is_locked
+
+
+@pytest.mark.parametrize('name', ['nyuv2:url', 'compare/quickstart'])
+def test_a_shipped_config_needs_no_file(name, tmp_path, monkeypatch):
+  config = from_file(name)
+  assert config.to_json() == get_config(name).to_json() and config.is_locked
+  # A file of that name goes first.
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'nyuv2').write_text(f'{START}{BODY}return config')
+  assert from_file('nyuv2').name == get_config().name
+
+
+def test_a_name_that_is_neither_is_told_what_is_shipped():
+  with pytest.raises(InputError, match='compare/lambdas') as error:
+    from_file('quickstrat')
+  assert error.value.argument == 'config'
 
 
 @pytest.mark.parametrize(
