@@ -44,12 +44,12 @@ def write_card(
 
 def _results(network: TrainedNetwork, source: Run | None) -> Results | None:
   """The table of the networks of a run that have been scored."""
-  scored = {network.name: network} if network.metrics else {}
+  scored = {}
   for name in source or ():
     try:
-      other = source[name]
+      scored[name] = source[name]
     except InputError:  # damaged, or its module is not known
       continue
-    if other.metrics:
-      scored.setdefault(name, other)
-  return table(*scored.values()) if scored else None
+  scored.setdefault(network.name, network)
+  networks = [x for x in scored.values() if x.metrics]
+  return table(*networks) if networks else None

@@ -31,6 +31,7 @@ class ExportedNetwork(PredictsPictures):
     tasks: the tasks that it predicts.
     image_size: (height, width) in pixels, of the images it was trained on.
     metadata: of the exported folder.
+    path: the file of the program.
     run: the program: uint8 [b h w 3] -> task -> array, as `metadata['outputs']`
       says.
   """
@@ -40,6 +41,7 @@ class ExportedNetwork(PredictsPictures):
   tasks: Mapping[str, Task]
   image_size: tuple[int, int]
   metadata: Mapping[str, Any]
+  path: pathlib.Path
   run: formats.Program
 
   @functools.cached_property
@@ -140,6 +142,7 @@ class ExportedFolder(Mapping[str, TrainedNetwork | ExportedNetwork]):
       tasks=description.tasks(),
       image_size=description.image_size,
       metadata=self.metadata,
+      path=self.folder / formats.FILES[format],
       run=formats.open_program(format, self.folder),
     )
 

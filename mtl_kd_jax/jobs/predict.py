@@ -5,10 +5,13 @@ import sys
 
 from absl import flags
 from ml_collections import ConfigDict
+import numpy as np
 from rich.console import Console
 
+from mtl_kd_jax.config import get_config
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.exporting import ExportedNetwork, load
 from mtl_kd_jax.prediction.batch import Outcome, predict_files
 from mtl_kd_jax.prediction.folder import digest
 from mtl_kd_jax.prediction.front import check_batch_size
@@ -71,6 +74,8 @@ def define_flags() -> None:
 def default_config(workdir: pathlib.Path | None) -> ConfigDict:
   """The config of the run, which is predicted on one host.
 
+  An exported folder has none, and needs none.
+
   Raises:
     InputError: there is no such run, or its config is none.
   """
@@ -81,7 +86,8 @@ def default_config(workdir: pathlib.Path | None) -> ConfigDict:
       argument='workdir',
       do='name it',
     )
-  config = Run(workdir).config
+  opened = load(workdir)
+  config = opened.config if isinstance(opened, Run) else get_config()
   config.parallel.multihost = False
   return config
 
@@ -105,7 +111,7 @@ def run(
 
   Args:
     config: of the run; nothing is read from it.
-    workdir: of the run.
+    workdir: of the run, or an exported folder.
     images: see `find_inputs`.
     out: folder to write to; None for 'predictions'.
     network: name of the stage; None for the last one of those that predict the
@@ -132,7 +138,12 @@ def run(
     )
   folder = paths.expand(out or 'predictions', argument='out')
   check_white(white)
-  trained = choose_network(Run(workdir), network)
+  opened = load(workdir)
+  trained = (
+    choose_network(opened, network)
+    if isinstance(opened, Run)
+    else opened.network(network)
+  )
   sizes = {
     'resize': resize
     if resize in ('train', 'keep')
@@ -156,7 +167,7 @@ def run(
     sizing=sizing,
     settings={
       'network': trained.name,
-      'weights': digest(trained.variables),
+      'weights': _digest(trained),
       'resize': sizing.size or 'keep',
       'tile': sizing.tile,
       'white': white,
@@ -167,6 +178,12 @@ def run(
   )
   _report(outcome, folder, console)
   return outcome
+
+
+def _digest(network: TrainedNetwork | ExportedNetwork) -> str:
+  if isinstance(network, ExportedNetwork):
+    return digest(np.frombuffer(network.path.read_bytes(), np.uint8))
+  return digest(network.variables)
 
 
 def choose_network(run: Run, name: str | None) -> TrainedNetwork:

@@ -21,6 +21,7 @@ import pytest
 import mtl_kd_jax as mtl
 from mtl_kd_jax.exporting import formats
 from mtl_kd_jax.jobs import export as job
+from mtl_kd_jax.jobs import predict as predict_job
 from mtl_kd_jax.models.heads import DenseHead
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.trained import TrainedNetwork
@@ -197,6 +198,27 @@ def test_an_onnx_model_says_what_it_gives(exported):
 
 
 # ---- Opening -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('formats_kept', [('saved',), ('stablehlo',)])
+def test_pictures_are_predicted_with_an_exported_folder(
+  formats_kept, exported, tmp_path, capsys
+):
+  folder = tmp_path / 'exported'
+  shutil.copytree(exported.folder, folder)
+  content = json.loads((folder / 'metadata.json').read_text())
+  content['artifacts'] = {f: content['artifacts'][f] for f in formats_kept}
+  (folder / 'metadata.json').write_text(json.dumps(content))
+  (image,) = pictures((40, 50))
+  Image.fromarray(image).save(tmp_path / 'a.png')
+  options = {'images': str(tmp_path / 'a.png'), 'out': str(tmp_path / 'out')}
+  for _ in range(2):
+    config = predict_job.default_config(folder)
+    predict_job.run(config, folder, **options)
+  assert '0 predicted, 1 had been before' in capsys.readouterr().out
+  found = np.load(tmp_path / 'out' / 'a' / 'depth.npy')
+  expected = mtl.load(folder)['distilled'].predict(image).depth
+  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_an_exported_folder_is_opened_and_predicts(exported, run):
