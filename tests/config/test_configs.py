@@ -15,6 +15,7 @@ from fixtures.configs import (
   tiny,
 )
 from fixtures.nyu_layout import make_frames, write_archive
+from fixtures.paths import REPOSITORY
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -82,9 +83,10 @@ def test_the_shipped_experiments_are_those_of_the_folder_configs():
     file, _, variant = name.partition(':')
     there = module(file).get_config(*filter(None, [variant]))
     assert shipped.to_json_best_effort() == there.to_json_best_effort()
-  assert set(configs.names()) == {n.partition(':')[0] for n in CONFIGS} - {
-    'common'
-  }
+  single = {n.partition(':')[0] for n in CONFIGS} - {'common'}
+  folder = REPOSITORY / 'configs' / 'compare'
+  compared = {f'compare/{p.stem}' for p in folder.glob('[a-z]*.py')}
+  assert len(compared) > 1 and set(configs.names()) == single | compared
 
 
 @pytest.mark.parametrize('name', ('quickstrat', 'nyuv2:large', 'quickstart:x'))
