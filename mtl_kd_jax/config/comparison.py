@@ -211,8 +211,10 @@ def _vary(base: ConfigDict, name: str, keys: Mapping[str, Any]) -> ConfigDict:
   config = copy.deepcopy(base)
   override(config, keys, argument=f'variations ({name})')
   if 'baseline' not in keys:
-    # Rows have baselines of their own, unless lambda follows it.
-    config.baseline = BASELINE in config.distill.adapt
+    # Baselines are rows of their own, but where lambda follows one.
+    config.baseline = (
+      config.method == 'distill' and BASELINE in config.distill.adapt
+    )
   return config.copy_and_resolve_references().lock()
 
 
@@ -236,7 +238,7 @@ def _kind_of(config: ConfigDict, kinds: Mapping[str, ConfigDict]) -> str:
 
 def _of_single_task(config: ConfigDict) -> ConfigDict:
   config = config.copy_and_resolve_references()
-  config.method = 'single_task'
+  config.method, config.baseline = 'single_task', False
   return config
 
 

@@ -39,6 +39,14 @@ def test_what_sets_lambda_is_wired():
   assert len(distilled.adapt.terms) == 3 and distilled.adapt.baseline is None
 
 
+def test_a_row_without_teachers_trains_no_baseline_beside_it():
+  config = get_config('compare/quickstart')
+  config.base.distill.adapt = 'baseline'
+  cells = comparison.make_cells(config, pathlib.Path('runs/x'))
+  with_baseline = {cell.row for cell in cells if cell.config.baseline}
+  assert with_baseline == {'distilled', 'distilled to last'}
+
+
 def test_only_what_is_compared_with_a_baseline_trains_one():
   cells = cells_of('compare/lambdas')
   with_baseline = {row for row, c in cells.items() if c.config.baseline}
