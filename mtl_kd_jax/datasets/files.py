@@ -42,10 +42,8 @@ def read_array(
     InputError: the file is missing, damaged or in another format, or does not
       hold an array of numbers.
   """
-  if found := paths.why_no_file(path):
-    similar = paths.SimilarNames()(path) if found.startswith('no such') else ''
-    hint = f', but there is {paths.as_text(similar)}' if similar else ''
-    raise bad_file(path, 'a file', found + hint)
+  if found := paths.why_no_such_file(path):
+    raise bad_file(path, 'a file', found)
   suffix = path.suffix.lower()
   suffixes = SUFFIXES if colors else LOSSLESS
   if suffix not in suffixes:

@@ -143,3 +143,10 @@ def as_text(path: str | os.PathLike) -> str:
   return ''.join(
     c if c.isprintable() else c.encode('unicode_escape').decode() for c in text
   )
+
+
+def why_no_such_file(path: pathlib.Path) -> str:
+  """As `why_no_file`, with the similar name that there is in its place."""
+  found = why_no_file(path)
+  similar = SimilarNames()(path) if found.startswith('no such') else ''
+  return f'{found}, but there is {as_text(similar)}' if similar else found

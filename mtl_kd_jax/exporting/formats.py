@@ -73,7 +73,7 @@ def write(
     metadata: of the folder, stored in files that can.
 
   Returns:
-    What there is to know of the artifact, for the metadata.
+    What the metadata say of the artifact.
 
   Raises:
     InputError: the network cannot be written so.

@@ -36,7 +36,7 @@ def export(
   *,
   to: Sequence[str] = DEFAULT,
   outputs: str = 'finished',
-  pictures: np.ndarray | None = None,
+  pictures: np.ndarray | Callable[[], np.ndarray | None] | None = None,
   license: str = '',
   log: Callable[[str], None] = print,
 ) -> ExportedFolder:
@@ -55,8 +55,9 @@ def export(
       and 'saved' (for this package).
     outputs: of the programs: 'finished' for class ids, measurements and unit
       normals as `predict` returns them, 'raw' for what the network gives.
-    pictures: uint8 [n h w 3] of the network's `image_size`, to compare on; None
-      for rendered rooms and patterns.
+    pictures: uint8 [n h w 3] of the network's `image_size`, to compare on; or
+      what returns them, called when all else is checked. None for rendered
+      rooms and patterns.
     license: for the model card, an identifier of the Hugging Face Hub such as
       'apache-2.0'; '' for none.
     log: called with a line for every artifact.
@@ -70,6 +71,8 @@ def export(
   """
   folder = paths.expand(folder, argument='folder')
   _check(network, folder, to, outputs)
+  if callable(pictures):
+    pictures = pictures()
   if pictures is None:
     pictures = made_pictures(network.image_size)
   _check_pictures(pictures, network.image_size)

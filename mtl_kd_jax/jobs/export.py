@@ -74,8 +74,12 @@ def run(
   """
   trained = predict.choose_network(Run(workdir), network)
   folder = out or workdir / 'exports' / trained.name
-  pictures, source = _pictures(config, trained)
-  print(f'{trained.name} of {workdir}, compared on {source}')
+
+  def pictures():
+    found, source = _pictures(config, trained)
+    print(f'{trained.name} of {workdir}, compared on {source}')
+    return found
+
   return export(trained, folder, to=to, outputs=outputs, pictures=pictures)
 
 

@@ -138,20 +138,13 @@ def run(
     )
   folder = paths.expand(out or 'predictions', argument='out')
   check_white(white)
-  opened = load(workdir)
-  trained = (
-    choose_network(opened, network)
-    if isinstance(opened, Run)
-    else opened.network(network)
-  )
-  sizes = {
-    'resize': resize
-    if resize in ('train', 'keep')
-    else _size(resize, 'resize'),
-    'tile': _size(tile, 'tile'),
-  }
+  trained = _open_network(workdir, network)
   predictor = trained.predictor
-  sizing = predictor.sizing(**sizes)
+  named = resize in ('train', 'keep')
+  sizing = predictor.sizing(
+    resize=resize if named else _size(resize, 'resize'),
+    tile=_size(tile, 'tile'),
+  )
   batch_size = check_batch_size(batch_size, sizing)
   inputs = find_inputs(images, lines=sys.stdin if images == '-' else ())
   console = Console(highlight=False)
@@ -178,6 +171,16 @@ def run(
   )
   _report(outcome, folder, console)
   return outcome
+
+
+def _open_network(
+  workdir: pathlib.Path, name: str | None
+) -> TrainedNetwork | ExportedNetwork:
+  """A network of a run, or of an exported folder."""
+  opened = load(workdir)
+  if isinstance(opened, Run):
+    return choose_network(opened, name)
+  return opened.network(name)
 
 
 def _digest(network: TrainedNetwork | ExportedNetwork) -> str:

@@ -245,10 +245,8 @@ def _readable(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
   """Whether a file is still to be predicted, and can be; notes it if not."""
   folder = out / x.name
-  if found := paths.why_no_file(x.path):
-    similar = paths.SimilarNames()(x.path) if 'no such' in found else ''
-    hint = f', but there is {paths.as_text(similar)}' if similar else ''
-    outcome.failed[paths.as_text(x.path)] = found + hint
+  if found := paths.why_no_such_file(x.path):
+    outcome.failed[paths.as_text(x.path)] = found
     return False
   source = source_of(x.path)
   if is_video(x.path):

@@ -25,7 +25,7 @@ _BATCH_SIZE = 8
 
 
 class Predictions(Sequence[Prediction]):
-  """What a network predicts for several pictures, when it is asked for.
+  """What a network predicts for several pictures, computed on demand.
 
   Iterating reads and predicts them in batches, and keeps none: a prediction of
   a large picture needs much memory. `list(predictions)` keeps them all. Taking
@@ -186,7 +186,7 @@ def check_batch_size(batch_size: int | None, sizing: Sizing) -> int:
   """The number of pictures or tiles that a network sees at once.
 
   Args:
-    batch_size: what was asked for, or None.
+    batch_size: the number that the caller wants, or None.
     sizing: of the pictures. Where they keep their own sizes, which may be
       large, it is one by default.
 

@@ -119,10 +119,8 @@ def _read_file(path: pathlib.Path, white: float | None) -> np.ndarray:
   if path.suffix.lower() == '.npy':
     array = files.read_array(path, colors=True)
     return _named(path, 'a .npy file', lambda: _as_colors(array, white))
-  if found := paths.why_no_file(path):
-    similar = paths.SimilarNames()(path) if found.startswith('no such') else ''
-    hint = f', but there is {paths.as_text(similar)}' if similar else ''
-    raise _bad_file(path, 'a picture', found + hint)
+  if found := paths.why_no_such_file(path):
+    raise _bad_file(path, 'a picture', found)
   return _named(
     path,
     'a PNG, JPEG, WebP, TIFF or BMP file',
