@@ -4,7 +4,12 @@ python launch.py --job=compare --config=configs/compare/quickstart.py
 """
 
 from mtl_kd_jax.config import comparison
-from mtl_kd_jax.config.experiments import quickstart
+from mtl_kd_jax.config.comparisons.lambdas import (
+  TO_LAST,
+  baseline_gated,
+  constant,
+  held_out_quickstart,
+)
 
 # One of each family that the field compares with.
 BALANCERS = (
@@ -18,24 +23,21 @@ BALANCERS = (
   'nash_mtl',
   'upgrad',
 )
-# Both features of the student to the teacher's last one (Li, Liu & Bilen, IJCV
-# 2023), instead of each to its own (2020).
-TO_LAST = ('layer4:decoder', 'decoder')
 
 
 def get_config():
   """The config."""
-  config = comparison.get_config(quickstart.get_config())
+  config = comparison.get_config(held_out_quickstart())
   config.variations = (
     ('uniform', {'method': 'multi_task'}),
     *(
       (name, {'method': 'multi_task', 'balancing.name': name})
       for name in BALANCERS
     ),
-    ('distilled', {}),
-    ('distilled to last', {'distill.taps': TO_LAST}),
-    # The papers' lambda, which is one number for all of the training.
-    ('constant', {'distill.adapt': 'none'}),
-    ('constant to last', {'distill.adapt': 'none', 'distill.taps': TO_LAST}),
+    *((f'lambda x {x:g}', constant(x)) for x in (0.5, 1.0, 2.0, 4.0)),
+    ('lambda x 1, to last', constant(1.0) | TO_LAST),
+    ('gated', {'distill.adapt': 'cosine'}),
+    ('gated, to last', {'distill.adapt': 'cosine'} | TO_LAST),
+    ('baseline, gated', baseline_gated()),
   )
   return config
