@@ -14,6 +14,7 @@ from mtl_kd_jax.datasets.holdout import hold_out
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.parallel import make_parallel
 from mtl_kd_jax.tasks import make_tasks
+from mtl_kd_jax.training.computation import make_computation
 
 
 def open_dataset(config: ConfigDict, *, data: bool = True) -> Dataset:
@@ -59,8 +60,18 @@ def build(
       do='call mtl_kd_jax.runtime.platform.set_up(multihost=True) before '
       'anything else, as launch.py does',
     )
-  with named_by_keys(keys={'mode': 'parallel.mode'}):
-    parallel = make_parallel(config.parallel.mode, batch_size=config.batch_size)
+  with named_by_keys(keys={'mode': 'parallel.mode', 'fsdp': 'parallel.fsdp'}):
+    parallel = make_parallel(
+      config.parallel.mode,
+      batch_size=config.batch_size,
+      fsdp=config.parallel.fsdp,
+    )
+  with named_by_keys():
+    computation = make_computation(
+      config.precision,
+      config.accumulate,
+      device_batch=config.batch_size // parallel.num_devices,
+    )
   dataset = dataset or open_dataset(config, data=data)
   with named_by_keys(keys={'names': 'tasks'}):
     tasks = make_tasks(config.tasks, dataset.labels, dataset=dataset.name)
@@ -73,6 +84,7 @@ def build(
     tasks=tasks,
     parallel=parallel,
     steps_per_epoch=steps_per_epoch,
+    computation=computation,
   )
   if data:
     experiment.train_source()  # checks which labels are to be kept

@@ -29,6 +29,16 @@ def get_config() -> ConfigDict:
   config.epochs = 200
   # Samples in a step, over all devices of all hosts.
   config.batch_size = 2
+  # Micro-batches of a step: the network runs on one after another, which takes
+  # less memory, and a third longer. Losses, and what balances them, see the
+  # whole batch; BatchNorm sees micro-batches.
+  config.accumulate = 1
+  # What networks compute in while they train: 'float32', or 'bfloat16', with
+  # parameters, statistics, losses, balancing and optimizers in float32.
+  config.precision = 'float32'
+  # Whether activations inside of the backbone's blocks are computed again on
+  # the way back, instead of kept: less memory, more time.
+  config.remat = False
   # Whether to train the uniformly weighted multi-task network, for comparison.
   config.baseline = True
   # Batches of training over which the statistics of BatchNorm are computed
@@ -214,10 +224,26 @@ def _add_model(config):
 
 def _add_optim(config):
   config.optim = optim = ConfigDict()
-  # Adam's learning rate, for every network.
+  # Of every network: 'adam' (the paper), 'adamw' or 'sgd'.
+  optim.name = 'adam'
+  # The learning rate.
   optim.learning_rate = 1e-4
-  # Added to the gradient as weight_decay * parameter (L2, not AdamW).
+  # Of 'adam' and 'sgd', added to the gradient as weight_decay * parameter (L2);
+  # of 'adamw', how fast parameters shrink, times the learning rate.
   optim.weight_decay = 0.0
+  # What decays: 'all' parameters, or 'kernels', without biases and
+  # normalizations.
+  optim.decay_on = 'all'
+  # Of 'sgd'; 0 for none.
+  optim.momentum = 0.9
+  # A longer gradient, over all parameters of the network, is scaled to this
+  # length; 0 for none.
+  optim.clip_norm = 0.0
+  # Factor on the learning rate of the backbone, e.g. of a pretrained one.
+  optim.backbone_rate = 1.0
+  # Decay of the moving average of the network's parameters, which is then what
+  # is scored, exported and teaches, e.g. 0.999; 0 for none.
+  optim.ema = 0.0
   # 'step': times decay_rate after every decay_every_epochs; 'cosine': to 0 over
   # the run; 'constant'.
   optim.schedule = 'step'
@@ -225,6 +251,9 @@ def _add_optim(config):
   optim.decay_every_epochs = 100
   # Of 'step': the factor.
   optim.decay_rate = 0.5
+  # First epochs in which the learning rate grows from 0; also 0.5 for half of
+  # one.
+  optim.warmup_epochs = 0.0
 
 
 def _add_balancing(config):
@@ -335,6 +364,9 @@ def _add_running(config):
   config.parallel = ConfigDict()
   # 'jit': batch sharded over all devices; 'pmap': the same under jax.pmap.
   config.parallel.mode = 'jit'
+  # Whether parameters and the state of optimizers are sharded over the devices,
+  # too ('jit'): less memory on each, more communication.
+  config.parallel.fsdp = False
   # Whether to join the other hosts (jax.distributed.initialize). On Cloud TPU
   # pods, under Slurm and Open MPI they are found; elsewhere set
   # JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.

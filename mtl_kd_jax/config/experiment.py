@@ -35,6 +35,7 @@ from mtl_kd_jax.models.network import (
 from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.combined import check_grad_wrt, check_minibatches
+from mtl_kd_jax.training.computation import PLAIN, Computation
 from mtl_kd_jax.training.loop import Intervals
 from mtl_kd_jax.training.loss_terms import (
   LossTerm,
@@ -48,7 +49,11 @@ from mtl_kd_jax.training.normalization import (
   extra_norms,
   few_values,
 )
-from mtl_kd_jax.training.optim import make_adam, make_schedule
+from mtl_kd_jax.training.optim import (
+  make_adam,
+  make_optimizer,
+  make_schedule,
+)
 from mtl_kd_jax.training.stage import Stage, StageData
 
 # The sections of the config that say what a network is made of.
@@ -65,6 +70,7 @@ class Experiment:
     tasks: the tasks, in their order.
     parallel: the devices.
     steps_per_epoch: optimizer steps in an epoch, of every stage.
+    computation: in which precision, and in how many micro-batches.
   """
 
   config: ConfigDict
@@ -72,6 +78,7 @@ class Experiment:
   tasks: dict[str, Task]
   parallel: Parallel
   steps_per_epoch: int
+  computation: Computation = PLAIN
 
   # ---- Networks --------------------------------------------------------------
 
@@ -109,7 +116,7 @@ class Experiment:
     model = value(self.config, section)
     keys = {'image_size': f'data.{self.config.data.name}.image_size'}
     with named_by_keys(section, keys):
-      return models.make(
+      network = models.make(
         model.backbone,
         {task: self.tasks[task] for task in tasks or self.tasks},
         head=model.head,
@@ -118,6 +125,12 @@ class Experiment:
         image_size=self.dataset.image_size,
         axis_name=self.parallel.axis_name,
       )
+    return self.with_remat(network)
+
+  def with_remat(self, network: Network) -> Network:
+    """The network, as config.remat says."""
+    with named_by_keys():
+      return network.with_remat() if self.config.remat else network
 
   def _read_pretrained(self, section):
     path = value(self.config, section).pretrained
@@ -163,9 +176,8 @@ class Experiment:
       options['balancer'] = balancer
       of_features = grad_wrt == 'features'
       with named_by_keys('balancing', {'batch_size': 'batch_size'}):
-        check_minibatches(
-          balancer, config.batch_size // self.parallel.num_devices
-        )
+        device_batch = config.batch_size // self.parallel.num_devices
+        check_minibatches(balancer, device_batch, self.computation.accumulate)
         check_grad_wrt(
           balancer,
           grad_wrt,
@@ -176,11 +188,13 @@ class Experiment:
       network=network,
       tasks=tasks,
       terms=tuple(terms) or task_terms(tasks),
-      tx=self.adam('optim'),
+      tx=self.optimizer(),
       data=self.data,
       epochs=config.epochs,
       parallel=self.parallel,
       grad_wrt=grad_wrt,
+      computation=self.computation,
+      ema=config.optim.ema,
       pretrained=self.pretrained(section) if section else None,
       seed=config.seed,
       **options,
@@ -197,7 +211,7 @@ class Experiment:
     """Of every BatchNorm that uses the statistics of its batch in training."""
     if stage.trained_in is not None:
       return []
-    batch_size = self.config.batch_size
+    batch_size = self.config.batch_size // self.computation.accumulate
     # Teachers see the batch before a balancer splits it.
     split = batch_size // getattr(stage.balancer, 'num_minibatches', 1)
     count = functools.partial(count_values, parallel=self.parallel)
@@ -211,19 +225,33 @@ class Experiment:
         counts += count(norms, batch_size, prefix=f'teacher {name}: ')
     return counts
 
-  def adam(self, section: str) -> Any:
-    """The Adam of a section, 'optim' or 'distill', with its schedule."""
+  def optimizer(self) -> Any:
+    """The optimizer of config.optim, of every network."""
+    optim = self.config.optim
+    with named_by_keys('optim'):
+      return make_optimizer(
+        optim.name,
+        self._schedule('optim', warmup_epochs=optim.warmup_epochs),
+        weight_decay=optim.weight_decay,
+        decay_on=optim.decay_on,
+        momentum=optim.momentum,
+        clip_norm=optim.clip_norm,
+        backbone_rate=optim.backbone_rate,
+      )
+
+  def _schedule(self, section: str, *, warmup_epochs: float = 0) -> Any:
+    """The learning rate of a section, 'optim' or 'distill', by step."""
     values, optim = self.config[section], self.config.optim
     with named_by_keys(section):
-      schedule = make_schedule(
+      return make_schedule(
         values.schedule,
         values.learning_rate,
         steps_per_epoch=self.steps_per_epoch,
         epochs=self.config.epochs,
         decay_every_epochs=optim.decay_every_epochs,
         decay_rate=optim.decay_rate,
+        warmup_epochs=warmup_epochs,
       )
-    return make_adam(schedule, weight_decay=values.weight_decay)
 
   def balancer(self, terms: Sequence[LossTerm]) -> Balancer | GradientBalancer:
     """The balancer that config.balancing describes, for these terms."""
@@ -286,7 +314,9 @@ class Experiment:
       teachers,
       tasks=self.tasks,
       head_taps=tuple(self.features(network).heads),
-      tx=self.adam('distill'),
+      tx=make_adam(
+        self._schedule('distill'), weight_decay=config.distill.weight_decay
+      ),
       steps=config.epochs * self.steps_per_epoch,
       held_out=select_split(config) != config.data.eval_split,
       baseline=baseline,

@@ -18,12 +18,16 @@ _POSITIVE = (
   'optim.learning_rate',
   'optim.decay_every_epochs',
   'optim.decay_rate',
+  'optim.backbone_rate',
   'distill.learning_rate',
+  'accumulate',
   'report.every_steps',
 )
 _NOT_NEGATIVE = (
   'seed',
   'optim.weight_decay',
+  'optim.clip_norm',
+  'optim.warmup_epochs',
   'distill.weight_decay',
   'data.num_workers',
   'checkpoint.every_epochs',
@@ -42,6 +46,7 @@ _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
 # was evaluated, and some balancers learn from evaluations.
 _FREE = (
   'name',
+  'remat',
   'checkpoint.',
   'report.average_epochs',
   'report.every_steps',
@@ -165,6 +170,9 @@ def check_values(config: ConfigDict) -> None:
       'data.select_split',
       "'', for with data.val_fraction the held-out share chooses",
     )
+  for key in ('optim.ema', 'optim.momentum'):
+    if not 0 <= value(config, key) < 1:
+      raise _bad(config, key, 'a share from 0 to below 1')
   if not config.distill.taps:
     raise _bad(config, 'distill.taps', 'at least one feature')
   scales = config.data.scales

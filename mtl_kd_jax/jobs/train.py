@@ -243,7 +243,7 @@ def train_stage(
       state = checkpoints.restore_best(state)
   finally:
     checkpoints.close()
-  return state.variables
+  return stage.parallel.whole(state.result)
 
 
 def with_own_statistics(

@@ -30,10 +30,13 @@ class MTAN(nn.Module):
     width: factor on the channels [64, 128, 256, 512, 512].
     axis_name: the mapped device axis over which BatchNorm takes its
       statistics; None when the batch is not split by hand.
+    remat: whether activations inside of blocks are computed again on the way
+      back, instead of kept.
   """
 
   width: float = 1.0
   axis_name: str | None = None
+  remat: bool = False
 
   stride = segnet.STRIDE  # image sides must be multiples of it
   taps = ('bottleneck', 'decoder')
@@ -56,12 +59,12 @@ class MTAN(nn.Module):
       map.
     """
     filters = segnet.scaled(segnet.STANDARD, self.width)
-    block = segnet.make_block(self.axis_name, train=train)
+    block = segnet.make_block(self.axis_name, train=train, remat=self.remat)
     encoder = segnet.encode(image, block, filters)
     decoder = segnet.decode(encoder, block, filters)
 
     mask = functools.partial(
-      Mask,
+      nn.remat(Mask) if self.remat else Mask,
       norm=functools.partial(
         BatchNorm, use_running_average=not train, axis_name=self.axis_name
       ),

@@ -137,6 +137,22 @@ class Network(nn.Module):
       head=functools.partial(self.head, axis_name=axis_name),
     )
 
+  def with_remat(self) -> 'Network':
+    """The same network; on the way back its backbone computes again.
+
+    Raises:
+      InputError: the backbone cannot.
+    """
+    if not hasattr(self.backbone, 'remat'):
+      raise InputError(
+        expected="a backbone with an attribute 'remat', which says whether its "
+        'blocks are wrapped in flax.linen.remat',
+        found=type(self.backbone).__name__,
+        argument='remat',
+        do='add it to the backbone, or do without',
+      )
+    return self.clone(backbone=self.backbone.clone(remat=True))
+
 
 def head_name(task: str) -> str:
   """The key of a task's head in a network's variables."""

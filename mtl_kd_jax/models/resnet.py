@@ -40,12 +40,15 @@ class ResNet(nn.Module):
       statistics; None when the batch is not split by hand.
     layers: 18, 34 or 50.
     output_stride: image side over side of 'layer4': 8, 16 or 32.
+    remat: whether activations inside of blocks are computed again on the way
+      back, instead of kept.
   """
 
   width: float = 1.0
   axis_name: str | None = None
   layers: int = 50
   output_stride: int = 32
+  remat: bool = False
 
   taps = ('layer1', 'layer2', 'layer3', 'layer4')
 
@@ -73,8 +76,9 @@ class ResNet(nn.Module):
     norm = functools.partial(
       BatchNorm, use_running_average=not train, axis_name=self.axis_name
     )
+    block = Bottleneck if self.layers >= 50 else BasicBlock
     block = functools.partial(
-      Bottleneck if self.layers >= 50 else BasicBlock, norm=norm
+      nn.remat(block) if self.remat else block, norm=norm
     )
     base = max(1, round(64 * self.width))
     mean = jnp.asarray(_MEAN, image.dtype)[None, None, None]

@@ -38,12 +38,15 @@ class SegNet(nn.Module):
     filters: channels of the five levels at width 1; `STANDARD`, or `WIDE`.
     depth: convolutions in each block; 1, or 2 as in the variant "deep" of the
       MTAN code.
+    remat: whether activations inside of blocks are computed again on the way
+      back, instead of kept.
   """
 
   width: float = 1.0
   axis_name: str | None = None
   filters: Sequence[int] = STANDARD
   depth: int = 1
+  remat: bool = False
 
   stride = STRIDE  # image sides must be multiples of it
   taps = ('bottleneck', 'decoder')
@@ -66,7 +69,9 @@ class SegNet(nn.Module):
     """
     del tasks
     filters = scaled(self.filters, self.width)
-    block = make_block(self.axis_name, train=train, depth=self.depth)
+    block = make_block(
+      self.axis_name, train=train, depth=self.depth, remat=self.remat
+    )
     encoder = encode(image, block, filters)
     decoder = decode(encoder, block, filters)
     return {'bottleneck': encoder[-1].pooled, 'decoder': decoder[0].last}
@@ -155,11 +160,15 @@ def scaled(filters: Sequence[int], width: float) -> list[int]:
 
 
 def make_block(
-  axis_name: str | None, *, train: bool, depth: int = 1
+  axis_name: str | None,
+  *,
+  train: bool,
+  depth: int = 1,
+  remat: bool = False,
 ) -> Callable[..., nn.Module]:
   """Returns what makes a block: `block(features, name=...)`."""
   return functools.partial(
-    Block,
+    nn.remat(Block) if remat else Block,
     depth=depth,
     conv=functools.partial(
       nn.Conv,

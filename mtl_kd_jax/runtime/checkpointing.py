@@ -292,7 +292,13 @@ def _damaged(directory, error) -> InputError:
 
 
 def _variables_of(state) -> dict[str, Any]:
-  """The network's variables of a state, also of the first layout."""
+  """The network's variables of a state, also of the first layout.
+
+  Where their moving average was kept (training/state.py), that.
+  """
+  opt_state = state.get('opt_state')
+  if isinstance(opt_state, Mapping) and opt_state.get('averaged'):
+    return opt_state['averaged']
   if 'collections' in state:
     return {'params': state['params'], **(state['collections'] or {})}
   # Before there were other collections: adaptors stood among the parameters.

@@ -7,12 +7,18 @@ Two ways to run the same pure steps over all devices:
   pmap  every device runs the step on its part of the batch, and the step sums
         over the axis `AXIS` itself.
 
-State and teachers are whole, unstacked arrays in both, so that checkpoints are
-the same and one mode can continue what the other started.
+Teachers are whole, unstacked arrays in both, and so is the state, so that
+checkpoints are the same and one mode can continue what the other started.
+
+With `fsdp`, under jit, the devices share the state: each holds a part of every
+large array, of parameters as well as of what an optimizer keeps beside them
+(Rajbhandari et al. 2020, ZeRO). Parameters are gathered for the step and
+dropped after it. A checkpoint is the same again.
 """
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -25,6 +31,8 @@ from mtl_kd_jax.runtime.compiler import compiler_options
 
 AXIS = 'batch'
 MODES = ('jit', 'pmap')
+# Numbers in an array that devices share: smaller ones are not worth a message.
+_MIN_SHARED = 2**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +42,13 @@ class Parallel:
   Attributes:
     mode: 'jit' or 'pmap'.
     mesh: all devices of all processes along `AXIS`.
+    fsdp: whether the devices share the state.
     axis_name: what the steps and BatchNorm are to be given.
   """
 
   mode: str
   mesh: Mesh
+  fsdp: bool = False
 
   @property
   def axis_name(self) -> str | None:
@@ -59,6 +69,36 @@ class Parallel:
     """Puts host or device arrays whole on every device."""
     return jax.device_put(tree, self.replicated)
 
+  def place(self, state: Any) -> Any:
+    """Puts a training state on the devices, each array as `state_sharding`."""
+    return jax.device_put(state, self.state_sharding(state))
+
+  def state_sharding(self, state: Any) -> Any:
+    """The placement of every array of a training state.
+
+    Args:
+      state: pytree of arrays or their shapes.
+    """
+    return jax.tree.map(lambda x: self._part_sharding(x.shape), state)
+
+  def _part_sharding(self, shape: tuple[int, ...]) -> NamedSharding:
+    """Split along its longest axis that the devices can share evenly."""
+    n = self.num_devices
+    sides = [side if side % n == 0 else 0 for side in shape]
+    if not self.fsdp or n == 1 or max(sides, default=0) == 0:
+      return self.replicated
+    if math.prod(shape) < _MIN_SHARED:
+      return self.replicated
+    axes: list[str | None] = [None] * len(shape)
+    axes[sides.index(max(sides))] = AXIS
+    return self._sharding(*axes)
+
+  def gather(self, tree: Any) -> Any:
+    """Within a step: makes shared arrays whole on every device."""
+    if not self.fsdp:
+      return tree
+    return jax.lax.with_sharding_constraint(tree, self.replicated)
+
   def shard(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Puts a batch on the devices.
 
@@ -78,20 +118,25 @@ class Parallel:
       for k, x in batch.items()
     }
 
-  def compile_train_step(self, step: Callable) -> Callable:
+  def compile_train_step(self, step: Callable, state: Any = None) -> Callable:
     """Compiles (state, frozen, batch) -> (state, measured).
 
     The old state is given up (donated) under jit.
+
+    Args:
+      step: the step.
+      state: the state, or its shapes; needed where devices share it.
     """
     if self.mode == 'pmap':
       return jax.pmap(
         step, AXIS, in_axes=(None, None, 0), out_axes=(None, None)
       )
     replicated, split = self.replicated, self._sharding(AXIS)
+    placed = self.state_sharding(state) if self.fsdp else replicated
     return jax.jit(
       step,
-      in_shardings=(replicated, replicated, split),
-      out_shardings=(replicated, replicated),
+      in_shardings=(placed, replicated, split),
+      out_shardings=(placed, replicated),
       donate_argnums=0,
       compiler_options=self.compiler_options,
     )
@@ -102,8 +147,8 @@ class Parallel:
       return jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None)
     replicated, split = self.replicated, self._sharding(AXIS)
     return jax.jit(
-      step,
-      in_shardings=(replicated, replicated, split),
+      self._gathering(step),
+      in_shardings=(None if self.fsdp else replicated, replicated, split),
       out_shardings=replicated,
       compiler_options=self.compiler_options,
     )
@@ -114,11 +159,23 @@ class Parallel:
       return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
     replicated, split = self.replicated, self._sharding(AXIS)
     return jax.jit(
-      step,
-      in_shardings=(replicated, split),
+      self._gathering(step),
+      in_shardings=(None if self.fsdp else replicated, split),
       out_shardings=(replicated, split),
       compiler_options=self.compiler_options,
     )
+
+  def _gathering(self, step: Callable) -> Callable:
+    """The step, given its first argument whole."""
+    if not self.fsdp:
+      return step
+    return lambda tree, *args: step(self.gather(tree), *args)
+
+  def whole(self, tree: Any) -> Any:
+    """Puts arrays that devices share whole on every device."""
+    if not self.fsdp:
+      return tree
+    return jax.jit(lambda x: x, out_shardings=self.replicated)(tree)
 
   def local(self, batch: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """This process's share of an array split over the batch, [b ...]."""
@@ -137,16 +194,19 @@ class Parallel:
     return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
-def make_parallel(mode: str, *, batch_size: int) -> Parallel:
+def make_parallel(
+  mode: str, *, batch_size: int, fsdp: bool = False
+) -> Parallel:
   """Takes all devices of all processes.
 
   Args:
     mode: 'jit' or 'pmap'.
     batch_size: of the global batch.
+    fsdp: whether they share the training state, in mode 'jit'.
 
   Raises:
-    InputError: unknown mode, or a batch that cannot be split evenly over the
-      devices.
+    InputError: unknown mode, `fsdp` in mode 'pmap', or a batch that cannot be
+      split evenly over the devices.
   """
   if mode not in MODES:
     raise InputError(
@@ -154,6 +214,13 @@ def make_parallel(mode: str, *, batch_size: int) -> Parallel:
       found=repr(mode),
       argument='mode',
       do="use 'jit', unless you need 'pmap'",
+    )
+  if fsdp and mode != 'jit':
+    raise InputError(
+      expected="False, since in mode 'pmap' every device holds the whole state",
+      found=repr(fsdp),
+      argument='fsdp',
+      do="set it to False, or the mode to 'jit'",
     )
   devices = jax.devices()
   n = len(devices)
@@ -166,7 +233,7 @@ def make_parallel(mode: str, *, batch_size: int) -> Parallel:
       argument='batch_size',
       do=f'set it to e.g. {fit}',
     )
-  return Parallel(mode, Mesh(np.array(devices), (AXIS,)))
+  return Parallel(mode, Mesh(np.array(devices), (AXIS,)), fsdp)
 
 
 def is_main_process() -> bool:

@@ -88,23 +88,25 @@ def check_grad_wrt(
 
 
 def check_minibatches(
-  balancer: Balancer | GradientBalancer, device_batch: int
+  balancer: Balancer | GradientBalancer, device_batch: int, accumulate: int = 1
 ) -> None:
   """Checks that a batch can be split as a balancer wants it.
 
   Args:
     balancer: the balancer.
     device_batch: samples of a batch on one device.
+    accumulate: micro-batches that each of its mini-batches is computed in.
 
   Raises:
     InputError: it cannot be.
   """
   n = getattr(balancer, 'num_minibatches', 1)
-  if device_batch % n:
+  if device_batch % (n * accumulate):
     raise InputError(
-      expected=f'a multiple of {n} samples on each device: '
+      expected=f'a multiple of {n * accumulate} samples on each device: '
       f'{balancer.made_by or "this balancer"} splits the batch into {n} '
-      'mini-batches',
+      'mini-batches'
+      + (f', each computed in {accumulate} pieces' if accumulate > 1 else ''),
       found=f'{device_batch} on each',
       argument='batch_size',
       do='change it, or choose another balancer',

@@ -14,6 +14,7 @@ from mtl_kd_jax.distillation import Teacher
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.training.agreement import shared_products
+from mtl_kd_jax.training.computation import PLAIN, Computation
 from mtl_kd_jax.training.forward import run_forward
 from mtl_kd_jax.training.loss_terms import (
   ExtraNetwork,
@@ -35,6 +36,7 @@ def measure_conflict(
   teachers: Mapping[str, Teacher] | None = None,
   extras: Mapping[str, ExtraNetwork] | None = None,
   axis_name: str | None = None,
+  computation: Computation = PLAIN,
 ) -> dict[str, jax.Array]:
   """Measures the gradients of a batch; changes nothing.
 
@@ -53,6 +55,7 @@ def measure_conflict(
     teachers: name -> frozen network.
     extras: the extra networks.
     axis_name: the mapped device axis, if any.
+    computation: in which precision, and in how many micro-batches.
 
   Returns:
     float32 scalars: 'norm/<name>'; 'cosine/<task>/<task>' of all pairs;
@@ -62,15 +65,16 @@ def measure_conflict(
   """
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   terms = [term for term in terms if _objective(term)]
+  shared = {'axis_name': axis_name, 'computation': computation}
   forward = run_forward(
     state,
-    teacher_outputs(teachers, frozen, batch['image'], key, axis_name=axis_name),
+    teacher_outputs(teachers, frozen, batch['image'], key, **shared),
     batch,
     network=network,
     terms=terms,
     extras=extras or {},
     key=key,
-    axis_name=axis_name,
+    **shared,
   )
   gradients = {
     _objective(t): forward.vjp({t.name: forward.weights[t.name]}) for t in terms

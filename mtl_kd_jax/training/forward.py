@@ -15,6 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from mtl_kd_jax.models.network import BACKBONE, Network, Output, head_name
+from mtl_kd_jax.models.precision import with_dtype
+from mtl_kd_jax.tasks.base import as_float32
+from mtl_kd_jax.training.computation import (
+  PLAIN,
+  Computation,
+  run_network,
+)
 from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm
 from mtl_kd_jax.training.state import AdaptedState, TrainState
 
@@ -99,6 +106,7 @@ def run_forward(
   extras: Mapping[str, ExtraNetwork],
   key: jax.Array,
   axis_name: str | None,
+  computation: Computation = PLAIN,
 ) -> Forward:
   """Runs everything forward.
 
@@ -111,19 +119,24 @@ def run_forward(
     extras: the extra networks.
     key: PRNG key of the step, which dropout and the like draw with.
     axis_name: the mapped device axis, if any.
+    computation: in which precision, and in how many micro-batches.
   """
   image = batch['image']
   key = jax.random.fold_in(key, 1)  # the balancer has 0, teachers have 2
   if axis_name is not None:  # every device drops its own
     key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-  run = _Runner(network, state.params, dict(state.collections), image, key)
+  run = _Runner(
+    network, state.params, dict(state.collections), image, key, computation
+  )
   features, features_vjp = run.encode()
   predictions, head_features, head_vjps = {}, {}, {}
   for task in network.channels:
     (predictions[task], head_features[task]), head_vjps[task] = run.decode(
       features, task
     )
-  live, live_vjps, extra_collections = _run_live(extras, state, image, key)
+  live, live_vjps, extra_collections = _run_live(
+    extras, state, image, key, computation
+  )
 
   losses, term_vjps = {}, {}
   for term in terms:
@@ -136,10 +149,13 @@ def run_forward(
 
     def loss_of(inputs, term=term):
       return term.fn(
-        Output(inputs.predictions, inputs.features),
+        Output(jax.tree.map(as_float32, inputs.predictions), inputs.features),
         {**teachers, **inputs.live},
         batch,
-        {n: {**state.extras[n], 'params': p} for n, p in inputs.extras.items()},
+        {
+          n: with_dtype({**state.extras[n], 'params': p}, computation.dtype)
+          for n, p in inputs.extras.items()
+        },
         axis_name=axis_name,
       )
 
@@ -191,10 +207,10 @@ def _factors(terms: Sequence[LossTerm], state: TrainState) -> dict[str, Any]:
 class _Runner:
   """Runs the parts of a network one after another, handing collections on."""
 
-  def __init__(self, network, params, collections, image, key):
+  def __init__(self, network, params, collections, image, key, computation):
     self.network, self.params, self.image = network, params, image
     self.collections, self.key = collections, key
-    self._calls = 0
+    self._computation, self._calls = computation, 0
 
   def encode(self):
     """The features, and their `vjp` to the backbone's parameters."""
@@ -213,31 +229,43 @@ class _Runner:
     params = {
       k: p for k, p in self.params.items() if k != BACKBONE and k not in others
     }
+    size = self.image.shape[1:3]
 
     def decode_with(params, features):
-      size = self.image.shape[1:3]
-      return self._apply(params, features, task, size=size, method='decode')
+      return self._apply(
+        params, features, task=task, size=size, method='decode'
+      )
 
     output, vjp, self.collections = jax.vjp(
       decode_with, params, features, has_aux=True
     )
     return output, vjp
 
-  def _apply(self, params, *args, **kwargs):
+  def _apply(self, params, inputs, **kwargs):
     self._calls += 1
-    output, updated = self.network.apply(
+
+    def call(variables, inputs, key):
+      return self.network.apply(
+        variables,
+        inputs,
+        train=True,
+        mutable=list(self.collections),
+        # A stream that a module asks for by another name is made of this one.
+        rngs={'params': key},
+        **kwargs,
+      )
+
+    output, updated = run_network(
+      call,
       {'params': params, **self.collections},
-      *args,
-      train=True,
-      mutable=list(self.collections),
-      # A stream that a module asks for by another name is made of this one.
-      rngs={'params': jax.random.fold_in(self.key, self._calls)},
-      **kwargs,
+      inputs,
+      jax.random.fold_in(self.key, self._calls),
+      computation=self._computation,
     )
     return output, {**self.collections, **updated}
 
 
-def _run_live(extras, state, image, key):
+def _run_live(extras, state, image, key, computation):
   """Outputs of the extra networks that teach, their `vjp`s and collections."""
   live, vjps, collections = {}, {}, {}
   for i, (name, extra) in enumerate(sorted(extras.items())):
@@ -246,9 +274,12 @@ def _run_live(extras, state, image, key):
     variables = state.extras[name]
 
     def run(params, extra=extra, variables=variables, i=i):
-      network_key = jax.random.fold_in(key, 2**16 + i)
-      return extra.apply(
-        {**variables, 'params': params}, image, key=network_key
+      return run_network(
+        lambda variables, image, key: extra.apply(variables, image, key=key),
+        {**variables, 'params': params},
+        image,
+        jax.random.fold_in(key, 2**16 + i),
+        computation=computation,
       )
 
     live[name], vjps[name], collections[name] = jax.vjp(

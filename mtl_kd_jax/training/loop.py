@@ -165,7 +165,7 @@ class _Scores:
         metrics[kind] = metrics[SELECTION]
         continue
       select = kind == SELECTION
-      metrics[kind] = stage.evaluate(state.variables, select=select).metrics
+      metrics[kind] = stage.evaluate(state.result, select=select).metrics
     if SELECTION in kinds:
       state = self._follow(state, metrics[SELECTION])
       self._checkpoints.save_if_best(
@@ -184,7 +184,7 @@ class _Scores:
       follows['balancer_state'] = stage.balancer.on_metrics(
         metrics, state.balancer_state
       )
-    state = state.replace(**stage.parallel.replicate(follows))
+    state = state.replace(**stage.parallel.place(follows))
     return self._with_factors(state, metrics) if self._follows else state
 
   def _with_factors(self, state: TrainState, metrics: Metrics) -> TrainState:

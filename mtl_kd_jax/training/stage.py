@@ -23,12 +23,13 @@ from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.adaptation import Adaptation
 from mtl_kd_jax.training.combined import check_grad_wrt
+from mtl_kd_jax.training.computation import PLAIN, Computation
 from mtl_kd_jax.training.conflict import measure_conflict
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics, evaluate
 from mtl_kd_jax.training.gradients import balancer_init
 from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, check_terms
 from mtl_kd_jax.training.recalibration import recalibrate
-from mtl_kd_jax.training.state import NETWORK, TrainState, init_state
+from mtl_kd_jax.training.state import AVERAGED, NETWORK, TrainState, init_state
 from mtl_kd_jax.training.step import eval_step, train_step
 
 Batches = Iterator[Mapping[str, np.ndarray]]
@@ -94,6 +95,9 @@ class Stage:
     inputs: teacher -> the stage whose network it is.
     extras: name -> network with an optimizer of its own, trained along.
     adapt: sets factors on the weights of terms from scores.
+    computation: in which precision, and in how many micro-batches.
+    ema: decay of the moving average of the network's variables, which is then
+      what is scored and kept; 0 for none.
     pretrained: variables to begin with, see `init_state`.
     seed: of the run.
     row: of the result table; its name where ''. Networks of single tasks may
@@ -119,6 +123,8 @@ class Stage:
   inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, ExtraNetwork] = dataclasses.field(default_factory=dict)
   adapt: Adaptation | None = None
+  computation: Computation = PLAIN
+  ema: float = 0.0
   pretrained: Mapping[str, Any] | None = None
   seed: int = 0
   row: str = ''
@@ -128,7 +134,7 @@ class Stage:
   def __post_init__(self):
     check_terms(self.terms, tuple(self.network.channels))
     check_grad_wrt(self.balancer, self.grad_wrt)
-    taken = {NETWORK, *self.teachers}.intersection(self.extras)
+    taken = {NETWORK, AVERAGED, *self.teachers}.intersection(self.extras)
     if taken:
       raise InputError(
         expected='extra networks with names of their own',
@@ -147,27 +153,31 @@ class Stage:
     """The state before the first step, on every device."""
     # Not under jit: every stage would compile its own program of random draws,
     # while single draws are compiled once for all stages.
-    return self.parallel.replicate(
-      init_state(
-        jax.random.key(self.seed),
-        network=self.network,
-        image_size=self.data.image_size,
-        tx=self.tx,
-        extras=self.extras,
-        init_balancer=balancer_init(self.balancer, self.terms),
-        pretrained=self.pretrained,
-        adapted=self.adapt.terms if self.adapt else (),
-      )
+    return self.parallel.place(self._init())
+
+  def _init(self) -> TrainState:
+    return init_state(
+      jax.random.key(self.seed),
+      network=self.network,
+      image_size=self.data.image_size,
+      tx=self.tx,
+      extras=self.extras,
+      init_balancer=balancer_init(self.balancer, self.terms),
+      pretrained=self.pretrained,
+      adapted=self.adapt.terms if self.adapt else (),
+      averaged=bool(self.ema),
     )
 
   @functools.cached_property
   def abstract_state(self) -> TrainState:
     """Shapes and placement of the state; nothing is drawn or computed."""
+    state = jax.eval_shape(self._init)
     return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=self.parallel.replicated
+      lambda x, sharding: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding
       ),
-      jax.eval_shape(self.init),
+      state,
+      self.parallel.state_sharding(state),
     )
 
   @functools.cached_property
@@ -179,8 +189,11 @@ class Stage:
         tx=self.tx,
         balancer=self.balancer,
         grad_wrt=self.grad_wrt,
+        ema=self.ema,
+        gather=self.parallel.gather,
         **self._step_options,
-      )
+      ),
+      self.abstract_state,
     )
 
   @functools.cached_property
@@ -284,4 +297,5 @@ class Stage:
       'teachers': self.teachers,
       'extras': self.extras,
       'axis_name': self.parallel.axis_name,
+      'computation': self.computation,
     }

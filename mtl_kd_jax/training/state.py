@@ -21,7 +21,8 @@ class TrainState:
     extras: name -> variables {'params', ...} of the extra networks, such as
       adaptors (loss_terms.py). Never part of the trained network.
     opt_state: 'network' and the names of the extra networks -> state of the
-      optimizer.
+      optimizer; and 'averaged' -> the moving average of the network's
+      variables, where there is one.
     balancer_state: the balancer's state.
   """
 
@@ -36,6 +37,11 @@ class TrainState:
   def variables(self) -> dict[str, Any]:
     """What the network is applied with."""
     return {'params': self.params, **self.collections}
+
+  @property
+  def result(self) -> dict[str, Any]:
+    """What is scored and kept: averaged variables, where there are any."""
+    return self.opt_state.get(AVERAGED, self.variables)
 
 
 @struct.dataclass
@@ -52,6 +58,7 @@ class AdaptedState(TrainState):
 
 
 NETWORK = 'network'  # the key of the network's optimizer
+AVERAGED = 'averaged'  # the key of the moving average of its variables
 
 
 def init_state(
@@ -64,6 +71,7 @@ def init_state(
   extras: Mapping[str, Any] | None = None,
   pretrained: Mapping[str, Any] | None = None,
   adapted: Sequence[str] = (),
+  averaged: bool = False,
 ) -> TrainState:
   """Draws the initial state of a stage.
 
@@ -77,6 +85,7 @@ def init_state(
     pretrained: variables of the network's parts, {'params': {'backbone': ...},
       ...}, in place of what is drawn.
     adapted: the terms with factors, which begin at 1.
+    averaged: whether a moving average of the variables is kept.
   """
   image = jnp.zeros((1, *image_size, 3), jnp.float32)
   output, variables = network.init_with_output(key, image, train=False)
@@ -85,6 +94,10 @@ def init_state(
     variables[kind] |= parts
   params = variables.pop('params')
   extra_variables, opt_state = {}, {NETWORK: tx.init(params)}
+  if averaged:  # copies, for a step gives its buffers up
+    opt_state[AVERAGED] = jax.tree.map(
+      jnp.copy, {'params': params, **variables}
+    )
   for i, (name, extra) in enumerate(sorted((extras or {}).items()), start=1):
     extra_variables[name] = extra.init(jax.random.fold_in(key, i), output)
     opt_state[name] = extra.tx.init(extra_variables[name]['params'])

@@ -6,11 +6,12 @@ and `axis_name` names the axis: losses are then shares whose sum over devices is
 the mean over the global batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
@@ -20,6 +21,11 @@ from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks.base import Statistics, Task
 from mtl_kd_jax.training.agreement import with_agreement
 from mtl_kd_jax.training.combined import combined_gradient
+from mtl_kd_jax.training.computation import (
+  PLAIN,
+  Computation,
+  run_network,
+)
 from mtl_kd_jax.training.forward import run_forward, total
 from mtl_kd_jax.training.gradients import weighted_gradient
 from mtl_kd_jax.training.loss_terms import (
@@ -27,7 +33,7 @@ from mtl_kd_jax.training.loss_terms import (
   LossTerm,
   present_objectives,
 )
-from mtl_kd_jax.training.state import NETWORK, TrainState
+from mtl_kd_jax.training.state import AVERAGED, NETWORK, TrainState
 
 Batch = Mapping[str, jax.Array]
 
@@ -46,6 +52,9 @@ def train_step(
   extras: Mapping[str, ExtraNetwork] | None = None,
   grad_wrt: str = 'parameters',
   axis_name: str | None = None,
+  computation: Computation = PLAIN,
+  ema: float = 0.0,
+  gather: Callable[[Any], Any] = lambda tree: tree,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one optimizer step.
 
@@ -67,6 +76,9 @@ def train_step(
     grad_wrt: what a gradient balancer combines: gradients with respect to the
       backbone's 'parameters', or to its 'features'.
     axis_name: the mapped device axis, if any.
+    computation: in which precision, and in how many micro-batches.
+    ema: decay of the moving average of the network's variables; 0 for none.
+    gather: makes parameters whole that devices share.
 
   Returns:
     The next state, and float32 scalars by name (runtime/metric_keys.py): every
@@ -77,19 +89,16 @@ def train_step(
   """
   extras = extras or {}
   key = jax.random.fold_in(jax.random.key(seed), state.step)
-  outputs = teacher_outputs(
-    teachers, frozen, batch['image'], key, axis_name=axis_name
+  shared = {'axis_name': axis_name, 'computation': computation}
+  outputs = teacher_outputs(teachers, frozen, batch['image'], key, **shared)
+  options = {'network': network, 'terms': terms, 'extras': extras, **shared}
+  whole = state.replace(
+    params=gather(state.params), extras=gather(state.extras)
   )
-  options = {
-    'network': network,
-    'terms': terms,
-    'extras': extras,
-    'axis_name': axis_name,
-  }
   # --- Gradient ---------------------------------------------------------------
   if isinstance(balancer, GradientBalancer):
     gradient = combined_gradient(
-      state,
+      whole,
       outputs,
       batch,
       balancer=balancer,
@@ -99,13 +108,20 @@ def train_step(
     )
   else:
     gradient = weighted_gradient(
-      state, outputs, batch, balancer=balancer, key=key, **options
+      whole, outputs, batch, balancer=balancer, key=key, **options
     )
   # --- Update -----------------------------------------------------------------
   params, opt_state = _updated(
     tx, gradient.params, state.opt_state[NETWORK], state.params
   )
   opt_states, extra_variables = {NETWORK: opt_state}, {}
+  if ema:
+    opt_states[AVERAGED] = _averaged(
+      state.opt_state[AVERAGED],
+      {'params': params, **gradient.collections},
+      decay=ema,
+      step=state.step,
+    )
   for name, extra in extras.items():
     variables = state.extras[name]
     moved, opt_states[name] = _updated(
@@ -126,7 +142,9 @@ def train_step(
   )
   # --- What the balancer learns from the losses after the step ----------------
   if isinstance(balancer, Balancer) and balancer.observe is not None:
-    before = state.replace(params=next_state.params, extras=extra_variables)
+    before = state.replace(
+      params=gather(next_state.params), extras=gather(extra_variables)
+    )
     after = with_agreement(
       run_forward(before, outputs, batch, key=key, **options), axis_name
     )
@@ -148,6 +166,7 @@ def teacher_outputs(
   key: jax.Array | None = None,
   *,
   axis_name: str | None = None,
+  computation: Computation = PLAIN,
 ) -> dict[str, Any]:
   """Runs the frozen teachers.
 
@@ -157,22 +176,29 @@ def teacher_outputs(
     image: float32 [b h w 3].
     key: PRNG key of the step, for teachers that draw numbers.
     axis_name: the mapped device axis, if any.
+    computation: in which precision, and in how many micro-batches.
 
   Returns:
     Name -> `Output`.
   """
-  teachers = teachers or {}
-  keys = dict.fromkeys(teachers)
-  if key is not None:
-    key = jax.random.fold_in(key, 2)  # the balancer has 0, the network has 1
-    if axis_name is not None:
-      key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    for i, name in enumerate(sorted(teachers)):
-      keys[name] = jax.random.fold_in(key, i)
-  return {
-    name: teacher.outputs(frozen[name], image, key=keys[name])
-    for name, teacher in teachers.items()
-  }
+  key = jax.random.key(0) if key is None else key
+  key = jax.random.fold_in(key, 2)  # the balancer has 0, the network has 1
+  if axis_name is not None:
+    key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+  outputs = {}
+  for i, (name, teacher) in enumerate(sorted((teachers or {}).items())):
+
+    def call(variables, image, key, teacher=teacher):
+      return teacher.outputs(variables, image, key=key), {}
+
+    outputs[name], _ = run_network(
+      call,
+      frozen[name],
+      image,
+      jax.random.fold_in(key, i),
+      computation=computation,
+    )
+  return outputs
 
 
 def eval_step(
@@ -203,6 +229,17 @@ def eval_step(
     valid = task.valid(label)
     statistics[name] = task.statistics(prediction, label, valid)
   return total(statistics, axis_name), output.predictions
+
+
+def _averaged(average, variables, *, decay, step):
+  """The next moving average.
+
+  The decay is smaller at first, min(decay, (1 + t) / (10 + t)): the variables
+  of the first steps are soon forgotten.
+  """
+  t = step.astype(jnp.float32)
+  decay = jnp.minimum(decay, (1 + t) / (10 + t))
+  return optax.incremental_update(variables, average, 1 - decay)
 
 
 def _updated(tx, gradient, opt_state, params):

@@ -17,6 +17,7 @@ from fixtures.configs import (
 from fixtures.nyu_layout import make_frames, write_archive
 from fixtures.paths import REPOSITORY
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
@@ -390,6 +391,30 @@ def test_balancing_is_wired_with_all_that_goes_around_it(shallow):
   state = jax.eval_shape(stage.init).balancer_state
   assert state['weights'].shape == state['inner']['mean'].shape == (6,)
   assert plan['uniform'].balancer.made_by == 'uniform()'
+
+
+def test_how_steps_compute_is_wired(shallow):
+  _, plan = preview(
+    'quickstart',
+    **{
+      'batch_size': 8,
+      'accumulate': 2,
+      'precision': 'bfloat16',
+      'remat': True,
+      'optim.ema': 0.9,
+      'optim.clip_norm': 1.0,
+      'optim.warmup_epochs': 0.5,
+    },
+  )
+  for stage in plan.stages:
+    assert stage.computation == (jnp.bfloat16, 2)
+    assert stage.ema == 0.9
+    assert stage.network.backbone.remat
+    state = jax.eval_shape(stage.init)
+    assert state.result is state.opt_state['averaged']
+    clipping, adam = state.opt_state['network']
+    assert jax.tree.leaves(clipping) == []
+    assert jax.tree.leaves(adam)
 
 
 @pytest.mark.parametrize(

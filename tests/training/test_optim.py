@@ -9,7 +9,11 @@ import optax
 import pytest
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.training.optim import make_adam, make_schedule
+from mtl_kd_jax.training.optim import (
+  make_adam,
+  make_optimizer,
+  make_schedule,
+)
 
 STEPS = 5
 
@@ -158,3 +162,113 @@ def test_an_unknown_schedule_is_refused_with_advice():
   for name in ('constant', 'step', 'cosine'):
     assert name in error.value.expected
   assert error.value.argument == 'schedule'
+
+
+def test_a_warm_up_grows_to_the_schedule():
+  options = {'steps_per_epoch': 4, 'epochs': 5}
+  plain = make_schedule('cosine', 0.1, **options)
+  warm = make_schedule('cosine', 0.1, warmup_epochs=1.5, **options)
+  for step in range(20):
+    factor = min(1, (step + 1) / 6)
+    assert float(warm(step)) == pytest.approx(factor * float(plain(step)))
+  with pytest.raises(InputError, match='warmup_epochs'):
+    make_schedule('cosine', 0.1, warmup_epochs=5, **options)
+
+
+# ---- Optimizers --------------------------------------------------------------
+
+
+def network_like(seed):
+  rng = np.random.default_rng(seed)
+  return {
+    'backbone': {'kernel': rng.normal(size=(3, 4)), 'bias': rng.normal(size=4)},
+    'head_depth': {'kernel': rng.normal(size=(4, 1))},
+  }
+
+
+def steps_of(**options):
+  params = network_like(0)
+  gradients = [network_like(step + 1) for step in range(STEPS)]
+  tx = make_optimizer(learning_rate=0.1, **options)
+  return (
+    run(tx, to_float32(params), [to_float32(g) for g in gradients]),
+    params,
+    gradients,
+  )
+
+
+def test_adam_without_options_keeps_the_layout_of_its_state():
+  params = to_float32(network_like(0))
+  state = make_optimizer('adam', 0.1).init(params)
+  same = make_adam(0.1, weight_decay=0).init(params)
+  assert jax.tree.structure(state) == jax.tree.structure(same)
+  decayed = make_optimizer('adam', 0.1, weight_decay=0.1).init(params)
+  same = make_adam(0.1, weight_decay=0.1).init(params)
+  assert jax.tree.structure(decayed) == jax.tree.structure(same)
+
+
+def test_adamw_is_that_of_torch_and_spares_biases():
+  actual, params, gradients = steps_of(
+    name='adamw', weight_decay=0.5, decay_on='kernels'
+  )
+  # torch.optim.AdamW by its documentation: p <- p - rate * decay * p, then the
+  # step of Adam. The two add up.
+  expected, plain = params, params
+  for t in range(1, STEPS + 1):
+    last = torch_adam(
+      params, gradients[: t - 1], rates=[0.1] * (t - 1), weight_decay=0
+    )
+    plain = torch_adam(params, gradients[:t], rates=[0.1] * t, weight_decay=0)
+    expected = jax.tree.map(
+      lambda p, new, old: p * (1 - 0.1 * 0.5 * (p.ndim > 1)) + new - old,
+      expected,
+      plain,
+      last,
+    )
+  assert_close(actual, expected)
+  np.testing.assert_allclose(
+    actual['backbone']['bias'], plain['backbone']['bias'], atol=1e-5
+  )
+
+
+def test_sgd_is_that_of_torch():
+  actual, params, gradients = steps_of(
+    name='sgd', momentum=0.8, weight_decay=0.1
+  )
+  velocity = jax.tree.map(np.zeros_like, params)
+  for g in gradients:
+    g = jax.tree.map(lambda g, p: g + 0.1 * p, g, params)
+    velocity = jax.tree.map(lambda v, g: 0.8 * v + g, velocity, g)
+    params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+  assert_close(actual, params)
+
+
+def test_long_gradients_are_clipped_over_all_parameters():
+  actual, params, gradients = steps_of(name='sgd', momentum=0, clip_norm=1.0)
+  for g in gradients:
+    length = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(g)))
+    assert length > 1
+    params = jax.tree.map(lambda p, g, n=length: p - 0.1 * g / n, params, g)
+  assert_close(actual, params)
+
+
+@pytest.mark.parametrize('name', ['adam', 'adamw', 'sgd'])
+def test_the_backbone_may_learn_at_another_rate(name):
+  params, _, _ = steps_of(name=name, backbone_rate=0.1)
+  plain, begun, _ = steps_of(name=name)
+  if name != 'adamw':  # its decay, here of 1e-4, depends on where it is
+    moved, whole = (
+      jax.tree.map(
+        lambda p, q: np.float64(p) - q, x['backbone'], begun['backbone']
+      )
+      for x in (params, plain)
+    )
+    assert_close(moved, jax.tree.map(lambda x: 0.1 * x, whole), 1e-5)
+  assert_close(params['head_depth'], plain['head_depth'], 1e-7)
+
+
+@pytest.mark.parametrize('change', [{'name': 'lion'}, {'decay_on': 'heads'}])
+def test_an_unknown_optimizer_is_refused(change):
+  with pytest.raises(InputError) as error:
+    make_optimizer(**({'name': 'adam', 'learning_rate': 0.1} | change))
+  assert error.value.argument == next(iter(change))

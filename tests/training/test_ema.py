@@ -1,0 +1,45 @@
+"""The moving average of a network's variables is what a stage results in."""
+
+from fixtures.samples import random_batch
+from fixtures.stages import make_stage, run
+from fixtures.toy import SIZE, make_parts, make_teachers
+import jax
+import numpy as np
+import optax
+
+from mtl_kd_jax.runtime.checkpointing import read_variables
+from mtl_kd_jax.training.state import AVERAGED
+
+
+def test_it_is_the_average_of_what_was():
+  step, state = make_parts(tx=optax.sgd(0.1), ema=0.2)
+  expected = jax.tree.map(np.float64, jax.device_get(state.variables))
+  step = jax.jit(step)
+  for i in range(4):
+    state, _ = step(state, make_teachers(), random_batch(8, SIZE, seed=i))
+    decay = min(0.2, (1 + i) / (10 + i))
+    expected = jax.tree.map(
+      lambda e, v, d=decay: d * e + (1 - d) * np.float64(v),
+      expected,
+      jax.device_get(state.variables),
+    )
+  assert state.result is state.opt_state[AVERAGED]
+  jax.tree.map(
+    lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6),
+    jax.device_get(state.result),
+    expected,
+  )
+  last = state.params['head_depth']['out']['kernel']
+  averaged = state.result['params']['head_depth']['out']['kernel']
+  assert not np.allclose(last, averaged, rtol=1e-3)
+
+
+def test_a_run_keeps_and_scores_it(toy_dataset, tmp_path):
+  stage = make_stage(toy_dataset, epochs=1, ema=0.9)
+  state = run(stage, tmp_path)
+  kept = read_variables(tmp_path / 'checkpoints', state.variables, best=False)
+  jax.tree.map(np.testing.assert_array_equal, kept, state.opt_state[AVERAGED])
+  assert not np.array_equal(
+    kept['params']['head_depth']['out']['kernel'],
+    state.params['head_depth']['out']['kernel'],
+  )
