@@ -117,7 +117,9 @@ def _parts_alone(stage, run, frozen, batch):
 
   @jax.jit
   def teach(frozen, image):
-    outputs = teacher_outputs(stage.teachers, frozen, image)
+    outputs = teacher_outputs(
+      stage.teachers, frozen, image, computation=stage.computation
+    )
     # The compiler leaves the heads out, as it does in the step.
     return {name: output.features for name, output in outputs.items()}
 

@@ -321,7 +321,7 @@ class Trainer:
     """The stage that `__call__` describes, checked."""
     experiment = self._experiment
     axis_name = experiment.parallel.axis_name
-    network = network.with_axis(axis_name)
+    network = experiment.with_remat(network.with_axis(axis_name))
     check_image_size(network, experiment.dataset.image_size)
     tasks = self._tasks(network)
     all_terms, extras = (*task_terms(tasks), *terms), dict(extras)
