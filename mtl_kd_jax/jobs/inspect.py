@@ -27,6 +27,7 @@ from mtl_kd_jax.datasets.inspect.profile import (
 )
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.plots import draw_samples
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.tasks import TASKS, Task, make_tasks
 
@@ -249,7 +250,7 @@ def draw_sheet(
     for i, color in enumerate(_palette(dataset.labels[t], task))
   }
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    buckets.make_folder(path.parent)
     draw_samples(samples, tasks, path, notes=notes, legend=legend)
   except OSError as error:
     raise InputError(

@@ -25,7 +25,7 @@ from mtl_kd_jax.methods.plan import Plan
 from mtl_kd_jax.reports.gains import relative_gains
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run, describe_stage
-from mtl_kd_jax.runtime import checkpointing
+from mtl_kd_jax.runtime import buckets, checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_log import read_log
@@ -73,6 +73,7 @@ def run(
     Stopped: a signal asked for it; everything is saved.
   """
   # --- Make and check everything ---------------------------------------------
+  buckets.check_access(workdir, argument='workdir', write=True)
   experiment = build(config)
   plan = methods.plan(experiment)
   adapts = any(ADAPTORS in stage.extras for stage in plan.stages)
