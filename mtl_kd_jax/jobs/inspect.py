@@ -36,6 +36,7 @@ _LONGEST_BAR = 24  # characters
 _LARGE = 1e18  # its square is a float32
 
 
+JOINS_HOSTS = True  # that are found, unless the config says
 OPTIONS = ('samples',)
 
 

@@ -38,6 +38,7 @@ from mtl_kd_jax.training.loop import Intervals, run_stage
 from mtl_kd_jax.training.loss_terms import ADAPTORS
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
 
+JOINS_HOSTS = True  # that are found, unless the config says
 # What trackers get of what a run reports.
 _FILES = (
   'results.md',

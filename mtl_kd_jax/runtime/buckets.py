@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 # scheme -> the package that fsspec reaches such buckets with
 SCHEMES = {'gs': 'gcsfs', 's3': 's3fs', 'az': 'adlfs'}
+# Those that raise errors of their own.
+_PACKAGES = (
+  *(f'{package}.' for package in SCHEMES.values()),
+  *('aiohttp.', 'azure.', 'botocore.', 'google.api_core.', 'google.auth.'),
+)
 # pathlib.Path('gs://b/a') makes one slash of two.
 _URL = re.compile(rf'({"|".join(SCHEMES)}):/+', re.IGNORECASE)
 
@@ -79,6 +84,9 @@ def filesystem(path: 'Path') -> 'fsspec.AbstractFileSystem':
   """
   import fsspec
 
+  # gcsfs would look up the kind of every bucket, for which few accounts have
+  # permission, and warn.
+  os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
   for names in (('gs', 'gcs'), ('s3', 's3a'), ('az', 'abfs')):
     for name in names:
       # Other hosts write, too.
@@ -149,9 +157,8 @@ def _reason(error) -> str:
 
 def is_of_bucket(error: BaseException | None) -> bool:
   """Whether a bucket, or the way to it, is the reason of an error."""
-  packages = {*SCHEMES.values(), 'aiohttp', 'azure', 'botocore', 'google'}
   while error is not None:
-    if type(error).__module__.partition('.')[0] in packages:
+    if f'{type(error).__module__}.'.startswith(_PACKAGES):
       return True
     error = error.__cause__ or error.__context__
   return False
