@@ -197,7 +197,8 @@ def write(path: 'Path', content: bytes, *, new: bool = False) -> None:
     path: of the object.
     content: of the object.
     new: whether it may not exist. Of several processes that write it, one
-      succeeds, where the service has such a condition (Google and Amazon).
+      succeeds, where the service keeps such a condition (some copies of S3
+      do not).
 
   Raises:
     FileExistsError: it exists, and should be new.
