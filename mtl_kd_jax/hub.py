@@ -58,7 +58,7 @@ def push(
       export(source, folder, to=['saved'], log=lambda line: None)
       write_card(source, folder, license=license, address=f'hf://{repo_id}')
       return _upload(folder, repo_id, private)
-  folder = paths.expand(source, argument='source')
+  folder = paths.local(source, argument='source')
   if not is_exported(folder):
     raise InputError(
       expected='a network, or a folder that export wrote',

@@ -27,6 +27,7 @@ os.environ['JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES'] = 'none'
 
 from absl import flags
 from fixtures import compilation_cache
+from fixtures.bucket import bucket  # noqa: F401 (a fixture)
 from fixtures.layers import make_shallow
 import jax
 import pytest

@@ -491,7 +491,7 @@ def test_prediction_refuses_what_is_no_picture(notebook):
 
 @pytest.mark.parametrize(
   'workdir',
-  ('~nobody-of-this-name/a', 'a\0b', 'gs://a/b', pathlib.Path('s3://a/b')),
+  ('~nobody-of-this-name/a', 'a\0b', 'http://a/b', pathlib.Path('http://a/b')),
 )
 @pytest.mark.parametrize(
   'call',

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.training.adaptation import BASELINE
 from mtl_kd_jax.training.stage import SINGLE_TASK
 
@@ -109,7 +110,7 @@ def make_cells(config: ConfigDict, workdir: pathlib.Path) -> list[Cell]:
       cells.append(_cell(config, row, seed, experiment, row))
     for name, experiment in made.items():
       row = _kind_of(experiment, kinds)
-      teachers = workdir.absolute() / folder_of(row, seed)
+      teachers = buckets.absolute(workdir) / folder_of(row, seed)
       cell = _cell(config, name, seed, experiment, row)
       cell.config.teacher.workdir = str(teachers)
       cells.append(cell)

@@ -6,6 +6,7 @@ the command line: --config.epochs=3
 """
 
 from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_dict import placeholder
 
 from mtl_kd_jax import balancing as balancers
 from mtl_kd_jax import distillation
@@ -367,10 +368,11 @@ def _add_running(config):
   # Whether parameters and the state of optimizers are sharded over the devices,
   # too ('jit'): less memory on each, more communication.
   config.parallel.fsdp = False
-  # Whether to join the other hosts (jax.distributed.initialize). On Cloud TPU
-  # pods, under Slurm and Open MPI they are found; elsewhere set
-  # JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-  config.parallel.multihost = False
+  # Whether to join the other hosts (jax.distributed.initialize); None to join
+  # those that are found: on a Cloud TPU slice, under Slurm (srun) and Open MPI,
+  # and where JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name
+  # them. With True, it is an error if there are none.
+  config.parallel.multihost = placeholder(bool)
 
   config.checkpoint = ConfigDict()
   # A checkpoint is saved after every so many epochs.

@@ -32,6 +32,7 @@ from mtl_kd_jax.models.network import (
   abstract_init,
   feature_shapes,
 )
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.combined import check_grad_wrt, check_minibatches
@@ -428,4 +429,4 @@ def source_of_teachers(config: ConfigDict) -> pathlib.Path | None:
   if not workdir:
     return None
   with named_by_keys('teacher'):
-    return paths.expand(workdir, argument='workdir').absolute()
+    return buckets.absolute(paths.expand(workdir, argument='workdir'))

@@ -29,7 +29,7 @@ def from_file(name: str) -> ConfigDict:
     InputError: there is no such file, it fails, or it gives no config.
   """
   file, _, variant = name.partition(':')
-  path = paths.expand(file, argument='config', kind='file')
+  path = paths.local(file, argument='config', kind='file')
   if found := paths.why_no_file(path):
     if file in names():
       return get_config(name).lock()

@@ -85,7 +85,7 @@ def find_root(data_dir: str | os.PathLike) -> tuple[pathlib.Path, str]:
   Raises:
     InputError: no folder can have that name.
   """
-  root = paths.expand(data_dir, argument='data_dir')
+  root = paths.local(data_dir, argument='data_dir')
   if not data_dir:
     return root, 'no folder was named'
   if found := paths.why_no_folder(root):

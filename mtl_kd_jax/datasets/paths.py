@@ -1,5 +1,6 @@
 """Paths that users give: expanded, looked up, and written in messages."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -7,7 +8,11 @@ import re
 import stat
 import unicodedata
 
+from rich.console import Console
+
+from mtl_kd_jax.datasets.progress import show_progress
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import bucket_copies, buckets
 
 # Endings of one format, which cameras and programs use alike.
 SAME_ENDINGS = {
@@ -16,13 +21,14 @@ SAME_ENDINGS = {
   '.jfif': '.jpg',
   '.tiff': '.tif',
 }
+_LITTLE = 10**7  # bytes that are copied without a word
 # Also of a pathlib.Path, which makes one slash of two.
-_BUCKET = re.compile(r'[a-z][a-z0-9+.-]+:/', re.IGNORECASE)
+_URL = re.compile(r'[a-z][a-z0-9+.-]+:/', re.IGNORECASE)
 
 
 def expand(
   path: str | os.PathLike, *, argument: str, kind: str = 'folder'
-) -> pathlib.Path:
+) -> 'buckets.Path':
   """A path, which need not exist, with ~ for the home directory.
 
   Args:
@@ -31,16 +37,21 @@ def expand(
     kind: what it is the path of, for errors.
 
   Raises:
-    InputError: nothing can have that name, or it is of a bucket, which would
-      become a folder of an odd name.
+    InputError: nothing can have that name, or it is in a bucket that cannot be
+      read.
   """
+  if buckets.is_bucket(path):
+    in_bucket = buckets.path_of(path)
+    buckets.check_access(in_bucket, argument=argument)
+    return in_bucket
   text, found = os.fspath(path), ''
-  if _BUCKET.match(text):
+  if _URL.match(text):  # it would become a folder of an odd name
     raise InputError(
-      expected=f'a {kind} of this file system',
+      expected=f'a {kind} of this machine, or in a bucket: '
+      + ', '.join(f'{scheme}://' for scheme in buckets.SCHEMES),
       found=as_text(path)[:99],
       argument=argument,
-      do=f'mount the bucket (gcsfuse, s3fs), and name a {kind} in it',
+      do=f'copy the {kind} to this machine, or mount what it is in',
     )
   try:
     text = os.path.expanduser(text)  # leaves ~nobody as it is
@@ -64,17 +75,49 @@ def expand(
   return pathlib.Path(text)
 
 
-def why_no_file(path: pathlib.Path) -> str:
+def local(
+  path: str | os.PathLike, *, argument: str, kind: str = 'folder'
+) -> pathlib.Path:
+  """A path to read from, as `expand`; or the copy of what is in a bucket.
+
+  Raises:
+    InputError: as `expand`, or what is in the bucket cannot be copied.
+  """
+  expanded = expand(path, argument=argument, kind=kind)
+  if not buckets.is_bucket(expanded):
+    return expanded
+  with contextlib.ExitStack() as stack:
+    show = None
+
+    def progress(done, total):
+      nonlocal show
+      if total < _LITTLE:
+        return
+      if show is None:
+        title = f'copying {expanded} (MB)'
+        shown = show_progress(title, Console(stderr=True))
+        show = stack.enter_context(shown)
+      show(-(-done // 10**6), -(-total // 10**6))
+
+    return bucket_copies.local(expanded, argument=argument, progress=progress)
+
+
+def why_no_file(path: 'buckets.Path') -> str:
   """Why no file can be read at a path; '' if there is one."""
   return _why_not(path, stat.S_ISREG, 'file')
 
 
-def why_no_folder(path: pathlib.Path) -> str:
+def why_no_folder(path: 'buckets.Path') -> str:
   """Why no folder is at a path; '' if there is one."""
   return _why_not(path, stat.S_ISDIR, 'folder')
 
 
 def _why_not(path, is_wanted, wanted) -> str:
+  if buckets.is_bucket(path):
+    if not path.exists():
+      return f'no such {wanted}'
+    kind = stat.S_IFDIR if path.is_dir() else stat.S_IFREG
+    return '' if is_wanted(kind) else 'a file or folder of that name'
   try:
     mode = os.stat(path).st_mode
   except ValueError as error:  # a zero byte
@@ -120,10 +163,14 @@ def _normalized(name):
   return stem.casefold() + SAME_ENDINGS.get(ending, ending)
 
 
-def contents(folder: pathlib.Path, *, most: int = 5) -> str:
+def contents(folder: 'buckets.Path', *, most: int = 5) -> str:
   """What is in a folder, for messages: 'ids, photo'; 'nothing'."""
   try:
-    names = sorted(n for n in os.listdir(folder) if not n.startswith('.'))
+    if buckets.is_bucket(folder):
+      names = [path.name for path in folder.iterdir()]
+    else:
+      names = os.listdir(folder)
+    names = sorted(n for n in names if not n.startswith('.'))
   except (OSError, ValueError) as error:
     return f'nothing that can be listed ({error})'
   return some([as_text(name) for name in names], most=most) or 'nothing'
@@ -135,7 +182,11 @@ def some(names: list[str], *, most: int = 3) -> str:
 
 
 def as_text(path: str | os.PathLike) -> str:
-  """A path for messages: what cannot be printed is escaped."""
+  """A path for messages: what cannot be printed is escaped.
+
+  Of a copy of what is in a bucket, it is the name there.
+  """
+  path = bucket_copies.name_of(path)
   try:
     text = os.fsencode(path).decode('utf-8', 'backslashreplace')
   except UnicodeEncodeError:  # half of a pair, which no file can have

@@ -3,6 +3,9 @@
 TFDS writes into a temporary folder and renames it at the end: an interrupted
 preparation leaves nothing that counts as complete. What it leaves is deleted by
 the next one.
+
+In a bucket, a dataset is kept for all machines: TFDS writes to and reads from
+copies of it on each of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +19,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.datasets.base import Sample
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import bucket_copies, buckets
+from mtl_kd_jax.runtime.hosts import main_process_first
 from mtl_kd_jax.runtime.log_filters import without_warnings
 
 try:
@@ -25,6 +31,7 @@ try:
 except ImportError:  # Windows
   fcntl = None
 
+_INFO = 'dataset_info.json'  # which comes last into a bucket
 # Errors of file systems that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -58,7 +65,7 @@ class Records:
 
 
 def prepare(
-  make_builder: Callable[[], tfds.core.DatasetBuilder],
+  make_builder: Callable[[Any], tfds.core.DatasetBuilder],
   write: Callable[[tfds.core.DatasetBuilder], None],
   *,
   content: str,
@@ -69,8 +76,11 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
   """Returns the builder with all of its files on disk, writing them if needed.
 
+  Of several processes, the main one is the first.
+
   Args:
-    make_builder: makes the builder, from its files if they exist.
+    make_builder: makes the builder with a directory of TFDS, from its files if
+      they exist.
     write: called with a builder without files; sets it up and calls
       `write_files`.
     content: what the files hold, for messages: 'the rendered scenes'.
@@ -94,14 +104,14 @@ def prepare(
 
   def open_builder():
     try:
-      return make_builder()
+      return make_builder(root)
     except (OSError, InputError):
       raise
     except Exception as error:  # TFDS cannot parse its own files
       where = f'{folder} in {data_dir or "the default directory of TFDS"}'
       raise damaged(where, f'{error}') from error
 
-  try:
+  def on_disk():
     builder = open_builder()
     if not builder.data_path.exists():
       with _exclusive(builder.data_path):
@@ -110,6 +120,27 @@ def prepare(
       builder = open_builder()
     elif not builder.is_prepared():
       raise damaged(builder.data_dir, 'some of the files that TFDS writes')
+    return builder
+
+  named = data_dir or tfds.core.constants.DATA_DIR
+  try:
+    with main_process_first():
+      if not buckets.is_bucket(named):
+        root = data_dir
+        builder = on_disk()
+      else:
+        bucket = paths.expand(named, argument='data_dir')
+        root = f'{bucket_copies.copy_of(bucket)}'
+        place = bucket / open_builder().data_path.relative_to(root)
+        there = is_there(place)
+        if there:
+          paths.local(place, argument='data_dir')
+        else:
+          buckets.check_access(place, argument='data_dir', write=True)
+        builder = on_disk()
+        if not there:
+          folder_ = pathlib.Path(builder.data_dir)
+          bucket_copies.upload(folder_, place, last=_INFO)
   except OSError as error:
     raise InputError(
       expected=f'a folder to keep {content} in',
@@ -121,6 +152,13 @@ def prepare(
     ) from error
   _check_records(builder, damaged)
   return builder
+
+
+def is_there(folder: 'buckets.Path') -> bool:
+  """Whether a dataset was written to a folder, which may be damaged since."""
+  if buckets.is_bucket(folder):
+    return (folder / _INFO).exists()
+  return folder.exists()
 
 
 def _check_records(builder, damaged) -> None:
@@ -156,11 +194,11 @@ def _exclusive(folder):
   """Waits for other processes that prepare `folder`, and deletes remains.
 
   The lock is released with the process that holds it, even if it is killed.
-  Where there are no locks (Windows, buckets, some network disks), several
+  Where there are no locks (Windows, some network disks), several
   processes may do the same work; the first to finish it keeps it, and remains
   stay, because they may be those of a process that is at it.
   """
-  if fcntl is None or '://' in os.fspath(folder):
+  if fcntl is None:
     yield
     return
   folder = pathlib.Path(folder)

@@ -12,6 +12,7 @@ from jax import export
 import jax.numpy as jnp
 import numpy as np
 
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.exporting import metadata as described
 from mtl_kd_jax.exporting.saved import write_saved
@@ -161,7 +162,10 @@ def open_weights(
     name=name,
     network=network,
     variables=jax.tree.map(
-      jnp.asarray, export_torch.read_safetensors(path, like)
+      jnp.asarray,
+      export_torch.read_safetensors(
+        paths.local(path, argument='workdir', kind='file'), like
+      ),
     ),
     tasks=description.tasks(),
     image_size=description.image_size,

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 import jax
@@ -24,6 +25,8 @@ from mtl_kd_jax.exporting.comparison import (
 from mtl_kd_jax.exporting.reading import ExportedFolder
 from mtl_kd_jax.exporting.serving import OUTPUTS, make_serving
 from mtl_kd_jax.interop.fold_norms import cpu_device
+from mtl_kd_jax.runtime import buckets
+from mtl_kd_jax.runtime.bucket_copies import upload
 from mtl_kd_jax.runtime.compiler import compiler_options
 from mtl_kd_jax.trained import TrainedNetwork
 
@@ -132,7 +135,9 @@ def _check(network, folder, to, outputs) -> None:
     formats.check_installed(name)
   if 'safetensors' in to:
     formats.torch_state(network)
-  if os.path.lexists(folder) and (found := _why_not_empty(folder)):
+  buckets.check_access(folder, argument='folder', write=True)
+  there = folder.exists() or os.path.lexists(folder)
+  if there and (found := _why_not_empty(folder)):
     raise InputError(
       expected='a new folder, or an empty one',
       found=found,
@@ -164,14 +169,33 @@ def _check_pictures(pictures, size) -> None:
 
 @contextlib.contextmanager
 def _written_whole(folder: pathlib.Path):
-  """A folder that gets its name when all is done; otherwise it is deleted."""
+  """A folder that gets its name when all is done; otherwise it is deleted.
+
+  In a bucket, the metadata come last, without which there is no exported
+  network.
+  """
+  if buckets.is_bucket(folder):
+    with tempfile.TemporaryDirectory(prefix='mtl_kd_jax-') as here:
+      yield pathlib.Path(here)
+      with _reported(folder):
+        upload(pathlib.Path(here), folder, last=described.FILE)
+    return
   temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
   try:
-    temporary.mkdir(parents=True)
-    yield temporary
-    if folder.exists():
-      folder.rmdir()
-    temporary.rename(folder)
+    with _reported(folder):
+      temporary.mkdir(parents=True)
+      yield temporary
+      if folder.exists():
+        folder.rmdir()
+      temporary.rename(folder)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reported(folder):
+  try:
+    yield
   except OSError as error:
     raise InputError(
       expected='a folder that can be written to',
@@ -180,8 +204,6 @@ def _written_whole(folder: pathlib.Path):
       argument='folder',
       do='name another one, or make room',
     ) from error
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _Checkpoint:

@@ -134,7 +134,7 @@ def read_state_dict(path: pathlib.Path | str) -> dict[str, np.ndarray]:
       code; PyTorch is needed and not installed; the file has no tensor; or a
       weight is not finite.
   """
-  path = paths.expand(path, argument='path', kind='file')
+  path = paths.local(path, argument='path', kind='file')
   if found := paths.why_no_file(path):
     raise InputError(
       expected='a file of PyTorch weights, .pth or .safetensors',

@@ -19,7 +19,7 @@ from rich.console import Console
 from mtl_kd_jax.config.comparison import Cell
 from mtl_kd_jax.errors import NotFiniteError
 from mtl_kd_jax.jobs import train
-from mtl_kd_jax.runtime.files import write_atomically
+from mtl_kd_jax.runtime.files import appended, write_atomically
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 
@@ -68,7 +68,7 @@ def train_cell(
       'versions': _versions(),
     }
     before = float(record.get('seconds', 0))
-    with open(folder / 'log.txt', 'a', encoding='utf-8') as log:
+    with appended(folder / 'log.txt') as log:
       writer = MetricWriter(
         folder,
         console=Console(file=log, width=_WIDTH, highlight=False),

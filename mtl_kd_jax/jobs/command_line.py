@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
 from mtl_kd_jax.config.from_file import from_file, new_name_of, reason_of
@@ -18,7 +19,9 @@ from mtl_kd_jax.config.validate import check_keys
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError, NotFiniteError
 from mtl_kd_jax.jobs import JOBS
-from mtl_kd_jax.runtime import peers
+from mtl_kd_jax.runtime import buckets, peers
+from mtl_kd_jax.runtime.host_log import host_log
+from mtl_kd_jax.runtime.hosts import check_same
 from mtl_kd_jax.runtime.platform import set_up
 from mtl_kd_jax.runtime.preemption import Stopped
 
@@ -89,13 +92,19 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
       config = _default_config(job, folder)
     experiment = getattr(job, 'experiment_of', lambda config: config)(config)
     check_keys(experiment)
+    multihost = experiment.parallel.multihost
+    if multihost is None and not getattr(job, 'JOINS_HOSTS', False):
+      multihost = False
     with named_by_keys('parallel'):
-      set_up(multihost=experiment.parallel.multihost)
+      set_up(multihost=multihost)
     options = {
       name: flags.FLAGS[name].value for name in getattr(job, 'OPTIONS', ())
     }
-    with peers.watched():
-      job.run(config, folder or _named_folder(config.name), **options)
+    folder = folder or _named_folder(config.name)
+    with peers.watched(), host_log(folder):
+      with named_by_keys('parallel'):
+        check_same(_described(job, config, folder))
+      job.run(config, folder, **options)
   except InputError as error:
     raise Exit(2, _explain(error)) from error
   except NotFiniteError as error:
@@ -105,6 +114,13 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
   except KeyboardInterrupt as error:
     raise Exit(130, f'interrupted; {again}') from error
   except Exception as error:
+    if buckets.is_of_bucket(error):
+      raise Exit(
+        2,
+        'error: expected a bucket that can be reached, with permission\n'
+        f'  found:  {type(error).__name__}: {error}\n  to do:  see whether it '
+        f'can be reached; what was saved before is intact: {again}',
+      ) from error
     if not (problem := _failed_write(error)):
       raise
     raise Exit(
@@ -113,6 +129,16 @@ def run_job(job: ModuleType, config: Any, workdir: str | None) -> None:
       f'  found:  {problem}\n  to do:  make room; what was saved before is '
       f'intact: {again}',
     ) from error
+
+
+def _described(job, config, folder) -> dict[str, Any]:
+  """What should be the same on all hosts."""
+  flat = flatten_dict(config.to_dict(), sep='.')
+  return {
+    '--job': getattr(job, '__name__', '').rpartition('.')[2],
+    '--workdir': f'{folder}',
+    **{f'config.{key}': value for key, value in flat.items()},
+  }
 
 
 def _failed_write(error: BaseException | None) -> str:

@@ -29,6 +29,7 @@ from mtl_kd_jax.jobs.claim import claim_of
 from mtl_kd_jax.jobs.collect import collect
 from mtl_kd_jax.jobs.progress import CellProgress
 from mtl_kd_jax.reports.compare import Comparison
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.runtime.lock import InUse
@@ -94,6 +95,7 @@ def run(
     InputError: config or folder cannot be used; before any training.
     Stopped: a signal asked for it; what was trained is saved.
   """
+  buckets.check_access(workdir, argument='workdir', write=True)
   console, begun = Console(highlight=False), time.time()
   check_keys(experiment_of(config))
   everything = make_cells(config, workdir)
@@ -172,7 +174,7 @@ def _is_done(cell: Cell, workdir: pathlib.Path) -> bool:
 
 
 def _is_taught(cell: Cell, workdir: pathlib.Path) -> bool:
-  teachers = pathlib.Path(cell.config.teacher.workdir or workdir)
+  teachers = buckets.path_of(cell.config.teacher.workdir or workdir)
   return cell.teaches or is_finished(teachers)
 
 
@@ -246,7 +248,7 @@ def _write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
   }
   try:
     # Without a lock: shares that start at once write the same.
-    workdir.mkdir(parents=True, exist_ok=True)
+    buckets.make_folder(workdir)
     write_atomically(workdir / _FILE, json.dumps(document, indent=2))
   except OSError as error:
     raise InputError(

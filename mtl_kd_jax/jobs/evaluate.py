@@ -12,7 +12,7 @@ from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run
-from mtl_kd_jax.runtime import checkpointing
+from mtl_kd_jax.runtime import buckets, checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
@@ -68,6 +68,7 @@ def run(
     InputError: there is no such run, none of its networks can be opened, or the
       data do not have its labels.
   """
+  buckets.check_access(workdir, argument='workdir', write=True)
   trained = Run(workdir)
   stored = trained.config
   if split:

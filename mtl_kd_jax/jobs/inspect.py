@@ -27,6 +27,7 @@ from mtl_kd_jax.datasets.inspect.profile import (
 )
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.plots import draw_samples
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.tasks import TASKS, Task, make_tasks
 
@@ -35,6 +36,7 @@ _LONGEST_BAR = 24  # characters
 _LARGE = 1e18  # its square is a float32
 
 
+JOINS_HOSTS = True  # that are found, unless the config says
 OPTIONS = ('samples',)
 
 
@@ -249,7 +251,7 @@ def draw_sheet(
     for i, color in enumerate(_palette(dataset.labels[t], task))
   }
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    buckets.make_folder(path.parent)
     draw_samples(samples, tasks, path, notes=notes, legend=legend)
   except OSError as error:
     raise InputError(

@@ -18,6 +18,7 @@ from mtl_kd_jax.prediction.front import check_batch_size
 from mtl_kd_jax.prediction.inputs import find_inputs
 from mtl_kd_jax.prediction.pictures import check_white
 from mtl_kd_jax.run import Run
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.trained import TrainedNetwork
 
 OPTIONS = (
@@ -137,6 +138,7 @@ def run(
       do="name a file, a folder or a pattern: --images='photos/*.jpg'",
     )
   folder = paths.expand(out or 'predictions', argument='out')
+  buckets.check_access(folder, argument='out', write=True)
   check_white(white)
   trained = _open_network(workdir, network)
   predictor = trained.predictor

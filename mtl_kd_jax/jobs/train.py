@@ -25,7 +25,7 @@ from mtl_kd_jax.methods.plan import Plan
 from mtl_kd_jax.reports.gains import relative_gains
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run, describe_stage
-from mtl_kd_jax.runtime import checkpointing
+from mtl_kd_jax.runtime import buckets, checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_log import read_log
@@ -38,6 +38,7 @@ from mtl_kd_jax.training.loop import Intervals, run_stage
 from mtl_kd_jax.training.loss_terms import ADAPTORS
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
 
+JOINS_HOSTS = True  # that are found, unless the config says
 # What trackers get of what a run reports.
 _FILES = (
   'results.md',
@@ -73,6 +74,7 @@ def run(
     Stopped: a signal asked for it; everything is saved.
   """
   # --- Make and check everything ---------------------------------------------
+  buckets.check_access(workdir, argument='workdir', write=True)
   experiment = build(config)
   plan = methods.plan(experiment)
   adapts = any(ADAPTORS in stage.extras for stage in plan.stages)

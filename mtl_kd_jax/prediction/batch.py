@@ -10,6 +10,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import io
 import json
 import pathlib
 from typing import Any
@@ -268,7 +269,7 @@ def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
 
 
 def _read_png(path: pathlib.Path) -> np.ndarray:
-  with Image.open(path) as image:
+  with Image.open(io.BytesIO(path.read_bytes())) as image:
     return np.array(image)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.prediction.write import RECORD, read_record, remove_prediction
+from mtl_kd_jax.runtime import bucket_copies, buckets
 from mtl_kd_jax.runtime.files import write_atomically
 
 NUMBERS = 6 * '[0-9]'  # the names of folders of frames
@@ -45,7 +46,7 @@ def claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
         do='choose another folder',
       )
     try:
-      out.mkdir(parents=True, exist_ok=True)
+      buckets.make_folder(out)
       write_atomically(path, json.dumps(new, indent=2) + '\n')
     except OSError as error:
       raise InputError(
@@ -80,7 +81,7 @@ def source_of(path: pathlib.Path) -> dict[str, Any]:
   """What tells a file from another, and from itself before it was changed."""
   status = path.stat()
   return {
-    'path': os.path.abspath(path),
+    'path': bucket_copies.name_of(os.path.abspath(path)),
     'bytes': status.st_size,
     'modified': status.st_mtime_ns,
   }

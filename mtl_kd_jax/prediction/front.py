@@ -224,7 +224,9 @@ def _in_folder(image: Any) -> list[Picture] | None:
   if not isinstance(image, str | os.PathLike) or not os.fspath(image):
     return None
   path = paths.expand(image, argument='image', kind='file')
-  return [*list_pictures(path)] if path.is_dir() else None
+  if not path.is_dir():
+    return None
+  return [*list_pictures(paths.local(path, argument='image'))]
 
 
 def _one(image: Any) -> Picture:

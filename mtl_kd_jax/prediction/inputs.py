@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 import glob
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.prediction.pictures import is_picture_name
 from mtl_kd_jax.prediction.video import is_video
+from mtl_kd_jax.runtime import buckets
 
 
 class Input(NamedTuple):
@@ -43,7 +44,7 @@ def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
   if images == '-':
     texts = [line.rstrip('\r\n') for line in lines]
     found = [
-      paths.expand(text, argument='images', kind='file')
+      paths.local(text, argument='images', kind='file')
       for text in texts
       if text.strip()
     ]
@@ -66,7 +67,7 @@ def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
 
 def _named_by(images: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
   """The folder that names are relative to, and the files."""
-  path = paths.expand(images, argument='images', kind='file')
+  path = _of_this_machine(images)
   if images and path.is_dir():
     there = path.iterdir()
     return path, sorted(p for p in there if is_picture_name(p) or is_video(p))
@@ -74,12 +75,25 @@ def _named_by(images: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
     return path.parent, [path]
   if not glob.has_magic(images):
     return path.parent, []
-  pattern = str(path)
-  files = sorted(map(pathlib.Path, glob.glob(pattern, recursive=True)))
-  fixed = pathlib.Path(pattern).parts
-  first = next(i for i, part in enumerate(fixed) if glob.has_magic(part))
-  base = pathlib.Path(*fixed[:first])
-  return base, [p for p in files if not p.is_dir()]
+  files = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
+  return _fixed(path), [p for p in files if not p.is_dir()]
+
+
+def _of_this_machine(images: str) -> pathlib.Path:
+  """The path; in a bucket that of a copy, of all below its first wildcard."""
+  path = paths.expand(images, argument='images', kind='file')
+  if not buckets.is_bucket(path):
+    return path
+  fixed = _fixed(path)
+  copy = paths.local(fixed, argument='images', kind='file')
+  return copy / path.relative_to(fixed)
+
+
+def _fixed(path: Any) -> Any:
+  """The part of a pattern before its first wildcard."""
+  while any(map(glob.has_magic, path.parts)):
+    path = path.parent
+  return path
 
 
 def _common_folder(found: Sequence[pathlib.Path]) -> pathlib.Path:

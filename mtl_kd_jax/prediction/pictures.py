@@ -48,7 +48,7 @@ def read_picture(image: Picture, *, white: float | None = None) -> np.ndarray:
   """
   check_white(white)
   if isinstance(image, str | os.PathLike):
-    return _read_file(paths.expand(image, argument='image', kind='file'), white)
+    return _read_file(paths.local(image, argument='image', kind='file'), white)
   try:
     if isinstance(image, Image.Image):
       array = _pixels(image, white)

@@ -6,12 +6,14 @@ import fractions
 import importlib
 import os
 import pathlib
+import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
 
 _SUFFIXES = ('.mp4', '.mov', '.m4v', '.avi', '.mkv', '.webm', '.mpg', '.mpeg')
 _CODECS = ('libx264', 'mpeg4')  # the first that PyAV was built with
@@ -74,6 +76,12 @@ def write_video(
   """
   av = _av()
   codec = next(c for c in _CODECS if c in av.codecs_available)
+  if buckets.is_bucket(path):
+    with tempfile.TemporaryDirectory(prefix='mtl_kd_jax-') as temporary:
+      here = pathlib.Path(temporary, path.name)
+      write_video(frames, here, rate=rate)
+      buckets.write(path, here.read_bytes())
+    return
   unfinished = path.with_name(f'{path.stem}.tmp{path.suffix}')
   stream: Any = None
   try:

@@ -27,6 +27,7 @@ from PIL import Image
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.plots.style import png_of
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_atomically, write_bytes_atomically
 from mtl_kd_jax.tasks import Task
 
@@ -82,7 +83,7 @@ def write_prediction(
     'files': [*contents],
   }
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    buckets.make_folder(folder)
     _make_room(folder, contents)
     _write_record(folder, record)
     for name, content in contents.items():

@@ -6,21 +6,28 @@
 
 A checkpoint that cannot be read is damaged only if its files are not those
 that were written. Otherwise a library or the machine is at fault.
+
+In a bucket, where folders cannot be renamed, the last of these files says that
+the others are there: a checkpoint without it is none.
 """
 
 from collections.abc import Iterator
 import contextlib
 import json
-import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.damage import (
+  CHECKSUMS,
   find_damage,
   has_checksums,
   is_changed,
   is_of_machine,
 )
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
 
 _INFO = 'info/metadata'
 
@@ -33,17 +40,23 @@ class ChecksumError(Exception):
   """Something that was read differs from its checksum."""
 
 
-def newest(directory: pathlib.Path) -> pathlib.Path | None:
+def newest(directory: 'Path') -> 'Path | None':
   """The checkpoint of the highest step in a folder, if there is one."""
-  steps = [
-    p
-    for p in directory.glob('*')
-    if p.name.isascii() and p.name.isdigit() and p.is_dir()
-  ]
-  return max(steps, key=lambda p: int(p.name)) if steps else None
+  found = steps(directory)
+  return directory / str(max(found)) if found else None
 
 
-def read_info(directory: pathlib.Path) -> dict[str, Any]:
+def steps(directory: 'Path') -> set[int]:
+  """The steps of the checkpoints in a folder."""
+  if buckets.is_bucket(directory):
+    paths = [name.split('/') for name in buckets.objects(directory)]
+    names = [path[0] for path in paths if path[1:] == [CHECKSUMS]]
+  else:
+    names = [p.name for p in directory.glob('*') if p.is_dir()]
+  return {int(name) for name in names if name.isascii() and name.isdigit()}
+
+
+def read_info(directory: 'Path') -> dict[str, Any]:
   """What was written down of a checkpoint's state.
 
   Raises:
@@ -59,7 +72,7 @@ def read_info(directory: pathlib.Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def reading(directory: pathlib.Path) -> Iterator[None]:
+def reading(directory: 'Path') -> Iterator[None]:
   """Finds out why the block cannot read a checkpoint.
 
   The block raises `ChecksumError` where what it has read is not what was

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 import functools
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import zlib
 
 import jax
@@ -11,6 +11,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
+from mtl_kd_jax.runtime.bucket_copies import fetched
+from mtl_kd_jax.runtime.checkpoint_bucket import BucketManager
 from mtl_kd_jax.runtime.checkpoint_files import (
   ChecksumError,
   read_info,
@@ -27,17 +30,34 @@ from mtl_kd_jax.runtime.mismatch import (
   shapes_by_name,
 )
 
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
+
 # ---- Writing -----------------------------------------------------------------
 
 
 def open_manager(
-  directory: pathlib.Path, *, max_to_keep: int
-) -> ocp.CheckpointManager:
+  directory: 'Path', *, max_to_keep: int
+) -> ocp.CheckpointManager | BucketManager:
   """Opens a folder of checkpoints, making it when needed.
 
   Raises:
     InputError: the folder cannot be made.
   """
+  # Managers that save in the same step would wait at each other's barriers.
+  prefix = '_'.join(directory.parts[-2:])
+  if buckets.is_bucket(directory):
+    # What the main process writes alone, it uploads.
+    alone = ocp.options.MultiprocessingOptions(
+      active_processes={0}, barrier_sync_key_prefix=prefix
+    )
+    return BucketManager(
+      directory,
+      max_to_keep=max_to_keep,
+      open_local=functools.partial(
+        _open_local, max_to_keep=max_to_keep, processes=alone
+      ),
+    )
   try:
     directory.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -48,21 +68,43 @@ def open_manager(
       argument='workdir',
       do='choose another workdir',
     ) from error
+  return _open_local(
+    directory,
+    max_to_keep=max_to_keep,
+    processes=ocp.options.MultiprocessingOptions(
+      barrier_sync_key_prefix=prefix
+    ),
+  )
+
+
+def _open_local(
+  directory: pathlib.Path,
+  *,
+  max_to_keep: int,
+  processes: ocp.options.MultiprocessingOptions,
+  on_written: Callable[[pathlib.Path], None] | None = None,
+) -> ocp.CheckpointManager:
+  """Opens a folder of this machine, which exists.
+
+  Args:
+    directory: the folder.
+    max_to_keep: number of checkpoints.
+    processes: which processes save.
+    on_written: called with the folder of a checkpoint, before it has its name.
+  """
   return ocp.CheckpointManager(
     directory,
     options=ocp.CheckpointManagerOptions(
       max_to_keep=max_to_keep,
+      create=False,
       cleanup_tmp_directories=True,
-      # Managers that save in the same step would wait at each other's barriers.
-      multiprocessing_options=ocp.options.MultiprocessingOptions(
-        barrier_sync_key_prefix='_'.join(directory.parts[-2:])
-      ),
+      multiprocessing_options=processes,
       # In the main process and the thread that writes, when all files are
       # there and before the folder gets its name: checkpoints have checksums
       # from the beginning.
       async_options=ocp.AsyncOptions(
         post_finalization_callback=functools.partial(
-          _write_checksums, directory
+          _write_checksums, directory, on_written
         )
       ),
     ),
@@ -112,15 +154,17 @@ class _Info(dict):
     return super().items()
 
 
-def _write_checksums(directory):
+def _write_checksums(directory, on_written):
   for unfinished in directory.glob('*.orbax-checkpoint-tmp'):
     write_checksums(unfinished)
+    if on_written is not None:
+      on_written(unfinished)
 
 
 # ---- Reading -----------------------------------------------------------------
 
 
-def read_state(directory: pathlib.Path, like: Any) -> Any:
+def read_state(directory: 'Path', like: Any) -> Any:
   """The state of a checkpoint; it is compared before arrays are read.
 
   Args:
@@ -152,7 +196,7 @@ def read_state(directory: pathlib.Path, like: Any) -> Any:
 
 
 def read_unknown(
-  directory: pathlib.Path, sharding: jax.sharding.Sharding | None
+  directory: 'Path', sharding: jax.sharding.Sharding | None
 ) -> Any:
   """The state of a checkpoint as nested dictionaries.
 
@@ -183,12 +227,13 @@ def _read(directory, like_of: Callable[[Any], Any]):
     reading(directory),
     patient_event_loops(),
     without_warnings(errors=True),
+    fetched(directory / 'state') as folder,
     ocp.StandardCheckpointer() as checkpointer,
   ):
-    metadata = checkpointer.metadata(directory / 'state').item_metadata
+    metadata = checkpointer.metadata(folder).item_metadata
     if metadata is None:  # orbax has logged why
       raise ValueError('orbax does not find what it holds')
-    state = checkpointer.restore(directory / 'state', like_of(metadata.tree))
+    state = checkpointer.restore(folder, like_of(metadata.tree))
     if checksum(state) != expected:
       raise ChecksumError('its numbers do not match its checksum')
   return state

@@ -6,7 +6,7 @@
 A checkpoint is written to a temporary folder that is renamed, so that a run
 killed at any moment leaves whole checkpoints only. For damage that comes later
 (a flipped bit reads back as another number) it carries checksums of its arrays
-and of its files.
+and of its files. In a bucket, the checksums come last (checkpoint_bucket.py).
 
 Three cases are distinguished. Where checksums fail, a checkpoint is damaged:
 training sets it aside and falls back to an earlier one. A sound checkpoint of
@@ -16,14 +16,15 @@ or network), that error is raised, and changes nothing either.
 """
 
 from collections.abc import Callable, Mapping
-import pathlib
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 import warnings
 
 import jax
 import numpy as np
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.checkpoint_files import (
   DamagedError,
   newest,
@@ -39,6 +40,9 @@ from mtl_kd_jax.runtime.checkpoint_io import (
 from mtl_kd_jax.runtime.log_filters import without_warnings
 from mtl_kd_jax.runtime.mismatch import describe_mismatch, shapes_by_name
 from mtl_kd_jax.runtime.parallel import any_process, is_main_process
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
 
 __all__ = [
   'Checkpoints',
@@ -58,7 +62,7 @@ _FALLBACK = {_LAST: 'an earlier one', _BEST: 'the newest'}
 class Checkpoints:
   """Saves and restores the training state of one stage."""
 
-  def __init__(self, directory: pathlib.Path | str):
+  def __init__(self, directory: str | os.PathLike):
     """Opens the folder, making it when needed.
 
     A best checkpoint whose score is damaged is set aside, as in `restore_last`.
@@ -71,7 +75,7 @@ class Checkpoints:
         although it may be sound.
       OSError: the machine cannot read the score.
     """
-    self._directory = pathlib.Path(directory).absolute()
+    self._directory = _path(directory)
     self._last = open_manager(self._directory / _LAST, max_to_keep=_KEPT)
     self._best = open_manager(self._directory / _BEST, max_to_keep=1)
     best = self._newest_sound(_BEST, read_info)
@@ -117,13 +121,18 @@ class Checkpoints:
     return self._best_score is None or score > self._best_score
 
   def wait(self) -> None:
-    """Waits until everything saved is on disk."""
+    """Waits until everything saved is on disk; all processes together."""
+    self._wait()
+    if buckets.is_bucket(self._directory):
+      any_process(False)  # the main process writes alone
+
+  def _wait(self):
     self._last.wait_until_finished()
     self._best.wait_until_finished()
 
   def close(self) -> None:
     """Waits, and gives the threads back."""
-    self.wait()
+    self._wait()
     self._last.close()
     self._best.close()
 
@@ -155,7 +164,7 @@ class Checkpoints:
     best = self._newest_sound(_BEST, lambda path: read_state(path, like))
     return self.restore_last(like) if best is None else best
 
-  def _newest_sound(self, kind, read: Callable[[pathlib.Path], Any]):
+  def _newest_sound(self, kind, read: Callable[['Path'], Any]):
     """What is read of the newest checkpoint that is not damaged, or None."""
     manager = self._last if kind == _LAST else self._best
     for step in sorted(manager.all_steps(), reverse=True):
@@ -176,7 +185,9 @@ class Checkpoints:
 
   def _set_aside(self, directory, problem, fallback):
     damaged = self._directory / 'damaged'
-    damaged.mkdir(exist_ok=True)
+    in_bucket = buckets.is_bucket(directory)
+    if not in_bucket:
+      damaged.mkdir(exist_ok=True)
     name = f'{directory.parent.name}-{directory.name}'
     target, n = damaged / name, 1
     while target.exists():
@@ -187,11 +198,14 @@ class Checkpoints:
       f'and falling back to {fallback}, if there is one',
       stacklevel=4,
     )
-    directory.rename(target)
+    if in_bucket:
+      buckets.move(directory, target)
+    else:
+      directory.rename(target)
 
 
 def read_variables(
-  directory: pathlib.Path | str, like: Mapping[str, Any], *, best: bool
+  directory: str | os.PathLike, like: Mapping[str, Any], *, best: bool
 ) -> dict[str, Any]:
   """The network's variables of a finished stage, which stays untouched.
 
@@ -211,7 +225,7 @@ def read_variables(
     OSError, MemoryError, jax.errors.JaxRuntimeError: the machine cannot read
       it.
   """
-  directory = pathlib.Path(directory).absolute()
+  directory = _path(directory)
   leaf = jax.tree.leaves(like)[0]
   while True:
     chosen = _choose(directory, best=best)
@@ -239,7 +253,11 @@ def read_variables(
   return {kind: variables.get(kind, {}) for kind in like}
 
 
-def _choose(directory: pathlib.Path, *, best: bool) -> pathlib.Path:
+def _path(directory) -> 'Path':
+  return buckets.absolute(buckets.path_of(directory))
+
+
+def _choose(directory: 'Path', *, best: bool) -> 'Path':
   """The checkpoint of a finished stage that is to be read."""
   last = newest(directory / _LAST)
   if last is None or not _says_finished(last):
@@ -252,26 +270,26 @@ def _choose(directory: pathlib.Path, *, best: bool) -> pathlib.Path:
   return (newest(directory / _BEST) if best else None) or last
 
 
-def is_finished(directory: pathlib.Path | str) -> bool:
+def is_finished(directory: str | os.PathLike) -> bool:
   """Whether a stage has been trained to its end; changes nothing.
 
   Raises:
     InputError: its newest checkpoint is damaged, or cannot be read.
     OSError: the machine cannot read it.
   """
-  last = newest(pathlib.Path(directory) / _LAST)
+  last = newest(_path(directory) / _LAST)
   return last is not None and _says_finished(last)
 
 
-def latest_step(directory: pathlib.Path | str) -> int | None:
+def latest_step(directory: str | os.PathLike) -> int | None:
   """The step of a stage's newest checkpoint, or None; changes nothing."""
-  last = newest(pathlib.Path(directory) / _LAST)
+  last = newest(_path(directory) / _LAST)
   return None if last is None else int(last.name)
 
 
-def has_best(directory: pathlib.Path | str) -> bool:
+def has_best(directory: str | os.PathLike) -> bool:
   """Whether a stage has a checkpoint that its score has chosen."""
-  return newest(pathlib.Path(directory) / _BEST) is not None
+  return newest(_path(directory) / _BEST) is not None
 
 
 def _says_finished(directory) -> bool:

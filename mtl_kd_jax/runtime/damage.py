@@ -9,9 +9,15 @@ import errno
 import json
 import os
 import pathlib
+from typing import TYPE_CHECKING
 import zlib
 
-_CHECKSUMS = 'checksums.json'
+from mtl_kd_jax.runtime import buckets
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
+
+CHECKSUMS = 'checksums.json'
 _BLOCK = 2**24  # bytes
 
 # What the system says of a path that is no longer the file that it was. All
@@ -49,15 +55,15 @@ def write_checksums(directory: pathlib.Path) -> None:
   """
   files = _checksums(directory)
   content = {'files': files, 'checksum': _checksum_of(files)}
-  (directory / _CHECKSUMS).write_text(json.dumps(content))
+  (directory / CHECKSUMS).write_text(json.dumps(content))
 
 
-def has_checksums(directory: pathlib.Path) -> bool:
+def has_checksums(directory: 'Path') -> bool:
   """Whether `write_checksums` has written something, damaged or not."""
-  return (directory / _CHECKSUMS).exists()
+  return (directory / CHECKSUMS).exists()
 
 
-def find_damage(directory: pathlib.Path) -> str | None:
+def find_damage(directory: 'Path') -> str | None:
   """Compares the files of a folder with their checksums.
 
   Returns:
@@ -71,7 +77,7 @@ def find_damage(directory: pathlib.Path) -> str | None:
   expected, found = _read_checksums(directory), _checksums(directory)
   if expected is None:
     broken = has_checksums(directory)
-    return f'{_CHECKSUMS} is not as it was written' if broken else None
+    return f'{CHECKSUMS} is not as it was written' if broken else None
   for name in sorted(expected):
     if name not in found:
       return f'{name} is missing'
@@ -80,7 +86,7 @@ def find_damage(directory: pathlib.Path) -> str | None:
   return None
 
 
-def is_changed(directory: pathlib.Path, name: str) -> bool:
+def is_changed(directory: 'Path', name: str) -> bool:
   """Whether one file, given by its path in the folder, is known to differ."""
   expected = _read_checksums(directory) or {}
   return name in expected and (
@@ -96,18 +102,29 @@ def _checksums(directory) -> dict[str, int]:
       raise error
 
   checksums = {}
+
+  def add(name):
+    if (checksum := _checksum_of_file(directory / name)) is not None:
+      checksums[name] = checksum
+
+  if buckets.is_bucket(directory):
+    for name in buckets.objects(directory):
+      if '/' in name:
+        add(name)
+    return checksums
   for folder, _, names in os.walk(directory, onerror=fail):
     if pathlib.Path(folder) == directory:
       continue
     for name in sorted(names):
-      path = pathlib.Path(folder, name)
-      if (checksum := _checksum_of_file(path)) is not None:
-        checksums[path.relative_to(directory).as_posix()] = checksum
+      add(pathlib.Path(folder, name).relative_to(directory).as_posix())
   return checksums
 
 
 def _checksum_of_file(path) -> int | None:
   """The CRC-32; None where there is no such file."""
+  if buckets.is_bucket(path):
+    content = buckets.read(path)
+    return None if content is None else zlib.crc32(content)
   checksum = 0
   try:
     with open(path, 'rb') as file:
@@ -123,7 +140,7 @@ def _checksum_of_file(path) -> int | None:
 def _read_checksums(directory) -> dict[str, int] | None:
   """What was written down; None for nothing, and where it is damaged."""
   try:
-    content = json.loads((directory / _CHECKSUMS).read_bytes())
+    content = json.loads((directory / CHECKSUMS).read_bytes())
     files = content['files']
     return files if content['checksum'] == _checksum_of(files) else None
   except OSError as error:

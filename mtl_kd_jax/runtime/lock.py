@@ -12,6 +12,10 @@ begin. The record is then that of one of them, and the other ends at its next
 count, 5 s later. So does an owner that was suspended (a paused container) for
 longer than others wait, and lost the folder.
 
+In a bucket there are no locks. The record is an object that is made on the
+condition that there is none, and removed at the end; the count tells whether
+the owner of one that is left is alive. All of that takes twice as long there.
+
 Reading a run, and evaluating it, needs no lock: both may be done while it
 trains. What an evaluation writes are whole files of its own.
 """
@@ -26,10 +30,14 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import warnings
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
 
 try:
   import fcntl
@@ -41,6 +49,7 @@ EXIT_CODE = 5  # of an owner that has lost the folder
 _FILE = '.lock'
 _BEAT = 5.0  # seconds between two counts
 _PATIENCE = 20.0  # seconds that an owner on another host may take to count
+_SLOWER = 2  # in a bucket, where every write is paid for
 _SIZE = 512  # bytes of a record: one write replaces the last one
 
 
@@ -52,7 +61,7 @@ _held: dict[str, int] = {}  # path -> thread, of this process
 
 
 @contextlib.contextmanager
-def exclusive(workdir: pathlib.Path) -> Iterator[None]:
+def exclusive(workdir: 'Path') -> Iterator[None]:
   """Keeps other runs out of a workdir; the same thread may enter it again.
 
   Args:
@@ -61,8 +70,8 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     InputError: another run is in it, or it cannot be written to.
   """
-  path = pathlib.Path(workdir) / _FILE
-  key = os.path.realpath(path)
+  path = buckets.path_of(workdir) / _FILE
+  key = f'{path}' if buckets.is_bucket(path) else os.path.realpath(path)
   thread = threading.get_ident()
   if _held.get(key) == thread:
     yield
@@ -71,8 +80,11 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
     raise _in_use(path, 'another thread of this process')
   file = _open(path)
   try:
-    _take(file, path)
     record = _make_record()
+    if file is None:
+      _take_in_bucket(path, record)
+    else:
+      _take(file, path)
     written = _write_first(file, record, path)
     _held[key] = thread
     beating = threading.Event()
@@ -88,12 +100,17 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
       del _held[key]
       with contextlib.suppress(OSError):  # the record stands still from now on
         if _is_of(_read(path), record):
-          os.ftruncate(file, 0)  # nobody's
+          _leave(file, path)
   finally:
-    os.close(file)
+    if file is not None:
+      os.close(file)
 
 
-def _open(path) -> int:
+def _open(path) -> int | None:
+  """The file to lock; None in a bucket, which has to be writable."""
+  if buckets.is_bucket(path):
+    buckets.check_access(path.parent, argument='workdir', write=True)
+    return None
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -133,8 +150,64 @@ def _take(file, path) -> None:
       raise _in_use(path, _describe(owner))
 
 
+def _take_in_bucket(path, record) -> None:
+  """Becomes the owner, or says who is."""
+  content = json.dumps(record).encode()
+  with _reported(path):
+    try:
+      buckets.write(path, content, new=True)
+      return
+    except FileExistsError:
+      owner = _read(path)
+    if owner and not _is_gone(owner):
+      _warn(
+        f'{path.parent} is used by {_describe(owner)}, or was; looking for '
+        f'{_patience(path):.0f} s whether that still runs'
+      )
+      if _counts(path, owner):
+        raise _in_use(path, _describe(owner))
+    buckets.remove(path)
+    try:
+      buckets.write(path, content, new=True)
+    except FileExistsError as error:  # of another one that has waited
+      raise _in_use(path, _describe(_read(path))) from error
+
+
+@contextlib.contextmanager
+def _reported(path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise InputError(
+      expected='a bucket that can be written to',
+      found=f'{error}',
+      where=f'{path.parent}',
+      argument='workdir',
+      do='see whether it can be reached, and get permission for it',
+    ) from error
+
+
+def _is_gone(owner) -> bool:
+  """Whether an owner is known to be a process of this system that has ended."""
+  if owner.get('processes') != _processes() or not owner['processes']:
+    return False
+  return not os.path.exists(f'/proc/{owner["pid"]}')
+
+
+def _leave(file, path) -> None:
+  """Makes the folder nobody's."""
+  if file is None:
+    buckets.remove(path)
+  else:
+    os.ftruncate(file, 0)
+
+
+def _patience(path) -> float:
+  return _PATIENCE * (_SLOWER if buckets.is_bucket(path) else 1)
+
+
 def _counts(path, owner) -> bool:
-  end = time.monotonic() + _PATIENCE
+  end = time.monotonic() + _patience(path)
   while time.monotonic() < end:
     time.sleep(min(1.0, _PATIENCE / 10))
     now = _read(path)
@@ -150,6 +223,7 @@ def _make_record() -> dict[str, Any]:
     'host': socket.gethostname(),
     'pid': os.getpid(),
     'kernel': _kernel(),
+    'processes': _processes(),
     'since': time.strftime('%Y-%m-%d %H:%M:%S'),
     'id': secrets.token_hex(8),
     'count': 0,
@@ -158,7 +232,7 @@ def _make_record() -> dict[str, Any]:
 
 def _write_first(file, record, path) -> bool:
   try:
-    _write(file, record)
+    _write(file, record, path)
     return True
   except OSError as error:
     _warn(
@@ -169,7 +243,7 @@ def _write_first(file, record, path) -> bool:
 
 
 def _beat(file, record, path, written, ended) -> None:
-  while not ended.wait(_BEAT):
+  while not ended.wait(_BEAT * (_SLOWER if file is None else 1)):
     with contextlib.suppress(OSError):  # the next one may succeed
       if written:
         found = _read(path)
@@ -177,7 +251,7 @@ def _beat(file, record, path, written, ended) -> None:
           _end_without(path, found)
           return
       record['count'] += 1
-      _write(file, record)
+      _write(file, record, path)
       written = True
 
 
@@ -186,7 +260,7 @@ def _end_without(path, owner) -> None:
   error = InputError(
     expected='to be the only run in this folder, as when this one started',
     found=f'{_describe(owner)}. Both have started in the same seconds, or this '
-    f'one stood still for over {_PATIENCE:.0f} s and was taken for dead',
+    f'one stood still for over {_patience(path):.0f} s and was taken for dead',
     where=f'{path.parent}',
     argument='workdir',
     do='let the other one end; the same command continues it',
@@ -195,8 +269,12 @@ def _end_without(path, owner) -> None:
   os._exit(EXIT_CODE)
 
 
-def _write(file, record) -> None:
-  os.pwrite(file, json.dumps(record).encode().ljust(_SIZE), 0)
+def _write(file, record, path) -> None:
+  content = json.dumps(record).encode()
+  if file is None:
+    buckets.write(path, content)
+    return
+  os.pwrite(file, content.ljust(_SIZE), 0)
   os.fsync(file)
 
 
@@ -204,7 +282,9 @@ def _read(path) -> dict[str, Any]:
   """Who owns the file; {} for nobody, or what cannot be read."""
   try:
     # Opened anew: network file systems show what others wrote then.
-    record = json.loads(path.read_bytes())
+    in_bucket = buckets.is_bucket(path)
+    content = buckets.read(path) if in_bucket else path.read_bytes()
+    record = json.loads(content or b'')
     return record if isinstance(record, dict) and 'kernel' in record else {}
   except (OSError, ValueError):
     return {}
@@ -212,6 +292,8 @@ def _read(path) -> dict[str, Any]:
 
 def _is_empty(path) -> bool:
   try:
+    if buckets.is_bucket(path):
+      return not buckets.read(path)
     return path.stat().st_size == 0
   except OSError:
     return False
@@ -233,6 +315,14 @@ def _kernel() -> str:
     return path.read_text().strip()
   except OSError:
     return socket.gethostname()
+
+
+def _processes() -> str:
+  """What is the same for all processes that have numbers of one system."""
+  try:
+    return _kernel() + os.readlink('/proc/self/ns/pid')
+  except OSError:
+    return ''
 
 
 def _describe(owner) -> str:

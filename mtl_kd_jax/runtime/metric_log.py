@@ -2,24 +2,36 @@
 
 A run that continues, tables and figures read it. It is written whatever
 trackers there are.
+
+A bucket cannot append. There the log goes on in metrics-0001.jsonl and so on
+after every megabyte, and the last of these files is written anew every 10 s,
+with the metrics of an evaluation, and at the end: a run that is killed loses
+the lines of a few seconds.
 """
 
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import math
-import pathlib
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_bytes_atomically
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
 
 # Kinds of lines with metrics: of the split that checkpoints are chosen on, and
 # of the one that is reported, in the last epochs.
 SELECTION = 'eval'
 REPORTED = 'test'
 _LOG = 'metrics.jsonl'
+# In a bucket.
+_PART, _PARTS = 'metrics-{:04}.jsonl', 'metrics-*.jsonl'
+_PART_BYTES = 10**6
+_SECONDS = 10.0  # between two writes
 # What every line says.
 _KEYS = {'stage': str, 'kind': str, 'step': int, 'epoch': int | float}
 # What is no value in it.
@@ -29,7 +41,7 @@ _NO_VALUES = (*_KEYS, 'time')
 class MetricLog:
   """The log while a stage adds to it."""
 
-  def __init__(self, workdir: pathlib.Path, stage: str, *, start: int):
+  def __init__(self, workdir: 'Path', stage: str, *, start: int):
     """Opens it, without what an earlier run logged beyond its last checkpoint.
 
     Args:
@@ -42,8 +54,13 @@ class MetricLog:
     """
     self._workdir = workdir
     with writing(workdir):
-      _forget_after(workdir / _LOG, stage, start)
-      self._file = open(workdir / _LOG, 'ab', buffering=0)  # each line at once
+      for path in _files(workdir):
+        _forget_after(path, stage, start)
+      self._file: Any = (
+        _BucketFile(workdir)
+        if buckets.is_bucket(workdir)
+        else open(workdir / _LOG, 'ab', buffering=0)  # each line at once
+      )
 
   def append(
     self,
@@ -65,6 +82,8 @@ class MetricLog:
     }
     with writing(self._workdir):
       self._file.write(json.dumps(line).encode() + b'\n')
+      if kind in (SELECTION, REPORTED):
+        self._file.flush()
     return line
 
   def close(self) -> None:
@@ -73,7 +92,35 @@ class MetricLog:
       self._file.close()
 
 
-def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
+class _BucketFile:
+  """The end of a log in a bucket."""
+
+  def __init__(self, workdir: 'Path'):
+    self._workdir = workdir
+    *full, self._path = _files(workdir)
+    self._number = len(full)
+    self._content = buckets.read(self._path) or b''
+    self._is_written, self._written_at = True, time.monotonic()
+
+  def write(self, line: bytes) -> None:
+    if len(self._content) >= _PART_BYTES:
+      self.flush()
+      self._number, self._content = self._number + 1, b''
+      self._path = self._workdir / _PART.format(self._number)
+    self._content += line
+    self._is_written = False
+    if time.monotonic() - self._written_at > _SECONDS:
+      self.flush()
+
+  def flush(self) -> None:
+    if not self._is_written:
+      buckets.write(self._path, self._content)
+      self._is_written, self._written_at = True, time.monotonic()
+
+  close = flush
+
+
+def read_log(workdir: 'Path') -> list[dict[str, Any]]:
   """The lines of metrics.jsonl; [] when there is none.
 
   Lines that cannot be read are left out: the last one may be half written.
@@ -81,7 +128,9 @@ def read_log(workdir: pathlib.Path) -> list[dict[str, Any]]:
   Raises:
     InputError: the file cannot be read.
   """
-  return [entry for _, entry in _lines(workdir / _LOG) if entry]
+  return [
+    entry for path in _files(workdir) for _, entry in _lines(path) if entry
+  ]
 
 
 def values_of(line: Mapping[str, Any]) -> dict[str, float]:
@@ -94,7 +143,7 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def writing(workdir: pathlib.Path) -> Iterator[None]:
+def writing(workdir: 'Path') -> Iterator[None]:
   """Raises InputError for what the system says of a folder."""
   try:
     yield
@@ -106,6 +155,14 @@ def writing(workdir: pathlib.Path) -> Iterator[None]:
       do='make room, or the folder writable; the run continues from its last '
       'checkpoint',
     ) from error
+
+
+def _files(workdir) -> list[Any]:
+  """The files of a log, in order; there need not be any."""
+  more = []
+  if buckets.is_bucket(workdir):
+    more = sorted(workdir.glob(_PARTS), key=lambda path: path.name)
+  return [workdir / _LOG, *more]
 
 
 def _lines(path) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -145,7 +202,8 @@ def _forget_after(path, stage, step):
     for raw, entry in lines
     if not entry or entry['stage'] != stage or entry['step'] <= step
   ]
-  write_bytes_atomically(path, b''.join(raw + b'\n' for raw in kept))
+  if len(kept) < len(lines) or not buckets.is_bucket(path):
+    write_bytes_atomically(path, b''.join(raw + b'\n' for raw in kept))
 
 
 def _or_none(x):

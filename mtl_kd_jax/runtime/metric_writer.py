@@ -9,12 +9,11 @@ plain lines where there is no terminal.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import math
-import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mtl_kd_jax.runtime import metric_keys
+from mtl_kd_jax.runtime import buckets, metric_keys
 from mtl_kd_jax.runtime.metric_log import (
   REPORTED,
   SELECTION,
@@ -26,13 +25,16 @@ from mtl_kd_jax.runtime.stage_progress import StageProgress
 from mtl_kd_jax.runtime.trackers.base import Description
 from mtl_kd_jax.runtime.trackers.session import Trackers
 
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
+
 
 class MetricWriter:
   """Opens a `StageWriter` per stage; silent in all processes but one."""
 
   def __init__(
     self,
-    workdir: pathlib.Path,
+    workdir: 'Path',
     *,
     enabled: bool = True,
     console: Console | None = None,
@@ -48,7 +50,7 @@ class MetricWriter:
       on_step: is called with a stage and the steps it has taken.
       group: what trackers show the run in; '' for none.
     """
-    self.workdir = pathlib.Path(workdir)
+    self.workdir = buckets.path_of(workdir)
     self.enabled = enabled
     self.console = console or Console(quiet=not enabled, highlight=False)
     self.on_step = on_step
@@ -89,7 +91,7 @@ class MetricWriter:
   def report(
     self,
     results: Mapping[str, Mapping[str, Mapping[str, float]]],
-    files: Sequence[pathlib.Path] = (),
+    files: Sequence['Path'] = (),
   ) -> None:
     """Gives trackers what a run has scored.
 

@@ -21,6 +21,7 @@ import jax
 # JAX has no public interface to its key-value store.
 from jax._src import distributed
 
+from mtl_kd_jax.runtime import host_log
 from mtl_kd_jax.runtime.preemption import Stopped
 
 EXIT_CODE = 4
@@ -224,7 +225,8 @@ def _give_up_joining(seconds) -> None:
     state.num_processes,
     do='start the same command on all hosts, with the same '
     'JAX_COORDINATOR_ADDRESS; where they need longer to come, set '
-    'JAX_INITIALIZATION_TIMEOUT=SECONDS',
+    'JAX_INITIALIZATION_TIMEOUT=SECONDS; for a process by itself, set '
+    'multihost to False',
   )
 
 
@@ -241,4 +243,5 @@ def _end(found, process, count, *, do='') -> None:
     file=sys.stderr,
     flush=True,
   )
+  host_log.flush()
   os._exit(EXIT_CODE)

@@ -10,21 +10,22 @@ import re
 import jax
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.runtime import coordinator, peers
+from mtl_kd_jax.runtime import clusters, coordinator, peers
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
-def set_up(*, multihost: bool) -> None:
+def set_up(*, multihost: bool | None) -> None:
   """Sets JAX up for a job: compilation cache, hosts and memory.
 
   Args:
-    multihost: whether to join the other hosts. JAX finds them itself on Cloud
-      TPU pods and under Slurm or Open MPI; elsewhere JAX_COORDINATOR_ADDRESS,
-      JAX_NUM_PROCESSES and JAX_PROCESS_ID say where they are. Where they have
-      not all come after 50 s, or JAX_INITIALIZATION_TIMEOUT seconds, or one is
-      gone later, this process ends: see `peers`.
+    multihost: whether to join the other hosts; None for whether `clusters`
+      finds some. JAX finds them itself on Cloud TPU slices and under Slurm or
+      Open MPI; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+      JAX_PROCESS_ID say where they are. Where they have not all come after 50
+      s, or JAX_INITIALIZATION_TIMEOUT seconds, or one is gone later, this
+      process ends: see `peers`.
 
   Raises:
     InputError: the other hosts are not known, or a port is in use.
@@ -36,7 +37,9 @@ def set_up(*, multihost: bool) -> None:
     jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   add_threads()
-  if multihost:
+  if multihost is None:
+    multihost = clusters.has_other_hosts()
+  if multihost and not jax.distributed.is_initialized():
     _join_hosts()
   if jax.default_backend() == 'cpu':
     keep_freed_memory()
@@ -119,7 +122,7 @@ def _join_hosts() -> None:
       argument='multihost',
       do='set JAX_COORDINATOR_ADDRESS=HOST:PORT of the first process, '
       'JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) for each process; or '
-      'leave multihost off, for a single host',
+      'set multihost to False, for a single host',
     ) from error
 
 

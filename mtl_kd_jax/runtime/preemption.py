@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM as a request, which training grants between steps."""
 
+import itertools
 import signal
 import sys
 import threading
@@ -8,6 +9,10 @@ import jax
 from jax.experimental import multihost_utils
 
 from mtl_kd_jax.runtime.parallel import any_process
+
+# Of all steps of this process, over stages: JAX's service stops the hosts when
+# they all come to a number that none has come to before.
+_numbers = itertools.count()
 
 
 class Stopped(Exception):
@@ -52,17 +57,20 @@ class Preemption:
   def __exit__(self, *unused):
     self._restore()
 
-  def requested(self, step: int, *, sync: bool) -> bool:
+  def requested(self, *, sync: bool) -> bool:
     """Whether to stop after this step; the same answer on all hosts.
 
+    All of them have to ask after every step.
+
     Args:
-      step: the step that was taken. All hosts have to ask after every step.
       sync: whether hosts may wait for each other here. Between such steps a
         Ctrl-C on one of several hosts is not noticed.
     """
     if not self._several:
       return self.signum is not None
-    if self._service and multihost_utils.reached_preemption_sync_point(step):
+    if self._service and multihost_utils.reached_preemption_sync_point(
+      next(_numbers)
+    ):
       return True
     return sync and any_process(self.signum is not None)
 

@@ -5,8 +5,7 @@ They belong to certain parameters: for others they count as absent.
 
 from collections.abc import Mapping
 import io
-import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import zipfile
 
 from flax import traverse_util
@@ -17,13 +16,16 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.checkpointing import checksum
 from mtl_kd_jax.runtime.files import write_bytes_atomically
 
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
+
 STATISTICS = 'batch_stats'  # BatchNorm's collection
 _FILE = 'statistics.npz'
 _PARAMS, _BATCHES = 'checksum of params', 'number of batches'
 
 
 def write_statistics(
-  directory: pathlib.Path, variables: Mapping[str, Any], *, num_batches: int
+  directory: 'Path', variables: Mapping[str, Any], *, num_batches: int
 ) -> None:
   """Writes down all collections but the parameters.
 
@@ -42,7 +44,7 @@ def write_statistics(
 
 
 def with_statistics(
-  directory: pathlib.Path, variables: Mapping[str, Any]
+  directory: 'Path', variables: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int | None]:
   """The variables with recalibrated statistics, if there are any for them.
 

@@ -12,11 +12,14 @@
 
 from collections.abc import Callable, Mapping
 import json
-import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
 
 _CONFIG, _PLAN = 'config.json', 'plan.json'
 _STAGE = 'stage.json'
@@ -24,7 +27,7 @@ _METRICS, _SELECTED = 'metrics.json', 'metrics_selected.json'
 
 
 def check(
-  workdir: pathlib.Path,
+  workdir: 'Path',
   config: Mapping[str, Any],
   *,
   may_change: Callable[[str], bool] = lambda key: False,
@@ -57,7 +60,7 @@ def check(
 
 
 def claim(
-  workdir: pathlib.Path,
+  workdir: 'Path',
   config: Mapping[str, Any],
   *,
   may_change: Callable[[str], bool] = lambda key: False,
@@ -78,12 +81,12 @@ def claim(
   _write(workdir / _CONFIG, config)
 
 
-def is_workdir(workdir: pathlib.Path) -> bool:
+def is_workdir(workdir: 'Path') -> bool:
   """Whether a folder belongs to a run."""
   return (workdir / _CONFIG).exists()
 
 
-def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+def read_config(workdir: 'Path') -> dict[str, Any]:
   """The config of a workdir, as a nested dictionary.
 
   Raises:
@@ -104,7 +107,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     ) from error
 
 
-def write_plan(workdir: pathlib.Path, stages: Mapping[str, Any]) -> None:
+def write_plan(workdir: 'Path', stages: Mapping[str, Any]) -> None:
   """Writes down the stages of a run: name -> what is known of it beforehand.
 
   Raises:
@@ -114,7 +117,7 @@ def write_plan(workdir: pathlib.Path, stages: Mapping[str, Any]) -> None:
   _write(workdir / _PLAN, {'stages': entries})
 
 
-def read_plan(workdir: pathlib.Path) -> dict[str, dict[str, Any]] | None:
+def read_plan(workdir: 'Path') -> dict[str, dict[str, Any]] | None:
   """The stages of a run, in their order; None where nothing is written.
 
   Raises:
@@ -156,12 +159,12 @@ def _is_name(name) -> bool:
   )
 
 
-def checkpoint_dir(workdir: pathlib.Path, stage: str) -> pathlib.Path:
+def checkpoint_dir(workdir: 'Path', stage: str) -> 'Path':
   """Where a stage keeps its checkpoints."""
   return workdir / 'checkpoints' / stage
 
 
-def stage_names(workdir: pathlib.Path) -> list[str]:
+def stage_names(workdir: 'Path') -> list[str]:
   """The stages that have a folder, sorted."""
   return sorted(
     p.name for p in (workdir / 'checkpoints').glob('*') if p.is_dir()
@@ -169,7 +172,7 @@ def stage_names(workdir: pathlib.Path) -> list[str]:
 
 
 def claim_stage(
-  workdir: pathlib.Path, stage: str, description: Mapping[str, Any]
+  workdir: 'Path', stage: str, description: Mapping[str, Any]
 ) -> None:
   """Writes down what a stage is, or checks that it is the same.
 
@@ -210,7 +213,7 @@ def claim_stage(
   _write(path, description)
 
 
-def read_stage(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
+def read_stage(workdir: 'Path', stage: str) -> dict[str, Any] | None:
   """What a stage is; None where nothing is written of it.
 
   Raises:
@@ -221,7 +224,7 @@ def read_stage(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
 
 
 def write_metrics(
-  workdir: pathlib.Path,
+  workdir: 'Path',
   stage: str,
   metrics: Mapping[str, Any],
   *,
@@ -243,7 +246,7 @@ def write_metrics(
 
 
 def read_metrics(
-  workdir: pathlib.Path, stage: str, *, selected: bool = False
+  workdir: 'Path', stage: str, *, selected: bool = False
 ) -> dict[str, Any] | None:
   """How the network of a stage scored; None where nothing is written.
 
@@ -272,7 +275,7 @@ def _is_number(value) -> bool:
   return value is None or isinstance(value, int | float)
 
 
-def _metrics_path(workdir, stage, selected) -> pathlib.Path:
+def _metrics_path(workdir, stage, selected) -> 'Path':
   return checkpoint_dir(workdir, stage) / (_SELECTED if selected else _METRICS)
 
 
@@ -297,7 +300,7 @@ def _unreadable(path, found) -> InputError:
 
 def _write(path, content) -> None:
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    buckets.make_folder(path.parent)
     # In its own order: that of the tasks is the order of a table's columns.
     text = json.dumps(_plain(content), indent=2)
     write_atomically(path, text)

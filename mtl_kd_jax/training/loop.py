@@ -101,7 +101,7 @@ def run_stage(
       last = step == stage.total_steps
       saves = last or any(_due(step, n) for n in intervals.checkpoint)
       reports = saves or _due(step, intervals.report) or step == start + 1
-      stops = preemption.requested(step, sync=reports)
+      stops = preemption.requested(sync=reports)
       if reports or stops:
         saved = checkpoints.latest_step
         writer.train(_checked(stage.name, unchecked, saved))
@@ -117,7 +117,7 @@ def run_stage(
       if stops:
         break
     # Asked again: the signal may have come during the last evaluation.
-    stops = preemption.requested(step, sync=True)
+    stops = preemption.requested(sync=True)
   checkpoints.wait()
   if stops:
     raise Stopped(

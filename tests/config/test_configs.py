@@ -219,7 +219,7 @@ def rendered(tmp_path_factory):
     ('model.pretrained', '~nobody-of-this-name/a.pth', 'no user'),
     ('teacher.workdir', '~nobody-of-this-name/a', 'no user'),
     ('teacher.workdir', 'a\0b', 'null byte'),
-    ('teacher.workdir', 'gs://bucket/run', 'this file system'),
+    ('teacher.workdir', 'http://host/run', 'or in a bucket'),
   ],
 )
 def test_a_bad_value_is_named_with_its_key(

@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_an_error_at_the_end(run, photos):
     ('nowhere', {}, 'config.json'),
     ('all', {'images': None}, 'none'),
     ('all', {'images': '*.gif'}, "'*.gif'"),
-    ('all', {'out': 'gs://bucket/out'}, 'gs://bucket'),
+    ('all', {'out': 'http://host/out'}, 'http://host'),
     ('all', {'out': '0.png'}, '0.png'),
     ('all', {'tile': 'large'}, "'large'"),
     ('all', {'tile': '31'}, '31 x 31'),

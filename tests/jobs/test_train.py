@@ -1,16 +1,19 @@
 """Parts of the training job that its runs do not reach."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 from fixtures.backbones import Tiny
+from fixtures.bucket import Buckets
 import numpy as np
 import pytest
 
 import mtl_kd_jax as mtl
 from mtl_kd_jax.datasets import loader
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.jobs import train
+from mtl_kd_jax.jobs import predict, train
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 
 pytestmark = pytest.mark.usefixtures('without_figures')
@@ -47,6 +50,53 @@ def test_a_damaged_record_of_what_was_trained_is_mended(config, tmp_path):
     again = mtl.train(config, tmp_path / 'run')
   assert again['teacher_depth'].metrics == before
   assert (record.parents[3] / 'damaged').exists()
+
+
+def test_everything_may_be_in_a_bucket(config, bucket, tmp_path):
+  config.data.data_dir = f'{bucket}/data'
+  run = mtl.train(config, f'{bucket}/run')
+  written = set(buckets.objects(buckets.path_of(f'{bucket}/run')))
+  assert {'config.json', 'metrics.jsonl', 'results.md'} <= written
+  assert '.lock' not in written
+  network = mtl.load(f'{bucket}/run')['teacher_depth']
+  assert network.metrics == run.metrics['teacher_depth']
+
+  # Its data are read from a copy, by other machines too.
+  shutil.rmtree(tmp_path / 'cache')
+  again = mtl.evaluate(f'{bucket}/run')
+  assert again.metrics == run.metrics
+  assert any((tmp_path / 'cache').rglob('*.array_record*'))
+
+  # Its predictions and exports go to a bucket, and come from one.
+  picture = np.zeros((32, 32, 3), np.uint8)
+  network.predict(picture).save(f'{bucket}/one')
+  options = {name: None for name in predict.OPTIONS} | {'out': f'{bucket}/all'}
+  options['images'] = f'{bucket}/*/depth.png'
+  workdir = buckets.path_of(f'{bucket}/run')
+  assert predict.run(config, workdir, **options).written == 1
+  assert predict.run(config, workdir, **options).skipped == 1
+  exported = mtl.export(network, f'{bucket}/exported', to=['saved'])
+  assert mtl.load(f'{bucket}/exported').formats == exported.formats
+  np.testing.assert_array_equal(
+    exported.network().predict(picture).depth, network.predict(picture).depth
+  )
+  with pytest.raises(InputError, match='an exported network'):
+    mtl.export(network, f'{bucket}/exported', to=['saved'])
+
+  # And it teaches.
+  config.teacher.workdir = f'{bucket}/run'
+  taught = mtl.train(config, f'{bucket}/taught')
+  assert taught.plan['teacher_depth']['trained_in'] == f'{bucket}/run'
+
+
+def test_a_bucket_that_cannot_be_written_is_told_before_anything(
+  config, bucket, monkeypatch
+):
+  monkeypatch.setattr(Buckets, 'denied', {'write'})
+  monkeypatch.setattr(train, 'build', None)
+  with pytest.raises(InputError, match='no permission to write') as error:
+    mtl.train(config, f'{bucket}/run')
+  assert error.value.argument == 'workdir'
 
 
 def test_the_title_says_that_no_checkpoint_could_be_chosen(

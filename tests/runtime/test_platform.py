@@ -125,7 +125,7 @@ for variables in (
 def no_cluster(monkeypatch):
   """Nothing by which JAX would find other hosts."""
   for name in os.environ:
-    if name.startswith(('KUBERNETES_', 'SLURM_', 'OMPI_')):
+    if name.startswith(('KUBERNETES_', 'SLURM_', 'OMPI_', 'JAX_COORD')):
       monkeypatch.delenv(name)
 
 

@@ -96,9 +96,9 @@ def test_stages_one_after_the_other_each_have_their_own(handlers, capsys):
 
 def test_a_signal_is_a_request_after_every_step_and_in_none_before():
   with Preemption() as preemption:
-    assert not preemption.requested(1, sync=True)
+    assert not preemption.requested(sync=True)
     send(signal.SIGTERM)
-    assert preemption.requested(2, sync=False)
+    assert preemption.requested(sync=False)
 
 
 @pytest.mark.parametrize('announced', [False, True])
@@ -112,18 +112,21 @@ def test_on_several_hosts_jax_says_when_to_stop(
   monkeypatch.setattr(
     preemption_module.multihost_utils,
     'reached_preemption_sync_point',
-    lambda step: asked.append(step) or (announced and step == 3),
+    lambda number: asked.append(number) or (announced and len(asked) == 3),
   )
   monkeypatch.setattr(preemption_module, 'any_process', lambda flag: flag)
   with Preemption() as preemption:
     assert signal.getsignal(signal.SIGTERM) == note
-    for step in (1, 2):
-      assert not preemption.requested(step, sync=True)
-    assert preemption.requested(3, sync=True) == announced
+    for _ in range(2):
+      assert not preemption.requested(sync=True)
+    assert preemption.requested(sync=True) == announced
     send(signal.SIGINT)
-    assert not preemption.requested(4, sync=False)
-    assert preemption.requested(5, sync=True)
-  assert asked == [1, 2, 3, 4, 5]
+    assert not preemption.requested(sync=False)
+    assert preemption.requested(sync=True)
+  with Preemption() as of_the_next_stage:
+    assert not of_the_next_stage.requested(sync=True)
+  # JAX waits for a number that is one above all before.
+  assert asked == [*range(asked[0], asked[0] + 6)]
 
 
 def test_outside_the_main_thread_no_signal_is_handled(handlers):
@@ -132,7 +135,7 @@ def test_outside_the_main_thread_no_signal_is_handled(handlers):
 
   def work():
     with Preemption() as preemption:
-      return current(), preemption.requested(1, sync=True), preemption.signum
+      return current(), preemption.requested(sync=True), preemption.signum
 
   with futures.ThreadPoolExecutor(1) as pool:
     inside, requested, signum = pool.submit(work).result()

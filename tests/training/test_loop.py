@@ -21,6 +21,7 @@ import pytest
 
 from mtl_kd_jax.balancing import make_balancer, weight_ema
 from mtl_kd_jax.errors import InputError, NotFiniteError
+from mtl_kd_jax.runtime.buckets import make_folder, path_of
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_keys import OBSERVED
 from mtl_kd_jax.runtime.metric_log import read_log
@@ -68,20 +69,25 @@ def test_a_stage_logs_what_it_did(uninterrupted):
   assert losses[-1]['step'] == 9 and 'alignment/depth' in losses[-1]
 
 
-@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  'signum, place',
+  [(signal.SIGTERM, ''), (signal.SIGINT, ''), (signal.SIGTERM, 'gs://test/a')],
+)
 def test_stopped_and_resumed_is_bit_identical(
-  signum, uninterrupted, toy_dataset, tmp_path
+  signum, place, uninterrupted, toy_dataset, tmp_path, bucket
 ):
+  workdir = path_of(place or tmp_path / 'a')
+  make_folder(workdir)
   kill = functools.partial(os.kill, os.getpid(), signum)
   source = Interrupting(toy_dataset.source('train'), 21, kill)
   with pytest.raises(Stopped, match='the state is saved') as stopped:
-    run(make_stage(toy_dataset, source=source), tmp_path)
+    run(make_stage(toy_dataset, source=source), workdir)
   assert stopped.value.signum == signum
-  step = Checkpoints(tmp_path / 'checkpoints').latest_step
+  step = Checkpoints(workdir / 'checkpoints').latest_step
   assert 0 < step < 9
-  assert_identical(run(make_stage(toy_dataset), tmp_path), uninterrupted[0])
+  assert_identical(run(make_stage(toy_dataset), workdir), uninterrupted[0])
   # The log tells one story: no step twice, none missing.
-  steps = [e['step'] for e in read_log(tmp_path) if e['kind'] == 'eval']
+  steps = [e['step'] for e in read_log(workdir) if e['kind'] == 'eval']
   assert steps == [3, 6, 9]
 
 

@@ -137,8 +137,9 @@ def _choose_copy(size, needed, root, manual):
     config = _config(size, parts)
     version = f'{CityscapesFrames.VERSION}'
     folder = root / CityscapesFrames.name / config.name / version
-    if needed <= set(parts) and folder.exists():
+    if needed <= set(parts) and prepared.is_there(folder):
       return config, None
+  manual = paths.local(manual, argument='manual_dir')
   archives = files.find_archives(manual)
   missing = {'image', 'labels', *needed} - archives.keys()
   if missing:
@@ -192,7 +193,7 @@ def _prepare(config, archives, root, progress) -> CityscapesFrames:
       prepared.write_files(builder)
 
   return prepared.prepare(
-    lambda: CityscapesFrames(config=config, data_dir=root),
+    lambda root: CityscapesFrames(config=config, data_dir=root),
     write,
     content='the prepared frames',
     remedy='the next run prepares them again',

@@ -64,7 +64,7 @@ def make(
     InputError: an option cannot be used, or files are missing. The contents of
       files are checked when they are read.
   """
-  root = paths.expand(data_dir, argument='data_dir')
+  root = paths.local(data_dir, argument='data_dir')
   found = paths.why_no_folder(root) if data_dir else 'no folder was named'
   if found:
     raise InputError(

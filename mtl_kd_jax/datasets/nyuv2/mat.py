@@ -79,7 +79,7 @@ def make(
       in this layout. Pixels are checked when they are read.
   """
   options = _check_options(image_size, crop, classes, label_ids, depth)
-  root = paths.expand(data_dir, argument='data_dir')
+  root = paths.local(data_dir, argument='data_dir')
   if not data_dir or paths.why_no_file(root / _NAME):
     raise _no_archive(data_dir, root)
   archive = Archive(root / _NAME)
@@ -89,7 +89,7 @@ def make(
   splits = nyuv2_maps.read_split(root / 'splits.mat', frames=frames)
   table = nyuv2_maps.class_table(root, classes=classes, label_ids=label_ids)
   normals = Normals(
-    paths.expand(normals_dir, argument='normals_dir'), FRAME_SIZE
+    paths.local(normals_dir, argument='normals_dir'), FRAME_SIZE
   )
   if normals_dir:
     normals.check(np.concatenate([*splits.values()]))

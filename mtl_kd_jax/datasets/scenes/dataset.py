@@ -70,9 +70,7 @@ def make(
     InputError: an option or the folder cannot be used.
   """
   config = _make_config(image_size, num_train, num_val, seed)
-  # TFDS reads buckets, and expands paths, itself.
-  if '://' not in os.fspath(data_dir):
-    paths.expand(data_dir, argument='data_dir')
+  paths.expand(data_dir, argument='data_dir')  # TFDS expands it itself
   with without_warnings():
     builder = _prepare(config, data_dir or None, progress)
   return Dataset(
@@ -258,7 +256,7 @@ def _prepare(config, data_dir, progress) -> Scenes:
     prepared.write_files(builder)
 
   return prepared.prepare(
-    lambda: Scenes(config=config, data_dir=data_dir),
+    lambda root: Scenes(config=config, data_dir=root),
     write,
     content='the rendered scenes',
     remedy='the next run renders the scenes again',

@@ -7,13 +7,14 @@ settings) belongs to the user. They look the same whatever the settings are.
 from collections.abc import Iterable, Iterator
 import contextlib
 import io
-import pathlib
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import matplotlib.style
 import numpy as np
+
+from mtl_kd_jax.runtime import buckets
 
 # Colors that readers with any color vision can tell apart: those of Okabe and
 # Ito but for yellow, which is too pale for a line, and four of Paul Tol's.
@@ -68,8 +69,11 @@ def report_style() -> Iterator[None]:
     yield
 
 
-def save(figure: Figure, file: pathlib.Path | io.BytesIO) -> None:
-  """Writes a figure as a PNG file."""
+def save(figure: Figure, file: 'buckets.Path | io.BytesIO') -> None:
+  """Writes a figure as a PNG file; also in a bucket."""
+  if not isinstance(file, io.BytesIO) and buckets.is_bucket(file):
+    buckets.write(file, png_of(figure))
+    return
   with report_style():
     figure.savefig(file, format='png')
 

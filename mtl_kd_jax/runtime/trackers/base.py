@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 import pathlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
 
 
 class Description(NamedTuple):
@@ -15,7 +18,7 @@ class Description(NamedTuple):
     group: what runs of a comparison have in common; '' for none.
   """
 
-  workdir: pathlib.Path
+  workdir: 'Path'
   name: str
   config: Mapping[str, Any]
   group: str = ''
@@ -79,7 +82,10 @@ class Tracker:
   def report(
     self, results: Mapping[str, float], files: Sequence[pathlib.Path]
   ) -> None:
-    """Adds results, by '<stage>/result/<task>/<metric>', tables and figures."""
+    """Adds results, by '<stage>/result/<task>/<metric>', tables and figures.
+
+    The files are there for as long as this runs.
+    """
 
   def close(self, status: str) -> None:
     """Ends, as 'finished', 'stopped' (to be continued) or 'failed'."""

@@ -3,16 +3,22 @@
 <workdir>/trackers.json   tracker -> the id of its run, and what it was given
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import json
 import pathlib
-from typing import Any
+import tempfile
+from typing import TYPE_CHECKING, Any
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.runtime.metric_log import read_log, values_of, writing
 from mtl_kd_jax.runtime.trackers import ALWAYS, TRACKERS
 from mtl_kd_jax.runtime.trackers.base import Description, Line, Tracker
+
+if TYPE_CHECKING:
+  from mtl_kd_jax.runtime.buckets import Path
 
 _FILE = 'trackers.json'
 
@@ -74,15 +80,16 @@ class Trackers:
     self._write()
 
   def report(
-    self, results: Mapping[str, float], files: Sequence[pathlib.Path] = ()
+    self, results: Mapping[str, float], files: Sequence['Path'] = ()
   ) -> None:
     """Gives them the results of a run, unless they have the same ones."""
-    for name in [*self._open]:
-      record = self._records.get(name, {})
-      if record.get('results') != results:
-        self._try(name, lambda tracker: tracker.report(results, files))
-      if name in self._open and record:
-        record['results'] = dict(results)
+    with _of_this_machine(files) as here:
+      for name in [*self._open]:
+        record = self._records.get(name, {})
+        if record.get('results') != results:
+          self._try(name, lambda tracker: tracker.report(results, here))
+        if name in self._open and record:
+          record['results'] = dict(results)
     self._write()
 
   def close(self, status: str) -> None:
@@ -159,6 +166,20 @@ class Trackers:
       write_atomically(self._path, json.dumps(self._records, indent=2))
 
 
+@contextlib.contextmanager
+def _of_this_machine(files: Sequence['Path']) -> Iterator[list[pathlib.Path]]:
+  """The files, or copies of those in a bucket, which libraries cannot read."""
+  with tempfile.TemporaryDirectory(prefix='mtl_kd_jax-') as temporary:
+    here = []
+    for path in files:
+      if buckets.is_bucket(path):
+        copy = pathlib.Path(temporary, path.name)
+        copy.write_bytes(path.read_bytes())
+        path = copy
+      here.append(path)
+    yield here
+
+
 def _line(entry, number) -> Line:
   return Line(
     entry['stage'],
@@ -184,7 +205,7 @@ def _count(record, entries) -> None:
       record['lines'] += 1
 
 
-def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+def _read(path: 'Path') -> dict[str, dict[str, Any]]:
   """What is known of trackers; {} where that is nothing, or damaged."""
   kinds = {'id': str, 'sent': dict, 'lines': int, 'results': dict}
   kinds['follows'] = bool

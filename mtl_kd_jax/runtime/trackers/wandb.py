@@ -5,6 +5,7 @@ import os
 import pathlib
 import secrets
 
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.trackers.base import Description, Line, Tracker
 
 _PICTURES = ('.png',)
@@ -37,7 +38,7 @@ class WeightsAndBiases(Tracker):
       group=about.group or None,
       config=dict(about.config),
       allow_val_change=True,  # of what may change when a run continues
-      dir=None if os.environ.get('WANDB_DIR') else str(about.workdir),
+      dir=_folder(about.workdir),
       reinit='create_new',  # beside one that the caller may have open
       settings=wandb.Settings(**_settings(wandb)),
     )
@@ -71,6 +72,13 @@ class WeightsAndBiases(Tracker):
   def close(self, status: str) -> None:
     """Waits until everything is sent, or written."""
     self._run.finish(exit_code=_EXIT_CODES[status])
+
+
+def _folder(workdir) -> str | None:
+  """Where W&B writes; None for its own choice, also beside a bucket."""
+  if os.environ.get('WANDB_DIR') or buckets.is_bucket(workdir):
+    return None
+  return str(workdir)
 
 
 def _settings(wandb):

@@ -1,0 +1,57 @@
+"""Whether this process is one of several that a scheduler has started.
+
+Without a guess: a process that waits for others that nobody has started is
+worse than one that has to be told of them. Nothing is asked of a network but
+on a TPU, and there of the machine's own metadata.
+"""
+
+import os
+import warnings
+
+# JAX has no public interface to what it knows of schedulers.
+from jax._src import cloud_tpu_init
+from jax._src.clusters import cloud_tpu_cluster
+
+
+def has_other_hosts() -> bool:
+  """Whether JAX would find other processes, started together with this one."""
+  if os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    return os.environ.get('JAX_NUM_PROCESSES') != '1'
+  return _count_tasks() > 1 or _count_tpu_hosts() > 1
+
+
+def _count_tasks() -> int:
+  """The tasks of a step of Slurm (srun), or the processes of Open MPI."""
+  tasks = 1
+  # Only srun sets that of the step: a batch script by itself is one process,
+  # however many tasks its job may have.
+  if 'SLURM_PROCID' in os.environ:
+    tasks = _number('SLURM_STEP_NUM_TASKS')
+  if 'OMPI_MCA_orte_hnp_uri' in os.environ:
+    tasks = max(tasks, _number('OMPI_COMM_WORLD_SIZE'))
+  return tasks
+
+
+def _number(variable) -> int:
+  value = os.environ.get(variable, '')
+  return int(value) if value.isdecimal() else 1
+
+
+def _count_tpu_hosts() -> int:
+  """The hosts of the TPU slices that this machine is a part of."""
+  if not getattr(cloud_tpu_init, 'running_in_cloud_tpu_vm', False):
+    return 1
+  try:
+    for cluster in (
+      cloud_tpu_cluster.GkeTpuCluster,
+      cloud_tpu_cluster.GceTpuCluster,
+    ):
+      if cluster.is_env_present():
+        return cluster.get_process_count()
+  except Exception as error:  # of requests, or of another version of JAX
+    warnings.warn(
+      'cannot find out how many hosts the TPU slice has: '
+      f'{type(error).__name__}: {error}. Taking this one for all',
+      stacklevel=3,
+    )
+  return 1
