@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import functools
 import pathlib
 
-from absl import flags
 from ml_collections import ConfigDict
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -33,19 +32,6 @@ from mtl_kd_jax.tasks import TASKS, Task, make_tasks
 _ROWS = 4  # of the contact sheet, for each split
 _LONGEST_BAR = 24  # characters
 _LARGE = 1e18  # its square is a float32
-
-
-OPTIONS = ('samples',)
-
-
-def define_flags() -> None:
-  """Defines the flags of this job."""
-  flags.DEFINE_integer(
-    'samples',
-    200,
-    "Job 'inspect': how many samples to read of each split; 0 for all.",
-    lower_bound=0,
-  )
 
 
 def run(
