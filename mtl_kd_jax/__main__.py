@@ -27,11 +27,13 @@ import warnings
 
 from absl import app, flags, logging
 
-from mtl_kd_jax.jobs import JOBS, command_line
+from mtl_kd_jax.jobs import JOBS, parsing
+from mtl_kd_jax.jobs.flags import define_flags
 
 _CONFIG = flags.DEFINE_string('config', None, 'Config file, or a shipped name.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config.name>.')
 _JOB = flags.DEFINE_enum('job', 'train', list(JOBS), 'What to run.')
+_VERSION = flags.DEFINE_bool('version', False, 'Print versions, and end.')
 
 
 def main(argv: list[str]) -> None:
@@ -39,26 +41,34 @@ def main(argv: list[str]) -> None:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # orbax logs a lot at INFO
   try:
+    if _VERSION.value:
+      print(parsing.versions())
+      return
     if len(argv) > 1:
       stray = ' '.join(argv[1:])
-      raise command_line.Exit(
+      raise parsing.Exit(
         2,
         f'error: expected flags only\n  found:  {stray}\n'
         "  to do:  put patterns in quotes, as in --images='*.jpg'",
       )
-    command_line.run_job(JOBS[_JOB.value], _CONFIG.value, _WORKDIR.value)
-  except command_line.Exit as end:
+    job = JOBS[_JOB.value]
+    parsing.check_has_config(job, _CONFIG.value)
+    # Only now: it imports JAX.
+    from mtl_kd_jax.jobs import command_line
+
+    command_line.run_job(job, _CONFIG.value, _WORKDIR.value)
+  except parsing.Exit as end:
     _end(end)
 
 
 def _parse(argv):
   try:
-    return command_line.parse_flags(argv)
-  except command_line.Exit as end:
+    return parsing.parse_flags(argv)
+  except parsing.Exit as end:
     _end(end)
 
 
-def _end(end: command_line.Exit) -> None:
+def _end(end: parsing.Exit) -> None:
   print(end, file=sys.stderr, flush=True)
   sys.exit(end.code)
 
@@ -66,7 +76,7 @@ def _end(end: command_line.Exit) -> None:
 def start() -> None:
   """Runs the job that the command line asks for, and ends the process."""
   warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
-  command_line.define_flags(JOBS.values())
+  define_flags()
   app.run(main, flags_parser=_parse)
 
 

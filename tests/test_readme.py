@@ -24,6 +24,7 @@ from mtl_kd_jax.config.experiments import quickstart
 from mtl_kd_jax.config.renames import RENAMED
 from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.jobs import JOBS
+from mtl_kd_jax.jobs.flags import define_flags
 
 README = REPOSITORY / 'README.md'
 _DOCS = REPOSITORY / 'docs'
@@ -174,14 +175,7 @@ def parse(command, page, folder):
   )
   flags.DEFINE_string('workdir', None, '', flag_values=parsed)
   flags.DEFINE_enum('job', 'train', list(JOBS), '', flag_values=parsed)
-  with pytest.MonkeyPatch.context() as patch:
-    for kind in ('string', 'integer', 'list', 'enum'):
-      name = f'DEFINE_{kind}'
-      define = functools.partial(getattr(flags, name), flag_values=parsed)
-      patch.setattr(flags, name, define)
-    for job in JOBS.values():
-      if hasattr(job, 'define_flags'):
-        job.define_flags()
+  define_flags(parsed)
   rest = parsed(argv)
   assert rest == ['launch.py'], f'{command}: not flags: {rest[1:]}'
   return parsed
@@ -189,14 +183,14 @@ def parse(command, page, folder):
 
 def check(command, page, folder):
   parsed = parse(command, page, folder)
-  options = getattr(JOBS[parsed.job], 'OPTIONS', ())
+  this = JOBS[parsed.job]
   for job in JOBS.values():
-    for option in getattr(job, 'OPTIONS', ()):
-      assert option in options or not parsed[option].present, command
+    for option in job.options:
+      assert option in this.options or not parsed[option].present, command
   if parsed.config is None:
-    assert hasattr(JOBS[parsed.job], 'default_config'), command
+    assert not this.needs_config, command
   else:
-    experiment_of = getattr(JOBS[parsed.job], 'experiment_of', lambda c: c)
+    experiment_of = getattr(this.module(), 'experiment_of', lambda c: c)
     assert experiment_of(parsed.config).batch_size > 0  # it could be opened
 
 
@@ -234,7 +228,7 @@ def test_the_pages_have_commands():
     ('--config=configs/quickstart.py --split=val', 'split'),
     ('--config=configs/quickstart.py --sample=3', 'sample'),
     ('--config=configs/quickstart.py now', 'now'),
-    ('--workdir=runs/a', 'default_config'),
+    ('--workdir=runs/a', 'needs_config'),
   ],
 )
 def test_a_wrong_command_does_not_parse(

@@ -156,9 +156,9 @@ def test_comments_and_defaults_of_keys_are_shown(site):
 def test_every_job_is_in_the_reference(site):
   page = (site / 'reference/command_line.html').read_text()
   text = re.sub(r'<[^>]*>', '', page)
-  for job, module in JOBS.items():
-    assert f'--job={job}' in text
-    for flag in getattr(module, 'OPTIONS', ()):
+  for name, job in JOBS.items():
+    assert f'--job={name}' in text
+    for flag in job.options:
       assert f'--{flag}' in text
 
 

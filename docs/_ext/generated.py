@@ -16,6 +16,7 @@ import config_keys
 from mtl_kd_jax import balancing, datasets, distillation, models, tasks
 from mtl_kd_jax.config.renames import RENAMED
 from mtl_kd_jax.jobs import JOBS
+from mtl_kd_jax.jobs.flags import define_flags
 
 _DOCS = pathlib.Path(__file__).parents[1]
 _PLACE = re.compile(r'^<!-- generated: (\w+) -->$', re.MULTILINE)
@@ -108,7 +109,7 @@ def flags_of_jobs() -> str:
   """The flags of each job, from their definitions."""
   text = []
   for name, job in JOBS.items():
-    summary = inspect.getdoc(job).partition('\n\n')[0]
+    summary = inspect.getdoc(job.module()).partition('\n\n')[0]
     text.append(f'## `--job={name}`\n\n{config_keys.as_markup(summary)}\n')
     text += [f'{_flag(flag)}\n' for flag in _flags(job)]
   return '\n'.join(text)
@@ -137,25 +138,10 @@ def _pages(pattern) -> list[str]:
 
 
 def _flags(job) -> list[flags.Flag]:
-  """What a job defines, without defining it for this process."""
-  if not hasattr(job, 'define_flags'):
-    return []
-  values, original = flags.FlagValues(), {}
-  for name in [n for n in dir(flags) if n.startswith('DEFINE_')]:
-    original[name] = getattr(flags, name)
-  try:
-    for name, define in original.items():
-      setattr(flags, name, _into(values, define))
-    job.define_flags()
-  finally:
-    for name, define in original.items():
-      setattr(flags, name, define)
-  own = values.flags_by_module_dict().values()
-  return sorted((f for group in own for f in group), key=lambda f: f.name)
-
-
-def _into(values, define):
-  return lambda *args, **kwargs: define(*args, flag_values=values, **kwargs)
+  """The flags of a job, without defining them for this process."""
+  values = flags.FlagValues()
+  define_flags(values)
+  return [values[name] for name in sorted(job.options)]
 
 
 def _flag(flag) -> str:

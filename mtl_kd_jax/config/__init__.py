@@ -9,7 +9,7 @@ import pkgutil
 
 from ml_collections import ConfigDict
 
-from mtl_kd_jax.config import comparisons, defaults, experiments
+from mtl_kd_jax.config import comparisons, experiments
 from mtl_kd_jax.errors import InputError
 
 __all__ = ['get_config', 'names']
@@ -34,6 +34,9 @@ def get_config(name: str = '') -> ConfigDict:
     InputError: there is no such experiment or variant.
   """
   if not name:
+    # Only now: it imports JAX, and names of files need no defaults.
+    from mtl_kd_jax.config import defaults
+
     return defaults.get_config()
   file, _, variant = name.partition(':')
   if file not in names():

@@ -10,7 +10,6 @@ import pathlib
 import time
 import warnings
 
-from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -34,19 +33,8 @@ from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.files import write_atomically
 from mtl_kd_jax.runtime.lock import InUse
 
-OPTIONS = ('cells',)
 _FILE = 'comparison.json'
 _WAIT = 5.0  # seconds between two looks at what another process trains
-
-
-def define_flags() -> None:
-  """Defines --cells."""
-  flags.DEFINE_string(
-    'cells',
-    'all',
-    'compare: which cells to train: all, none (only collect what is there), or '
-    'a share, the i-th of n: i/n.',
-  )
 
 
 def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:

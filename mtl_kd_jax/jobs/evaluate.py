@@ -4,7 +4,6 @@ import functools
 import json
 import pathlib
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.build import build
@@ -19,15 +18,6 @@ from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics, evaluate
 from mtl_kd_jax.training.step import eval_step
-
-OPTIONS = ('split',)
-
-
-def define_flags() -> None:
-  """Defines the flags of this job."""
-  flags.DEFINE_string(
-    'split', None, "Job 'evaluate': the split to score. Default: the run's."
-  )
 
 
 def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:

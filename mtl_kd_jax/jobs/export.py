@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import pathlib
 
-from absl import flags
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -12,38 +11,14 @@ from mtl_kd_jax.config.experiment import select_split
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.exporting import ExportedFolder, export
 from mtl_kd_jax.exporting.comparison import as_bytes
-from mtl_kd_jax.exporting.formats import FILES
-from mtl_kd_jax.exporting.serving import OUTPUTS
 from mtl_kd_jax.exporting.writing import DEFAULT
 from mtl_kd_jax.jobs import predict
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.trained import TrainedNetwork
 
-OPTIONS = (
-  'to',
-  'outputs',
-  'network',  # import_weights.py defines it
-  'out',  # predict.py defines it
-)
 _NUM_PICTURES = 4
 
 default_config = predict.default_config
-
-
-def define_flags() -> None:
-  """Defines the flags of this job."""
-  flags.DEFINE_list(
-    'to',
-    list(DEFAULT),
-    f"Job 'export': the formats to write: {', '.join(FILES)}.",
-  )
-  flags.DEFINE_enum(
-    'outputs',
-    'finished',
-    OUTPUTS,
-    "Job 'export': what the programs give: class ids, measurements and unit "
-    'normals, or the raw outputs of the network.',
-  )
 
 
 def run(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import pathlib
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from mtl_kd_jax import methods
@@ -20,28 +19,6 @@ from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
-
-OPTIONS = ('torch', 'stage', 'network')
-
-
-def define_flags() -> None:
-  """Defines the flags of this job."""
-  flags.DEFINE_string(
-    'torch', None, "Job 'import': the file of weights, .pth or .safetensors."
-  )
-  flags.DEFINE_string(
-    'stage',
-    None,
-    "Job 'import': the stage that the weights become, e.g. 'distilled'. "
-    'Default: the single-task network of every task.',
-  )
-  flags.DEFINE_string(
-    'network',
-    None,
-    "Job 'import': the backbone, e.g. 'mtan'; --config.model.backbone for "
-    "short. Jobs 'predict', 'export' and 'latency': the network of the run, "
-    "e.g. 'distilled'.",
-  )
 
 
 def default_config(workdir: pathlib.Path | None) -> ConfigDict:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import functools
 import pathlib
 
-from absl import flags
 from ml_collections import ConfigDict
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -37,17 +36,6 @@ _LARGE = 1e18  # its square is a float32
 
 
 JOINS_HOSTS = True  # that are found, unless the config says
-OPTIONS = ('samples',)
-
-
-def define_flags() -> None:
-  """Defines the flags of this job."""
-  flags.DEFINE_integer(
-    'samples',
-    200,
-    "Job 'inspect': how many samples to read of each split; 0 for all.",
-    lower_bound=0,
-  )
 
 
 def run(

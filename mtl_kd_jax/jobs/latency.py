@@ -16,8 +16,6 @@ from mtl_kd_jax.run import Run
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.stage import SINGLE_TASK
 
-OPTIONS = ('network',)  # import_weights.py defines it
-
 default_config = predict.default_config
 
 

@@ -3,7 +3,6 @@
 import pathlib
 import sys
 
-from absl import flags
 from ml_collections import ConfigDict
 import numpy as np
 from rich.console import Console
@@ -21,55 +20,7 @@ from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.trained import TrainedNetwork
 
-OPTIONS = (
-  'images',
-  'out',
-  'network',  # import_weights.py defines it
-  'resize',
-  'tile',
-  'white',
-  'batch_size',
-)
 _MOST_NAMED = 20
-
-
-def define_flags() -> None:
-  """Defines the flags of this job."""
-  flags.DEFINE_string(
-    'images',
-    None,
-    "Job 'predict': a picture or video, a folder of them, a pattern such as "
-    "'photos/**/*.jpg' (in quotes), or '-' for a list of paths on stdin.",
-  )
-  flags.DEFINE_string(
-    'out',
-    None,
-    "The folder to write to. Job 'predict': by default predictions; job "
-    "'export': by default exports/<network> in the workdir.",
-  )
-  flags.DEFINE_string(
-    'resize',
-    None,
-    "Job 'predict': the size at which the network sees a picture: 'train' (the "
-    "default without --tile), 'keep', or HEIGHTxWIDTH.",
-  )
-  flags.DEFINE_string(
-    'tile',
-    None,
-    "Job 'predict': the size of overlapping tiles, for large pictures: "
-    'HEIGHTxWIDTH, or one number for both.',
-  )
-  flags.DEFINE_integer(
-    'white',
-    None,
-    "Job 'predict': the value that is white in pictures of more than 8 bits, "
-    'such as 65535.',
-  )
-  flags.DEFINE_integer(
-    'batch_size',
-    None,
-    "Job 'predict': pictures or tiles that the network sees at once.",
-  )
 
 
 def default_config(workdir: pathlib.Path | None) -> ConfigDict:

@@ -1,9 +1,8 @@
 """How a job is started: its folder, its hosts, and messages about flags."""
 
 import pathlib
-import types
 
-from fixtures.launching import launch
+from fixtures.launching import job_that, launch
 import pytest
 
 from mtl_kd_jax.config.defaults import get_config
@@ -15,9 +14,9 @@ from mtl_kd_jax.jobs import command_line
 def job(monkeypatch):
   """A job that notes its workdir; nothing of JAX is set up."""
   monkeypatch.setattr(command_line, 'set_up', lambda *, multihost: None)
-  seen = types.SimpleNamespace(workdirs=[])
-  seen.run = lambda config, workdir: seen.workdirs.append(workdir)
-  return seen
+  job = job_that(lambda config, workdir: job.workdirs.append(workdir))
+  job.workdirs = []
+  return job
 
 
 @pytest.mark.parametrize(
@@ -61,16 +60,17 @@ def test_what_no_folder_can_be_called_is_refused(name, workdir, message, job):
   assert not job.workdirs
 
 
-def test_only_errors_about_the_workdir_name_its_flag(job):
+def test_only_errors_about_the_workdir_name_its_flag(monkeypatch):
+  monkeypatch.setattr(command_line, 'set_up', lambda *, multihost: None)
+
   def run(argument, where='a/config.json'):
     def fail(config, workdir):
       raise InputError(
         expected='a', found='b', where=where, do='d', argument=argument
       )
 
-    job.run = fail
     with pytest.raises(command_line.Exit) as end:
-      command_line.run_job(job, get_config(), 'runs/a')
+      command_line.run_job(job_that(fail), get_config(), 'runs/a')
     assert end.value.code == 2
     return str(end.value)
 
@@ -84,7 +84,7 @@ def test_hosts_that_are_not_known_are_one_message(monkeypatch):
   config = get_config()
   config.parallel.multihost = True
   with pytest.raises(command_line.Exit) as end:
-    command_line.run_job(types.SimpleNamespace(), config, None)
+    command_line.run_job(job_that(None), config, None)
   assert end.value.code == 2
   for part in ('JAX_NUM_PROCESSES=two', 'where:  config.parallel.multihost'):
     assert part in str(end.value)

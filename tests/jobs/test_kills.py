@@ -8,10 +8,9 @@ import errno
 import json
 import os
 import signal
-import types
 
 from fixtures.backbones import Tiny
-from fixtures.launching import run_python
+from fixtures.launching import job_that, run_python
 import jax
 import numpy as np
 import pytest
@@ -185,9 +184,8 @@ def end_of(error, monkeypatch):
     raise error
 
   monkeypatch.setattr(command_line, 'set_up', lambda *, multihost: None)
-  job = types.SimpleNamespace(run=run)
   with pytest.raises((command_line.Exit, type(error))) as end:
-    command_line.run_job(job, mtl.get_config(), 'runs/a')
+    command_line.run_job(job_that(run), mtl.get_config(), 'runs/a')
   return end.value
 
 
