@@ -163,7 +163,7 @@ def open_weights(
     variables=jax.tree.map(
       jnp.asarray, export_torch.read_safetensors(path, like)
     ),
-    tasks=description.tasks(),
+    tasks=description.make_tasks(),
     image_size=description.image_size,
     metrics=metadata.get('metrics'),
   )
