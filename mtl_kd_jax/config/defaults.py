@@ -170,10 +170,16 @@ def _add_folder(data):
   folder.val = 'val'
   # The same for the split 'test'; '' for none.
   folder.test = ''
-  # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
+  # Images, .png, .jpg or .npy (bytes, or floats in 0..1). Further labels are
+  # described in config.task.
   folder.image = '{split}/image/{frame}.png'
   # Whether frames may lack maps: they are unlabeled for that task.
   folder.allow_missing = False
+  # A table with one row per picture, .csv or .jsonl, for what is said of whole
+  # pictures and for paths that follow no pattern; '' for none.
+  folder.rows = ''
+  # Its column that names the pictures; '' for the first one.
+  folder.picture = ''
   folder.semantic = ConfigDict()
   # Maps of class ids, .png or .npy; '' for none.
   folder.semantic.files = ''
