@@ -333,7 +333,7 @@ def _span(values) -> str:
   return f'{known.min():g} to {known.max():g}' if known.size else 'no number'
 
 
-# ---- Points, and what is said of a picture ------------------------------------
+# ---- Points, and what is said of a picture -----------------------------------
 
 
 def _points(
