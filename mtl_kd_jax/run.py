@@ -36,8 +36,8 @@ from mtl_kd_jax.runtime.statistics import (
   with_statistics,
   write_statistics,
 )
-from mtl_kd_jax.tasks import TASKS, Task, kind_of, make_tasks
-from mtl_kd_jax.tasks.kinds import find_own
+from mtl_kd_jax.tasks import TASKS, Task, make_tasks
+from mtl_kd_jax.tasks.kinds import find_own, kind_of
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Metrics
 from mtl_kd_jax.training.stage import (

@@ -5,8 +5,10 @@ One small network of six tasks is trained; the rest is traced.
 
 import dataclasses
 import json
+import re
 
 from fixtures.backbones import Tiny
+from fixtures.paths import REPOSITORY
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,9 @@ from mtl_kd_jax.config import defaults
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.datasets import Dataset, Label
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.tasks import KINDS
 from mtl_kd_jax.tasks.base import Metric, Task, ratio
+from mtl_kd_jax.tasks.kinds import options_of
 
 SIZE = (32, 32)
 CLASSES = ('sun', 'rain', 'fog')
@@ -150,6 +154,38 @@ def test_a_run_is_opened_again_with_the_task_that_it_was_given(trained):
   )
   assert again.tasks['weather'].label.classes == CLASSES
   assert again.tasks['nose'].label.num_channels == 2
+
+
+# ---- The page ----------------------------------------------------------------
+
+
+def read_page():
+  return (REPOSITORY / 'docs/own_tasks.md').read_text()
+
+
+def test_the_page_runs_and_its_config_builds():
+  names = {}
+  for block in re.findall(r'```python\n(.*?)```', read_page(), re.DOTALL):
+    exec(block, names)
+  tasks = build(names['get_config'](), data=False).tasks
+  assert [task.kind for task in tasks.values()] == [
+    'classes',
+    'depth',
+    'binary',
+    'heatmap',
+    'image_classes',
+  ]
+  loss = names['own'].loss(jnp.full((1, 2, 2, 1), 2.0), jnp.ones((1, 2, 2, 1)))
+  np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+
+
+def test_the_page_lists_every_kind_with_its_options():
+  table = read_page().partition('## Kinds')[2].partition('Three entries')[0]
+  rows = dict(re.findall(r'^\| `(\w+)` \|.*\| (.*?) ?\|$', table, re.MULTILINE))
+  assert [*rows] == [*KINDS]
+  for name, options in rows.items():
+    known = [x for x in options_of(name) if x not in ('kind', 'head', 'taps')]
+    assert re.findall(r'`(\w+)`', options) == known, name
 
 
 # ---- A config ----------------------------------------------------------------

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.errors import InputError, hint
-from mtl_kd_jax.tasks import Task, parse
-from mtl_kd_jax.tasks.kinds import options_of
+from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.tasks.kinds import options_of, parse
 
 # What an image-level task is distilled by, where nothing else is said.
 POOLED = ('pooled',)

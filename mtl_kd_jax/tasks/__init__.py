@@ -18,10 +18,7 @@ from mtl_kd_jax.tasks.base import Colors, Form, Kind, Metric, Task
 from mtl_kd_jax.tasks.kinds import (
   KINDS,
   Description,
-  augmentation_of,
-  find_kind,
   find_own,
-  kind_of,
   make_task,
   parse,
   with_options,
@@ -32,20 +29,14 @@ __all__ = [
   'TASKS',
   'Augmentation',
   'Colors',
-  'Description',
   'Form',
   'Kind',
   'Metric',
   'Task',
   'View',
-  'augmentation_of',
-  'find_kind',
-  'kind_of',
-  'make_task',
   'make_tasks',
   'of_images',
   'of_maps',
-  'parse',
 ]
 
 # Name -> make(label), of tasks that are made otherwise than their label says.

@@ -11,7 +11,8 @@ import pytest
 from mtl_kd_jax.datasets.augment import augment, flip_horizontally, zoom
 from mtl_kd_jax.datasets.resize import nearest_indices
 from mtl_kd_jax.labels import Label
-from mtl_kd_jax.tasks import KINDS, View, augmentation_of
+from mtl_kd_jax.tasks import KINDS, View
+from mtl_kd_jax.tasks.kinds import augmentation_of
 
 H, W = 24, 32
 LABELS = {kind: make_kind(kind).label for kind in KINDS}
