@@ -5,6 +5,9 @@ command line, which prints the message alone. Everything else is a defect and
 keeps its traceback.
 """
 
+from collections.abc import Iterable
+import difflib
+
 
 class InputError(ValueError):
   """Something that the user gave (config, data, folder) cannot be used.
@@ -61,3 +64,9 @@ def _rebuild_input_error(expected, found, where, do, argument):
 
 class NotFiniteError(ArithmeticError):
   """A loss or gradient became infinite or NaN; training has stopped."""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+  """'; did you mean ...?' where a name is like a known one, else ''."""
+  close = difflib.get_close_matches(str(name), [*known], n=1)
+  return f'; did you mean {close[0]!r}?' if close else ''

@@ -36,7 +36,8 @@ from mtl_kd_jax.runtime.statistics import (
   with_statistics,
   write_statistics,
 )
-from mtl_kd_jax.tasks import Task, make_tasks
+from mtl_kd_jax.tasks import TASKS, Task, make_tasks
+from mtl_kd_jax.tasks.kinds import find_own, kind_of
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Metrics
 from mtl_kd_jax.training.stage import (
@@ -134,6 +135,7 @@ class Run(Mapping[str, TrainedNetwork]):
     best: bool | None = None,
     module: Network | None = None,
     recalibrated: bool = True,
+    tasks: Mapping[str, Task] | None = None,
   ) -> TrainedNetwork:
     """The network of a stage, as it was chosen.
 
@@ -144,6 +146,8 @@ class Run(Mapping[str, TrainedNetwork]):
       module: the network, for one that was not made by `models.make`.
       recalibrated: whether to take the statistics of BatchNorm that were
         computed anew, where there are any, instead of the running means.
+      tasks: name -> task, of those that were tasks of one's own when it was
+        trained.
 
     Raises:
       InputError: there is no such stage, it is not finished or damaged, or its
@@ -152,8 +156,8 @@ class Run(Mapping[str, TrainedNetwork]):
     if name not in self:
       raise self._not_finished(name)
     described = self._described(name)
-    tasks = described.tasks()
-    network = module or described.network()
+    made = described.make_tasks(tasks)
+    network = module or described.network(tasks)
     _, like = abstract_init(network, described.image_size)
     variables = checkpointing.read_variables(
       self._folder(name),
@@ -167,7 +171,7 @@ class Run(Mapping[str, TrainedNetwork]):
       name=name,
       network=network,
       variables=variables,
-      tasks=tasks,
+      tasks=made,
       image_size=described.image_size,
       metrics=workdirs.read_metrics(self.workdir, name),
       workdir=self.workdir,
@@ -185,7 +189,7 @@ class Run(Mapping[str, TrainedNetwork]):
     """
     if name not in self:
       raise self._not_finished(name)
-    return self._described(name).tasks()
+    return self._described(name).make_tasks()
 
   def __repr__(self) -> str:
     return (
@@ -221,19 +225,47 @@ class NetworkDescription:
     spec: of `models.NetworkSpec`; None for a network made by hand.
     image_size: (height, width) in pixels, of the images it was trained on.
     labels: task -> attributes of its `Label`.
+    tasks: task -> its description, of those that are not what their label says;
+      'kind' is '' for one that was given as a `Task`.
   """
 
   spec: Mapping[str, Any] | None
   image_size: tuple[int, int]
   labels: Mapping[str, Mapping[str, Any]]
+  tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
 
-  def tasks(self) -> dict[str, Task]:
-    """The tasks, made of their labels."""
+  def make_tasks(
+    self, own: Mapping[str, Task] | None = None
+  ) -> dict[str, Task]:
+    """The tasks, made of their labels and descriptions.
+
+    Args:
+      own: name -> task, of those that were given as a `Task`.
+
+    Raises:
+      InputError: one of these is missing.
+    """
     labels = {t: _label(**label) for t, label in self.labels.items()}
-    return make_tasks(labels, labels, dataset='the run')
+    for name, description in self.tasks.items():
+      if not description['kind'] and name not in (own or {}):
+        raise InputError(
+          expected=f'the task {name}, which was given to the training as an '
+          'object',
+          found='none',
+          argument='tasks',
+          do=f"give it: run.network(..., tasks={{'{name}': ...}})",
+        )
+    return make_tasks(
+      labels,
+      labels,
+      dataset='the run',
+      described={**self.tasks, **(own or {})},
+    )
 
-  def network(self) -> Network:
-    """The network, without variables."""
+  def network(self, own: Mapping[str, Task] | None = None) -> Network:
+    """The network, without variables; see `make_tasks`."""
     if self.spec is None:
       raise InputError(
         expected='a network that was made by models.make',
@@ -242,13 +274,15 @@ class NetworkDescription:
         do='give the network: run.network(name, module=...)',
       )
     spec = dict(self.spec)
-    return models.make(spec.pop('backbone'), self.tasks(), **spec)
+    return models.make(spec.pop('backbone'), self.make_tasks(own), **spec)
 
 
 def parse_description(network: Any, where: str) -> NetworkDescription:
   """What stage.json says of a network; raises InputError where it is none."""
   network = network if isinstance(network, Mapping) else {'network': network}
   checks = {'spec': _is_spec, 'image_size': _is_size, 'labels': _are_labels}
+  checks['tasks'] = _are_descriptions
+  network = {'tasks': {}, **network}
   for key in network.keys() | checks.keys():
     value = network.get(key)
     if key not in checks or not checks[key](value):
@@ -275,11 +309,21 @@ def _is_size(size) -> bool:
 
 def _are_labels(labels) -> bool:
   kinds = {'quantity': str, 'unit': str, 'classes': list, 'colors': list}
+  newer = {'channels': int, 'pairs': list}
   return isinstance(labels, Mapping) and all(
-    _is_like(label, kinds)
+    isinstance(label, Mapping)
+    and _is_like(label, kinds | {k: newer[k] for k in newer if k in label})
     and _is_list(label['classes'], str)
     and all(_is_list(c, int) and len(c) == 3 for c in label['colors'])
+    and all(_is_list(c, int) and len(c) == 2 for c in label.get('pairs', ()))
     for label in labels.values()
+  )
+
+
+def _are_descriptions(tasks) -> bool:
+  return isinstance(tasks, Mapping) and all(
+    isinstance(described, Mapping) and isinstance(described.get('kind'), str)
+    for described in tasks.values()
   )
 
 
@@ -300,11 +344,35 @@ def describe_network(
 ) -> dict[str, Any]:
   """What `NetworkDescription` is made of, to be written down."""
   spec = network.spec
+  described = {t: _describe_task(task) for t, task in tasks.items()}
+  described = {t: about for t, about in described.items() if about is not None}
   return {
     'spec': None if spec is None else spec._asdict(),
     'image_size': tuple(image_size),
-    'labels': {t: dataclasses.asdict(task.label) for t, task in tasks.items()},
+    'labels': {t: _describe_label(task.label) for t, task in tasks.items()},
+    # Not there where the labels say it all, as in earlier versions.
+    **({'tasks': described} if described else {}),
   }
+
+
+def _describe_label(label: Label) -> dict[str, Any]:
+  """The attributes of a label, of the newer ones those that say something."""
+  return {
+    key: value
+    for key, value in dataclasses.asdict(label).items()
+    if value or key not in ('channels', 'pairs')
+  }
+
+
+def _describe_task(task: Task) -> dict[str, Any] | None:
+  """What `make_task` needs beside the label; None for nothing."""
+  if not task.kind and (task.name in TASKS or find_own(task.name)):
+    return None
+  by_label = task.kind == kind_of(task.label)
+  head = {'head': task.head} if task.head else {}
+  if by_label and not task.options and not head:
+    return None
+  return {'kind': task.kind, **task.options, **head}
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
@@ -382,10 +450,13 @@ def _write_networks(workdir, networks) -> None:
       write_statistics(folder, trained.variables, num_batches=over)
 
 
-def _label(*, classes, colors, **label) -> Label:
+def _label(*, classes, colors, pairs=(), **label) -> Label:
   """A label of plain values; JSON has no tuples."""
   return Label(
-    classes=tuple(classes), colors=tuple(map(tuple, colors)), **label
+    classes=tuple(classes),
+    colors=tuple(map(tuple, colors)),
+    pairs=tuple(map(tuple, pairs)),
+    **label,
   )
 
 
@@ -415,5 +486,5 @@ def _from_config(config: ConfigDict, name: str) -> NetworkDescription:
       'output_stride': model.output_stride,
     },
     image_size=dataset.image_size,
-    labels={t: dataclasses.asdict(dataset.labels[t]) for t in tasks},
+    labels={t: _describe_label(dataset.labels[t]) for t in tasks},
   )

@@ -47,7 +47,7 @@ from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
-from mtl_kd_jax.tasks import TASKS
+from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.adaptation import BASELINE
 from mtl_kd_jax.training.evaluation import Metrics
@@ -176,6 +176,7 @@ class Trainer:
     learning_rate: float = 1e-3,
     schedule: str = 'cosine',
     seed: int = 0,
+    tasks: Mapping[str, Task] | None = None,
     config: Mapping[str, Any] | None = None,
   ):
     """Opens the workdir, making it when needed.
@@ -188,6 +189,8 @@ class Trainer:
       learning_rate: of Adam.
       schedule: of that rate: 'cosine', 'constant' or 'step'.
       seed: of parameters, order of the samples and augmentation.
+      tasks: name -> a task of your own for the label of that name; it needs no
+        registration. `run.network(name, tasks=...)` opens its network again.
       config: further keys of the config (config/defaults.py), with dots:
         {'data.flip': True, 'select': 'best'}. Not those of networks, methods
         and balancing, which are arguments of the call.
@@ -210,7 +213,7 @@ class Trainer:
         **(config or {}),
       },
     )
-    self._experiment = build(self.config, dataset=data)
+    self._experiment = build(self.config, dataset=data, tasks=tasks)
     claim = claim_of(self.workdir, self.config)
     if is_main_process():
       with exclusive(self.workdir):
@@ -435,13 +438,16 @@ def _make_config(data: Dataset, settings: Mapping[str, Any]) -> ConfigDict:
   config = get_config()
   options = dict(data.options)
   options.pop('progress', None)  # a function, which no config holds
+  maps = options.pop('maps', {})
   with config.unlocked():
     config.data.name = data.name
     config.data.data_dir = str(options.pop('data_dir', None) or '')
     if data.name not in config.data:
       config.data[data.name] = ConfigDict()
     config.data[data.name].update(options)
-  config.tasks = tuple(t for t in data.labels if t in TASKS)
+  config.tasks = tuple(data.labels)
+  for name, description in (data.described or maps).items():
+    config.task[name] = {**description, **maps.get(name, {})}
   for key in settings:
     if key.startswith(_ARGUMENTS) and key not in _KEYS:
       raise InputError(

@@ -94,6 +94,8 @@ VALUES = {
   'DATASETS',
   'GRADIENT_BALANCERS',
   'HEADS',
+  'IMAGE_HEADS',
+  'KINDS',
   'LOSSES',
   'METHODS',
   'OUTPUT_STRIDES',
@@ -123,9 +125,11 @@ def test_every_entry_of_a_registry_is_in_the_reference(inventory):
     distillation.LOSSES,
     models.BACKBONES,
     models.HEADS,
-    tasks.TASKS,
+    models.IMAGE_HEADS,
   ]
   made_by = [entry for registry in registries for entry in registry.values()]
+  for kind in tasks.KINDS.values():
+    made_by += [kind.describe, kind.make]
   for entry in made_by:
     entry = getattr(entry, 'func', entry)
     assert f'{entry.__module__}.{entry.__name__}' in names, entry

@@ -82,9 +82,15 @@ def distillation_losses() -> str:
   return _registry(distillation.LOSSES)
 
 
-def all_tasks() -> str:
-  """The registered tasks."""
-  return _registry(tasks.TASKS)
+def all_kinds() -> str:
+  """The kinds of tasks: what describes their labels, and what makes them."""
+  return '\n'.join(
+    f'### `{name}`\n\n'
+    + _auto('autofunction', f'{kind.describe.__module__}.describe')
+    + '\n'
+    + _auto('autofunction', f'{kind.make.__module__}.make')
+    for name, kind in tasks.KINDS.items()
+  )
 
 
 def all_datasets() -> str:
@@ -102,7 +108,7 @@ def backbones() -> str:
 
 def heads() -> str:
   """The registered heads."""
-  return _classes(models.HEADS)
+  return _classes({**models.HEADS, **models.IMAGE_HEADS})
 
 
 def flags_of_jobs() -> str:
@@ -192,7 +198,7 @@ _PARTS = {
   part.__name__: part
   for part in (
     all_datasets,
-    all_tasks,
+    all_kinds,
     backbones,
     config_sections,
     distillation_losses,

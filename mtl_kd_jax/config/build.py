@@ -1,6 +1,7 @@
 """Config -> dataset, tasks and devices, opened and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
 
 import jax
 from ml_collections import ConfigDict
@@ -8,12 +9,13 @@ from ml_collections import ConfigDict
 from mtl_kd_jax import datasets
 from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.config.keys import named_by_keys
+from mtl_kd_jax.config.tasks import described, of_data
 from mtl_kd_jax.config.validate import check_steps, check_values
 from mtl_kd_jax.datasets import Dataset, loader
 from mtl_kd_jax.datasets.holdout import hold_out
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.parallel import make_parallel
-from mtl_kd_jax.tasks import make_tasks
+from mtl_kd_jax.tasks import Task, make_tasks
 from mtl_kd_jax.training.computation import make_computation
 
 
@@ -30,15 +32,26 @@ def open_dataset(config: ConfigDict, *, data: bool = True) -> Dataset:
     options = section.to_dict()
   open_it: Callable[..., Dataset] = datasets.make if data else datasets.preview
   keys = {key: f'data.{key}' for key in ('name', 'data_dir', 'manual_dir')}
-  keys['tasks'] = 'tasks'
+  keys |= {'tasks': 'tasks', 'maps': 'task'}
   with named_by_keys(f'data.{name}', keys):
     if config.data.data_dir or 'data_dir' in datasets.options(name):
       options = {'data_dir': config.data.data_dir, **options}
+    if _reads_maps(name) and (maps := described(config)):
+      options['maps'] = maps
     return open_it(name, **options)
 
 
+def _reads_maps(name: str) -> bool:
+  """Whether a data set reads maps that config.task describes."""
+  return 'maps' in datasets.options(name)
+
+
 def build(
-  config: ConfigDict, *, data: bool = True, dataset: Dataset | None = None
+  config: ConfigDict,
+  *,
+  data: bool = True,
+  dataset: Dataset | None = None,
+  tasks: Mapping[str, Task] | None = None,
 ) -> Experiment:
   """Makes and checks what the config names, but for the stages.
 
@@ -47,6 +60,8 @@ def build(
     data: whether to open the dataset. Without, the stages can be made and
       initialized but not run: an epoch counts as one step.
     dataset: an open dataset, in place of the one that the config names.
+    tasks: name -> a task of one's own, in place of the one that its label or
+      config.task says.
 
   Raises:
     InputError: anything in it cannot be used, or the data are missing.
@@ -72,9 +87,21 @@ def build(
       config.accumulate,
       device_batch=config.batch_size // parallel.num_devices,
     )
-  dataset = dataset or open_dataset(config, data=data)
-  with named_by_keys(keys={'names': 'tasks'}):
-    tasks = make_tasks(config.tasks, dataset.labels, dataset=dataset.name)
+  given, dataset = dataset, dataset or open_dataset(config, data=data)
+  descriptions = of_data(
+    described(config),
+    reads_maps=given is None and _reads_maps(config.data.name),
+  )
+  with named_by_keys(keys={'names': 'tasks', 'described': 'task'}):
+    tasks = make_tasks(
+      config.tasks,
+      dataset.labels,
+      dataset=dataset.name,
+      described={**dataset.described, **descriptions, **(tasks or {})},
+    )
+  # Colors, and what mirroring exchanges, may come from config.task.
+  labels = {**dataset.labels, **{name: t.label for name, t in tasks.items()}}
+  dataset = dataclasses.replace(dataset, labels=labels)
   steps_per_epoch = 1
   if data:
     dataset, steps_per_epoch = _check_splits(config, dataset)

@@ -19,8 +19,13 @@ def get_config() -> ConfigDict:
   config.name = 'common'
   # Seeds initial parameters, order of the samples and augmentation.
   config.seed = 0
-  # What is learned: some of 'semantic', 'depth', 'normals'.
+  # What is learned: some of the labels of the data set ('semantic', 'depth',
+  # 'normals'), or tasks of your own that config.task describes.
   config.tasks = ('semantic', 'depth', 'normals')
+  # Tasks of your own by name, and what differs in others (docs/own_tasks.md):
+  # config.task.road = {'kind': 'classes', 'classes': ('other', 'road')}. What
+  # is not learned is ignored.
+  config.task = ConfigDict()
   # What is trained, in which stages: 'distill' (single-task networks, the
   # uniformly weighted baseline, the distilled network), 'multi_task' (single-
   # task networks, the baseline, the network of config.balancing) or
@@ -58,7 +63,9 @@ def get_config() -> ConfigDict:
   _add_distill(config)
   _add_running(config)
   # A misspelled key in a file that starts from here is an error, not a new key.
-  return config.lock()
+  config.lock()
+  config.task.unlock()  # has a key for every task
+  return config
 
 
 def _add_data(config):
@@ -174,10 +181,16 @@ def _add_folder(data):
   folder.val = 'val'
   # The same for the split 'test'; '' for none.
   folder.test = ''
-  # Images, .png, .jpg or .npy (bytes, or floats in 0..1).
+  # Images, .png, .jpg or .npy (bytes, or floats in 0..1). Further labels are
+  # described in config.task.
   folder.image = '{split}/image/{frame}.png'
   # Whether frames may lack maps: they are unlabeled for that task.
   folder.allow_missing = False
+  # A table with one row per picture, .csv or .jsonl, for what is said of whole
+  # pictures and for paths that follow no pattern; '' for none.
+  folder.rows = ''
+  # Its column that names the pictures; '' for the first one.
+  folder.picture = ''
   folder.semantic = ConfigDict()
   # Maps of class ids, .png or .npy; '' for none.
   folder.semantic.files = ''
@@ -325,8 +338,8 @@ def _add_teacher(config):
 
 def _add_distill(config):
   config.distill = distill = ConfigDict()
-  # lambda per task: the weight of its alignment loss. Not learned tasks are
-  # ignored.
+  # lambda per task: the weight of its alignment loss; 1 for a task that is not
+  # there. Not learned tasks are ignored.
   distill.weights = ConfigDict({'semantic': 1.0, 'depth': 1.0, 'normals': 2.0})
   # What becomes of lambda over a training: 'constant' (the paper), or 'linear'
   # or 'cosine', to 0: teachers are then imitated first and overtaken later

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from mtl_kd_jax import distillation
 from mtl_kd_jax.config.keys import named_by_keys
+from mtl_kd_jax.config.tasks import lambdas
 from mtl_kd_jax.distillation import Adaptors, Teacher
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models import Network
@@ -59,16 +60,9 @@ def make_distillation(
     Its terms, and the attributes `teachers`, `extras` and `adapt` of the stage.
 
   Raises:
-    InputError: a task without lambda, or an option that cannot be used.
+    InputError: an option that cannot be used.
   """
   values = config.distill
-  if missing := [t for t in teachers if t not in values.weights]:
-    raise InputError(
-      expected='a weight (lambda) for every task',
-      found=f'none for {", ".join(missing)}',
-      where='config.distill.weights',
-      do='add it to the config file',
-    )
   batch_norm = config.teacher.batch_norm
   with named_by_keys('teacher'):
     made = {task: Teacher(n, batch_norm) for task, n in teachers.items()}
@@ -86,7 +80,7 @@ def make_distillation(
   with named_by_keys(keys={'placement': 'balancing.distillation'}):
     terms = alignment_terms(
       adaptors,
-      values.weights,
+      lambdas(config, teachers),
       loss,
       placement=config.balancing.distillation,
       head_taps=head_taps,

@@ -18,6 +18,7 @@ from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.config.balancing import make_balancer
 from mtl_kd_jax.config.distillation import make_distillation
 from mtl_kd_jax.config.keys import named_by_keys
+from mtl_kd_jax.config.tasks import taps_of
 from mtl_kd_jax.config.validate import value
 from mtl_kd_jax.datasets import Dataset, loader, paths
 from mtl_kd_jax.datasets.base import Source
@@ -115,7 +116,10 @@ class Experiment:
 
   def _make_network(self, section, *tasks):
     model = value(self.config, section)
-    keys = {'image_size': f'data.{self.config.data.name}.image_size'}
+    keys = {
+      'image_size': f'data.{self.config.data.name}.image_size',
+      'tasks': 'task',
+    }
     with named_by_keys(section, keys):
       network = models.make(
         model.backbone,
@@ -260,9 +264,7 @@ class Experiment:
       self.config.balancing,
       objectives=objectives(terms),
       task_kinds={
-        name: 'classification'
-        if task.label.quantity == 'class'
-        else 'regression'
+        name: 'classification' if task.is_classification else 'regression'
         for name, task in self.tasks.items()
       },
       steps_per_epoch=self.steps_per_epoch,
@@ -282,7 +284,7 @@ class Experiment:
     """
     with named_by_keys('distill'):
       return distillation.make_adaptors(
-        self.config.distill.taps,
+        taps_of(self.config, self.tasks),
         self.features(network).all,
         {task: self.features(n).all for task, n in teachers.items()},
       )
@@ -359,9 +361,15 @@ class Experiment:
 
   def _train_batches(self, start_step):
     config = self.config
+    rules = {
+      name: task.augmentation
+      for name, task in self.tasks.items()
+      if task.augmentation is not None
+    }
     return loader.train_batches(
       self.dataset,
       self.train_source(),
+      rules=rules,
       batch_size=config.batch_size,
       epochs=config.epochs,
       start_step=start_step,

@@ -38,6 +38,7 @@ _NOT_NEGATIVE = (
   'balancing.observe_every',
   'recalibrate',
 )
+_BY_TASK = ('distill.weights', 'task')
 # The steps are counted in int32, and seeds in int64.
 _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
 # What may change between two runs of one experiment: it moves or shows the
@@ -135,7 +136,7 @@ def _missing_keys(known, config, prefix=''):
     if name not in config or section != isinstance(config[name], ConfigDict):
       if not (section and prefix == 'data.'):  # the options of a dataset
         yield f'{prefix}{name}'
-    elif section and f'{prefix}{name}' != 'distill.weights':  # by task
+    elif section and f'{prefix}{name}' not in _BY_TASK:
       yield from _missing_keys(default, config[name], f'{prefix}{name}.')
 
 

@@ -1,4 +1,7 @@
-"""Joint transforms that keep an image and its labels consistent."""
+"""Joint transforms that keep an image and its labels consistent.
+
+What they do to a label is the rule of its kind (tasks/augmentation.py).
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +9,10 @@ import numpy as np
 
 from mtl_kd_jax.datasets.base import Sample
 from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks.augmentation import Augmentation, View
+from mtl_kd_jax.tasks.kinds import augmentation_of
+
+Rules = Mapping[str, Augmentation]
 
 
 def augment(
@@ -15,16 +22,18 @@ def augment(
   labels: Mapping[str, Label],
   scales: Sequence[float],
   flip: bool,
+  rules: Rules | None = None,
 ) -> Sample:
   """Zooms into a random crop and mirrors at random.
 
   Args:
     sample: 'image' float32 [h w 3] and labels (labels.py).
     rng: random numbers of this sample.
-    labels: name -> meaning of the label; determines how its values change.
+    labels: name -> meaning of the label.
     scales: zoom factors >= 1, drawn with equal probability. The literature uses
       (1.0, 1.2, 1.5).
     flip: whether to mirror half of the samples, at random.
+    rules: name -> its rule, for labels with another one than their kind.
 
   Returns:
     A new sample of the same keys, shapes and dtypes.
@@ -35,8 +44,10 @@ def augment(
   top, left = rng.random(2) * (1 - 1 / scale) * (h, w)
   mirror = bool(rng.random() < 0.5) and flip
   if scale != 1:
-    sample = zoom(sample, scale, (top, left), labels=labels)
-  return flip_horizontally(sample, labels=labels) if mirror else sample
+    sample = zoom(sample, scale, (top, left), labels=labels, rules=rules)
+  if not mirror:
+    return sample
+  return flip_horizontally(sample, labels=labels, rules=rules)
 
 
 def zoom(
@@ -45,47 +56,52 @@ def zoom(
   corner: tuple[float, float],
   *,
   labels: Mapping[str, Label],
+  rules: Rules | None = None,
 ) -> Sample:
   """Enlarges the crop [h/scale w/scale] at `corner` to the full size.
 
-  What appears `scale` times as large is taken to be `scale` times as near:
-  depth is divided by it, and disparity, an inverse depth, is *multiplied* (some
-  published code divides both). The result is an image of the same scene at
-  1/scale of its size, seen through a lens of `scale` times the focal length, so
-  normals keep their direction. Labels, including normals, take the nearest
-  pixel: interpolation would shorten normals and mix labeled with unlabeled
-  pixels.
+  What appears `scale` times as large is taken to be `scale` times as near. The
+  result is an image of the same scene at 1/scale of its size, seen through a
+  lens of `scale` times the focal length. Labels take the nearest pixel:
+  interpolation would shorten normals and mix labeled with unlabeled pixels.
 
   Args:
     sample: as in `augment`.
     scale: zoom factor, >= 1.
     corner: (top, left) of the crop in pixels, may be fractional.
     labels: as in `augment`.
+    rules: as in `augment`.
   """
   h, w = sample['image'].shape[:2]
   # Pixel centers: the crop's edges, not its outer pixels' centers, are mapped
   # onto the image's edges (align_corners=False).
   y = (np.arange(h) + 0.5) / scale + corner[0] - 0.5
   x = (np.arange(w) + 0.5) / scale + corner[1] - 0.5
-  nearest = np.ix_(_index(np.round(y), h), _index(np.round(x), w))
+  view = View(
+    _index(np.round(y), h), _index(np.round(x), w), (scale, scale), corner
+  )
   zoomed = {'image': _bilinear(sample['image'], y, x)}
-  for task, label in labels.items():
-    values = sample[task][nearest]
-    if label.quantity == 'depth':
-      values = values / np.float32(scale)
-    elif label.quantity == 'disparity':
-      values = values * np.float32(scale)
-    zoomed[task] = values
+  for name, label in labels.items():
+    zoomed[name] = _rule(name, label, rules).zoom(sample[name], view, label)
   return zoomed
 
 
-def flip_horizontally(sample: Sample, *, labels: Mapping[str, Label]) -> Sample:
-  """Mirrors left and right; normals change the sign of their x."""
-  flipped = {k: np.ascontiguousarray(v[:, ::-1]) for k, v in sample.items()}
-  for task, label in labels.items():
-    if label.quantity == 'normal':
-      flipped[task] *= np.float32([-1, 1, 1])
+def flip_horizontally(
+  sample: Sample,
+  *,
+  labels: Mapping[str, Label],
+  rules: Rules | None = None,
+) -> Sample:
+  """Mirrors left and right, e.g. normals change the sign of their x."""
+  width = sample['image'].shape[1]
+  flipped = {'image': np.ascontiguousarray(sample['image'][:, ::-1])}
+  for name, label in labels.items():
+    flipped[name] = _rule(name, label, rules).mirror(sample[name], width, label)
   return flipped
+
+
+def _rule(name: str, label: Label, rules: Rules | None) -> Augmentation:
+  return (rules or {}).get(name) or augmentation_of(label)
 
 
 def _index(position, size):

@@ -5,8 +5,9 @@ A sample is a dictionary of NumPy arrays:
   image      float32 [h w 3], in [0, 1]
   <label>    the label of that name, in the form of its quantity (labels.py)
 
-A label that a sample lacks is an array of missing pixels: all samples of a
-dataset have the same keys and shapes.
+It says something of every pixel, of points, or of the image as a whole. A label
+that a sample lacks is an array of missing values: all samples of a dataset have
+the same keys and shapes.
 
 The registered datasets are one way to get a `Dataset`. Any other one, made from
 your own sources, is used in the same way.
@@ -42,6 +43,9 @@ class Source(Protocol):
   def __getitem__(self, index: int) -> Sample: ...
 
 
+_NAMED = ('class', 'image_class')  # the quantities of one class of several
+
+
 def _no_reason(name: str) -> None:
   del name
 
@@ -53,13 +57,15 @@ class Dataset:
   Attributes:
     name: its name, in messages and reports.
     image_size: (height, width) of every sample, in pixels.
-    labels: name -> what that label means. Names of tasks make it one of
-      `tasks`; other labels are read and augmented but not learned.
+    labels: name -> what that label means. Each can be learned, as a task of
+      that name.
     sources: split name -> function that opens it. Samples are read one at a
       time, and a split is never held in memory as a whole.
     options: what it was opened with, for the record; set by `datasets.make`.
     notes: what was found while it was opened and is no error, such as files
       that are not used; printed when it is checked.
+    described: name of a label -> description of the task that learns it, where
+      the data set says more than its label (docs/own_tasks.md).
     why_absent: name of a label with classes -> the likely reason that one of
       them has no pixel in a split; None if it may be so.
 
@@ -73,12 +79,15 @@ class Dataset:
   sources: Mapping[str, Callable[[], Source]]
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   notes: tuple[str, ...] = ()
+  described: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
   why_absent: Callable[[str], InputError | None] = _no_reason
 
   def __post_init__(self):
     """Checks the labels, whose names share a dictionary with images."""
     for name, label in self.labels.items():
-      if label.quantity == 'class' and len(label.classes) < 2:
+      if label.quantity in _NAMED and len(label.classes) < 2:
         # Of one class, every prediction is right, and the loss is 0.
         raise InputError(
           expected=f'two or more classes of {name}',
@@ -119,19 +128,23 @@ class Dataset:
     """Makes the tasks that learn this dataset's labels.
 
     Args:
-      *names: of labels; none for all that have a registered task.
+      *names: of labels; none for all.
 
     Returns:
       name -> task, in the order of `names`.
 
     Raises:
-      InputError: a task is unknown, named twice, or has no labels here.
+      InputError: a task is named twice, or has no labels here.
     """
     # Imported here because tasks need JAX and reading data does not.
-    from mtl_kd_jax.tasks import TASKS, make_tasks
+    from mtl_kd_jax.tasks import make_tasks
 
-    names = names or tuple(name for name in self.labels if name in TASKS)
-    return make_tasks(names, self.labels, dataset=self.name)
+    return make_tasks(
+      names or tuple(self.labels),
+      self.labels,
+      dataset=self.name,
+      described=self.described,
+    )
 
   def missing_sample(self) -> Sample:
     """A black image without labels, which pads the last batch of a split."""

@@ -13,6 +13,7 @@ from rich.progress import track
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.datasets.base import Dataset, Sample, Source
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
 
 
 def check_dataset(
@@ -59,10 +60,11 @@ def check_dataset(
     for name, absent in tally.absent(dataset).items():
       if reason := dataset.why_absent(name):
         raise reason
-      count = len(dataset.labels[name].classes)
+      label = dataset.labels[name]
+      what = 'pixel' if label.is_map else 'picture'
       note(
-        f'{split}: {len(absent)} of the {count} classes of {name} have no '
-        f'pixel: {paths.some(absent, most=12)}'
+        f'{split}: {len(absent)} of the {len(_values_of(label))} classes of '
+        f'{name} have no {what}: {paths.some(absent, most=12)}'
       )
 
 
@@ -85,7 +87,7 @@ class _Tally:
     """Label name -> its classes without a pixel, where there are any."""
     found = {}
     for name, counts in self.pixels.items():
-      classes = zip(dataset.labels[name].classes, counts, strict=True)
+      classes = zip(_values_of(dataset.labels[name]), counts, strict=True)
       absent = [each for each, pixels in classes if not pixels]
       if absent:
         found[name] = absent
@@ -102,13 +104,26 @@ def _examine(
     sample, remarks = source[index], ()
   check_sample(dataset, sample, where=f'sample {index} of {split}')
   pixels = {
-    name: np.bincount(
-      sample[name].ravel().astype(np.intp) + 1, minlength=len(label.classes) + 1
-    )[1:]
+    name: _count(sample[name], label)
     for name, label in dataset.labels.items()
-    if label.quantity == 'class'
+    if _values_of(label)
   }
   return remarks, pixels
+
+
+def _values_of(label: Label) -> tuple[str, ...]:
+  """What integers stand for, each of which should occur; () for none."""
+  if label.quantity == 'binary':
+    return label.classes or ('no', 'yes')
+  return label.classes if label.dtype == np.int32 else ()
+
+
+def _count(array: np.ndarray, label: Label) -> np.ndarray:
+  """How often each of `_values_of` occurs."""
+  if label.num_channels:  # 0 or 1 of each
+    return (array > 0).reshape(-1, label.num_channels).sum(axis=0)
+  ids = array.ravel().astype(np.intp) + 1
+  return np.bincount(ids, minlength=len(_values_of(label)) + 1)[1:]
 
 
 def check_sample(dataset: Dataset, sample: Sample, *, where: str) -> None:
@@ -125,19 +140,20 @@ def check_sample(dataset: Dataset, sample: Sample, *, where: str) -> None:
   if not isinstance(sample, Mapping):
     sample = {}
   size = tuple(dataset.image_size)
-  forms = {'image': np.zeros((*size, 3), np.float32)[:0, :0]}
+  forms = {'image': ((*size, 3), np.dtype(np.float32), 0)}
   for name, label in dataset.labels.items():
-    forms[name] = label.missing((0, 0))
-  for name, form in forms.items():
-    shape = (*size, *form.shape[2:])
-    found = _misfit(sample.get(name), shape, form.dtype)
-    classes = len(getattr(dataset.labels.get(name), 'classes', ()))
+    values = 2 if label.num_channels else len(_values_of(label))
+    integers = label.dtype == np.int32
+    dtype = np.dtype(label.dtype)
+    forms[name] = label.shape(size), dtype, values if integers else 0
+  for name, (shape, dtype, classes) in forms.items():
+    found = _misfit(sample.get(name), shape, dtype)
     if not found and name == 'image' and not np.isfinite(sample[name]).all():
       found = 'NaN or infinite values'
     if not found and classes:
       found = _outside(sample[name], classes)
     if found:
-      kind = 'integers' if form.dtype.kind == 'i' else 'floats'
+      kind = 'integers' if dtype.kind == 'i' else 'floats'
       in_range = f' from -1 to {classes - 1}' if classes else ''
       raise InputError(
         expected=f'{name}: {kind}{in_range}, an array {list(shape)}',

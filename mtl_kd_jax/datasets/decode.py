@@ -1,4 +1,4 @@
-"""Decodes .npy, PNG and JPEG files from anywhere.
+"""Decodes .npy, .npz, PNG, TIFF and JPEG files from anywhere.
 
 Nothing in a file is run: no pickled objects are read, and no format is tried
 that Pillow would pass on to another program (EPS). Nothing is allocated, or
@@ -13,6 +13,7 @@ import os
 import pathlib
 import threading
 from typing import BinaryIO
+import zipfile
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -81,20 +82,7 @@ def load_npy(path: pathlib.Path) -> np.ndarray:
   # Not mapped: the process is killed (SIGBUS) if such a file gets shorter.
   with open(path, 'rb') as file:
     check_start(file, (b'\x93NUMPY',))
-    with _PARSING:
-      version = np.lib.format.read_magic(file)
-      if version not in _HEADERS:
-        raise CannotUse(f'version {version} of the format, for records')
-      shape, fortran_order, dtype = _HEADERS[version](file)
-    if dtype.hasobject:
-      raise CannotUse(
-        'Python objects, which are not read: they can run code',
-        'save the numbers alone: np.save(path, array.astype(np.float32))',
-      )
-    if min(shape, default=0) < 0:
-      raise CannotUse(f'a damaged header, with the shape {list(shape)}')
-    if math.prod(shape) > _MAX_CHANNELS * MAX_PIXELS:
-      raise CannotUse(f'{list(shape)} values, more than {MAX_PIXELS} pixels')
+    shape, fortran_order, dtype = _read_header(file)
     count = math.prod(shape)
     there = os.fstat(file.fileno()).st_size - file.tell()
     array = None
@@ -108,6 +96,55 @@ def load_npy(path: pathlib.Path) -> np.ndarray:
   return array.reshape(shape, order='F' if fortran_order else 'C')
 
 
+def _read_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+  """Shape, order and type of an array; raises CannotUse for a strange one."""
+  with _PARSING:
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+      raise CannotUse(f'version {version} of the format, for records')
+    shape, fortran_order, dtype = _HEADERS[version](file)
+  if dtype.hasobject:
+    raise CannotUse(
+      'Python objects, which are not read: they can run code',
+      'save the numbers alone: np.save(path, array.astype(np.float32))',
+    )
+  if min(shape, default=0) < 0:
+    raise CannotUse(f'a damaged header, with the shape {list(shape)}')
+  if math.prod(shape) > _MAX_CHANNELS * MAX_PIXELS:
+    raise CannotUse(f'{list(shape)} values, more than {MAX_PIXELS} pixels')
+  return shape, fortran_order, dtype
+
+
+def load_npz(path: pathlib.Path) -> np.ndarray:
+  """Reads the only array of a .npz file.
+
+  Raises:
+    CannotUse: there is no array that can be read, or there are several.
+    Exception: NumPy and zipfile raise many types for damaged files.
+  """
+  with open(path, 'rb') as file:
+    check_start(file, (b'PK\x03\x04',))
+    with zipfile.ZipFile(file) as archive:
+      names = archive.namelist()
+      if len(names) != 1:
+        raise CannotUse(
+          f'{len(names)} arrays: {", ".join(names)[:80]}',
+          'save one array in each file: np.savez_compressed(path, array)',
+        )
+      with archive.open(names[0]) as member:
+        shape, fortran_order, dtype = _read_header(member)
+        count = math.prod(shape)
+        # No more than the header says, whatever the archive unpacks to.
+        content = member.read(count * dtype.itemsize)
+  if len(content) < count * dtype.itemsize:
+    raise CannotUse(
+      f'a file that is cut short: not all of {list(shape)} is in it',
+      'copy or make it again',
+    )
+  array = np.frombuffer(content, dtype).copy()
+  return array.reshape(shape, order='F' if fortran_order else 'C')
+
+
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
@@ -117,7 +154,7 @@ _HEADERS = {
 def load_image(
   path: pathlib.Path, *, colors: bool, turn: bool = True
 ) -> np.ndarray:
-  """Decodes a PNG, or if it has colors a JPEG, upright as viewers show it.
+  """Decodes a PNG or TIFF, or if it has colors a JPEG, upright.
 
   Args:
     path: the file, of any name.
@@ -131,9 +168,13 @@ def load_image(
     CannotUse: it is another kind of file, or may not be turned and should be.
     Exception: Pillow raises many types for damaged files.
   """
-  formats = {'PNG': b'\x89PNG'} | ({'JPEG': b'\xff\xd8\xff'} if colors else {})
+  formats = {'PNG': (b'\x89PNG',)}
+  if path.suffix.lower() in ('.tif', '.tiff'):
+    formats = {'TIFF': (b'II*\0', b'MM\0*')}
+  elif colors:
+    formats['JPEG'] = (b'\xff\xd8\xff',)
   with open(path, 'rb') as file:
-    check_start(file, tuple(formats.values()))
+    check_start(file, tuple(s for signs in formats.values() for s in signs))
     with Image.open(file, formats=tuple(formats)) as image:
       image.load()  # or reading the tags would, and hide its errors
       number = orientation(image)

@@ -1,4 +1,4 @@
-"""Reads arrays from .npy, PNG and JPEG files, and checks their values."""
+"""Reads arrays from files, and checks their values."""
 
 import pathlib
 
@@ -7,8 +7,10 @@ import numpy as np
 from mtl_kd_jax.datasets import decode, paths
 from mtl_kd_jax.errors import InputError
 
-LOSSLESS = ('.npy', '.png')
+LOSSLESS = ('.npy', '.png')  # of pictures, and of maps:
+MAPS = (*LOSSLESS, '.npz', '.tif', '.tiff')
 SUFFIXES = (*LOSSLESS, '.jpg', '.jpeg')
+_FORMATS = {'.tif': 'TIFF', '.tiff': 'TIFF'}
 # How far from 1 the length of a vector may be. Floats: float16 passes, and
 # interpolated vectors do not. Integers: rounding all components to steps of
 # 2/255 passes.
@@ -45,7 +47,7 @@ def read_array(
   if found := paths.why_no_such_file(path):
     raise bad_file(path, 'a file', found)
   suffix = path.suffix.lower()
-  suffixes = SUFFIXES if colors else LOSSLESS
+  suffixes = SUFFIXES if colors else MAPS
   if suffix not in suffixes:
     loss = ', whose compression changes the values' * (suffix in SUFFIXES)
     raise bad_file(
@@ -54,11 +56,12 @@ def read_array(
       f'{suffix!r}{loss}',
       'store it in one of these formats, without loss',
     )
-  kind = 'a PNG or JPEG' if colors else 'a PNG'
+  kind = 'a PNG or JPEG' if colors else f'a {_FORMATS.get(suffix, "PNG")}'
   try:
-    if suffix == '.npy':
-      kind = 'a .npy'
-      array = decode.load_npy(path)
+    if suffix in ('.npy', '.npz'):
+      kind = f'a {suffix}'
+      load = decode.load_npy if suffix == '.npy' else decode.load_npz
+      array = load(path)
     else:
       array = decode.load_image(path, colors=colors, turn=not vectors)
   except decode.CannotUse as error:
@@ -68,7 +71,7 @@ def read_array(
     reason = getattr(error, 'strerror', None) or f'{error}'
     reason = reason or type(error).__name__
     raise bad_file(path, f'a readable {suffix} file', reason) from error
-  if array.dtype == bool and (booleans or suffix != '.npy'):
+  if array.dtype == bool and (booleans or suffix not in ('.npy', '.npz')):
     array = array.astype(np.uint8)
   if array.ndim == 3 and array.shape[-1] == 1:
     array = array[..., 0]

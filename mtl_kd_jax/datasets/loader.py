@@ -15,7 +15,7 @@ from grain.multiprocessing import SharedMemoryArray
 import jax
 import numpy as np
 
-from mtl_kd_jax.datasets.augment import augment
+from mtl_kd_jax.datasets.augment import Rules, augment
 from mtl_kd_jax.datasets.base import Dataset, Source
 from mtl_kd_jax.errors import InputError
 
@@ -49,6 +49,7 @@ def train_batches(
   scales: Sequence[float],
   flip: bool,
   num_workers: int,
+  rules: Rules | None = None,
 ) -> Iterator[Batch]:
   """Iterates over this process's share of the training batches.
 
@@ -62,6 +63,7 @@ def train_batches(
     scales: see `augment`.
     flip: see `augment`.
     num_workers: processes that read and augment; 0 uses threads of this one.
+    rules: see `augment`.
 
   Returns:
     An iterator over dictionaries of arrays [b/processes ...].
@@ -71,7 +73,11 @@ def train_batches(
   """
   used = steps_per_epoch(len(source), batch_size) * batch_size
   transform = functools.partial(
-    augment, labels=dataset.labels, scales=tuple(scales), flip=flip
+    augment,
+    labels=dataset.labels,
+    scales=tuple(scales),
+    flip=flip,
+    rules=rules,
   )
   samples = (
     grain.MapDataset.source(source)

@@ -12,7 +12,6 @@ from mtl_kd_jax.reports.html.legends import make_legend
 from mtl_kd_jax.reports.html.pictures import encode
 from mtl_kd_jax.reports.html.render import render
 from mtl_kd_jax.tasks import Task
-from mtl_kd_jax.tasks.depth import color_range
 
 _LONGEST_SIDE = 1024  # pixels, of the pictures of the page
 
@@ -51,31 +50,32 @@ def make_view(predictions: Mapping[str, Prediction]) -> str:
   """
   tasks = {t: task for p in predictions.values() for t, task in p.tasks.items()}
   views = [
-    _view(name, task, {n: p[name] for n, p in predictions.items() if name in p})
+    _view(name, task, {n: p for n, p in predictions.items() if name in p})
     for name, task in tasks.items()
   ]
   folder = pathlib.Path(__file__).parent
   return render('view.html.jinja', folder=folder, tasks=views)
 
 
-def _view(name: str, task: Task, maps: Mapping[str, np.ndarray]) -> TaskView:
+def _view(
+  name: str, task: Task, predictions: Mapping[str, Prediction]
+) -> TaskView:
+  maps = {network: p[name] for network, p in predictions.items()}
   label = task.label
   legend = make_legend(name, task, end=1)
   swatches, ramp, ends = list(legend.swatches)[:-1], legend.ramp, ('', '')
   everything = np.concatenate([x.reshape(-1) for x in maps.values()])
-  if label.quantity == 'class':
+  if task.form.is_class:
     counts = np.bincount(everything, minlength=len(label.classes))
     largest_first = np.argsort(-counts, kind='stable')
     swatches = [swatches[i] for i in largest_first if counts[i]]
-  elif label.quantity in ('depth', 'disparity'):
-    low, high = color_range(everything)
+  elif task.colors.bounds is not None:
+    low, high = task.colors.bounds(everything)
     ends = (f'{low:.3g} {label.unit}'.strip(), f'{high:.3g} {label.unit}')
   pictures = []
-  for network, x in maps.items():
-    if label.quantity in ('depth', 'disparity'):
-      rgb = task.render(x[..., None], everything)
-    else:
-      rgb = task.render(x, x)
+  for network, prediction in predictions.items():
+    scaled = task.colors.bounds is not None
+    rgb = prediction.render(name, like=everything if scaled else None)
     what = f'{one_line(name)} that {one_line(network)} predicts'
     uri = encode(rgb, longest_side=_LONGEST_SIDE)
     pictures.append((one_line(network), uri, what))

@@ -85,12 +85,15 @@ class Adaptors(nn.Module):
 
 
 def make_adaptors(
-  taps: Sequence[str], student: Shapes, teachers: Mapping[str, Shapes]
+  taps: Sequence[str] | Mapping[str, Sequence[str]],
+  student: Shapes,
+  teachers: Mapping[str, Shapes],
 ) -> Adaptors:
   """Makes the adaptors of a student whose tasks have a teacher each.
 
   Args:
-    taps: 'tap', for a tap of that name in both networks, or 'tap:teacher tap'.
+    taps: 'tap', for a tap of that name in both networks, or 'tap:teacher tap';
+      the same for all tasks, or by task.
     student: tap -> shape [b h w c], all of the student's.
     teachers: task -> tap -> shape, all of that teacher's.
 
@@ -98,7 +101,8 @@ def make_adaptors(
     InputError: an unknown tap, a pair that is named twice, or one whose maps do
       not show the same image; with the shapes.
   """
-  pairs = parse_taps(taps)
+  by_task = taps if isinstance(taps, Mapping) else dict.fromkeys(teachers, taps)
+  pairs = {task: parse_taps(by_task[task]) for task in teachers}
   return Adaptors(
     {
       task: Alignment(
@@ -108,7 +112,7 @@ def make_adaptors(
           pair: _matched(
             pair, task, taps_of(student, task), taps_of(shapes, task)
           )
-          for pair in pairs
+          for pair in pairs[task]
         },
       )
       for task, shapes in teachers.items()

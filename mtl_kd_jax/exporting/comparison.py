@@ -51,8 +51,8 @@ def compare(
     )
     return Difference(float('inf'), text, accepted=False)
   tolerance = TOLERANCE * np.abs(raw).max()
-  quantity, unit = task.label.quantity, task.label.unit
-  if outputs == 'finished' and quantity == 'class':
+  unit = task.label.unit
+  if outputs == 'finished' and task.form.is_class:
     differs = found != expected
     known = (found >= 0) & (found < raw.shape[-1])
     scores = np.take_along_axis(raw, np.where(known, found, 0)[..., None], -1)
@@ -61,9 +61,8 @@ def compare(
     text = f'{int(differs.sum())} of {differs.size} pixels of another class'
     return Difference(float(differs.mean()), text, accepted)
   difference = np.abs(found - expected)
-  if outputs == 'finished' and quantity == 'normal':
-    length = np.linalg.norm(raw, axis=-1, keepdims=True)
-    tolerance = 2 * tolerance / np.maximum(length, 1e-6) + TOLERANCE
+  if outputs == 'finished' and task.form.tolerance is not None:
+    tolerance = task.form.tolerance(raw) * tolerance + TOLERANCE
   accepted = bool((difference <= tolerance).all())  # not so for NaN
   largest = float(difference.max())
   return Difference(largest, f'{largest:.2g} {unit}'.rstrip(), accepted)

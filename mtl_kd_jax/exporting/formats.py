@@ -167,7 +167,7 @@ def open_weights(
         paths.local(path, argument='workdir', kind='file'), like
       ),
     ),
-    tasks=description.tasks(),
+    tasks=description.make_tasks(),
     image_size=description.image_size,
     metrics=metadata.get('metrics'),
   )

@@ -53,28 +53,27 @@ def make(trained: TrainedNetwork, *, outputs: str) -> dict[str, Any]:
 
 
 def _output(task: Task, size, outputs) -> dict[str, Any]:
-  label = task.label
-  kind = label.quantity if outputs == 'finished' else 'raw'
+  label, finished = task.label, outputs == 'finished'
+  of_image = (1, task.channels) if task.of_image else (1, *size, task.channels)
+  raw = np.zeros(of_image, np.float32)
+  array = task.form.finish(raw) if finished else raw
+  axes = 'b c' if task.of_image else 'b h w c'[: 2 * array.ndim - 1]
   output = {
-    'dtype': 'int32' if kind == 'class' else 'float32',
-    'shape': ['batch', *size],
-    'axes': 'b h w',
-    'meaning': {
-      'class': 'ids of classes',
-      'depth': 'distance along z, the axis of the camera',
-      'disparity': 'inverse depth',
-      'normal': 'unit vectors in the frame of the camera',
-      'raw': 'what the network gives, before argmax or scaling to length one',
-    }[kind],
+    'dtype': array.dtype.name,
+    'shape': ['batch', *array.shape[1:]],
+    'axes': f'b {task.form.axes}' if finished and task.form.axes else axes,
+    'meaning': task.form.meaning
+    if finished
+    else 'what the network gives, before argmax or scaling to length one',
     'quantity': label.quantity,
     'unit': label.unit,
   }
-  if kind in ('raw', 'normal'):
-    output |= {'shape': ['batch', *size, task.channels], 'axes': 'b h w c'}
-  if label.classes:
+  if label.classes and task.form.is_class:
     ids = np.arange(len(label.classes), dtype=np.int32)[None]
     output['classes'] = [*label.classes]
     output['colors'] = task.render(ids, ids)[0].tolist()
+  elif label.classes:
+    output['classes'] = [*label.classes]
   return output
 
 

@@ -64,7 +64,7 @@ class ExportedNetwork(PredictsPictures):
 
 def _as_raw(task: Task, x: np.ndarray) -> np.ndarray:
   """Something that is finished to `x`, and can be resized: float [b h w c]."""
-  if task.label.quantity == 'class':
+  if task.form.is_class:
     return np.eye(task.channels, dtype=np.float32)[x]
   return x[..., None] if x.ndim == 3 else x
 
@@ -139,7 +139,7 @@ class ExportedFolder(Mapping[str, TrainedNetwork | ExportedNetwork]):
     return ExportedNetwork(
       name=self.metadata['name'],
       format=format,
-      tasks=description.tasks(),
+      tasks=description.make_tasks(),
       image_size=description.image_size,
       metadata=self.metadata,
       path=self.folder / formats.FILES[format],

@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 JOBS = {
   'train': Job('train', needs_config=True),
-  'evaluate': Job('evaluate', ('split',)),
+  'evaluate': Job('evaluate', ('split', 'all')),
   'predict': Job(
     'predict',
     ('images', 'out', 'network', 'resize', 'tile', 'white', 'batch_size'),

@@ -36,7 +36,11 @@ def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
 
 
 def run(
-  config: ConfigDict, workdir: pathlib.Path, *, split: str | None = None
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  split: str | None = None,
+  all: bool = False,
 ) -> Run:
   """Prints the table of a run and writes it beside the first one.
 
@@ -50,6 +54,7 @@ def run(
       a network of the run without metrics, such as an imported one, gets them
       when the split is the one that the run reports.
     split: the split to score; None for `config.data.eval_split`.
+    all: whether tables have all metrics.
 
   Returns:
     The run.
@@ -111,6 +116,7 @@ def run(
       chosen_on=select_split(stored),
       chosen=chosen,
       suffix=f'_{config.data.eval_split}',
+      all_metrics=all,
     )
     if _data_of(config) == _data_of(stored):
       for name, values in metrics.items():

@@ -38,6 +38,13 @@ def _define_for_runs(values):
     "Job 'evaluate': the split to score. Default: the run's.",
     flag_values=values,
   )
+  flags.DEFINE_boolean(
+    'all',
+    False,
+    "Job 'evaluate': tables of all metrics, such as the IoU of every class. "
+    'The .json has them in any case.',
+    flag_values=values,
+  )
   flags.DEFINE_integer(
     'samples',
     200,

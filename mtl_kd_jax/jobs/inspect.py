@@ -28,7 +28,7 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.plots import draw_samples
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.parallel import is_main_process
-from mtl_kd_jax.tasks import TASKS, Task, make_tasks
+from mtl_kd_jax.tasks import Task
 
 _ROWS = 4  # of the contact sheet, for each split
 _LONGEST_BAR = 24  # characters
@@ -125,7 +125,8 @@ def _contents(dataset: Dataset, split: str, found: SplitProfile) -> Table:
   table.add_row('image', *(_ends(lows, highs) if lows else ['–'] * 5))
   for task, label in dataset.labels.items():
     facts = found.labels[task]
-    unit = label.unit or {'class': 'id', 'normal': 'unit'}.get(label.quantity)
+    kinds = {'class': 'id', 'image_class': 'id', 'normal': 'unit'}
+    unit = label.unit or kinds.get(label.quantity)
     # As `Text`: names may have brackets, which are markup in a `str`.
     values = (*_spread_of(facts, label), Text(unit or ''), *_shares(facts))
     table.add_row(Text(task), *values)
@@ -218,10 +219,8 @@ def draw_sheet(
   dataset: Dataset, profiles: Mapping[str, SplitProfile], path: pathlib.Path
 ) -> bool:
   """Draws some samples of every split; False when none can be drawn."""
-  names = [task for task in dataset.labels if task in TASKS]
-  tasks = {}
-  if names:
-    tasks = make_tasks(names, dataset.labels, dataset=dataset.name)
+  tasks = dataset.tasks() if dataset.labels else {}
+  maps = [name for name in tasks if dataset.labels[name].is_map]
   samples, notes = {}, {}
   for split, found in profiles.items():
     source = dataset.source(split)
@@ -229,7 +228,7 @@ def draw_sheet(
     for k in evenly_spaced(len(good), _ROWS):
       name = f'{split} {good[k]}'
       sample = read_unchecked(source, good[k])
-      if all(sample[t].shape[:2] == sample['image'].shape[:2] for t in names):
+      if all(sample[t].shape[:2] == sample['image'].shape[:2] for t in maps):
         samples[name], notes[name] = _drawable(dataset, sample, tasks)
   if not samples:
     return False
@@ -237,6 +236,7 @@ def draw_sheet(
     dataset.labels[t].classes[i]: color
     for t, task in tasks.items()
     for i, color in enumerate(_palette(dataset.labels[t], task))
+    if dataset.labels[t].quantity == 'class'
   }
   try:
     buckets.make_folder(path.parent)
@@ -265,6 +265,8 @@ def _drawable(dataset, sample, tasks: Mapping[str, Task]):
       inside = (array >= 0) & (array < len(label.classes))
       drawn[name] = np.where(inside, array, -1).astype(np.int32)
       drawn['outlines'] = _borders(drawn[name])
+    elif label.dtype == np.int32:
+      drawn[name] = array.astype(np.int32)
     else:
       drawn[name] = array.astype(np.float32)
     notes[name] = _note(label, drawn[name])
@@ -296,4 +298,4 @@ def _borders(classes: np.ndarray) -> np.ndarray:
 
 def _palette(label, task: Task) -> np.ndarray:
   ids = np.arange(len(label.classes), dtype=np.int32)[None]
-  return task.render(ids, ids)[0] if label.classes else ids[:0]
+  return task.render(ids, ids)[0] if label.quantity == 'class' else ids[:0]

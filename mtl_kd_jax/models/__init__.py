@@ -8,7 +8,9 @@ variables and use any random numbers.
 
 A head is a flax module that turns the features that a task sees into its
 prediction. It has the attributes `channels`, `width`, `axis_name`, and `taps`,
-the names of the features that it reads (heads.py).
+the names of the features that it reads (heads.py). The heads of `IMAGE_HEADS`
+predict something of the image as a whole, [b c], and read the last feature of a
+backbone, `tap`, that is none of 'decoder' (pooled.py).
 """
 
 from collections.abc import Mapping
@@ -18,18 +20,20 @@ from typing import Any
 
 import flax.linen as nn
 
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, hint
 from mtl_kd_jax.models.deeplab import ASPPHead, DeepLabV3PlusHead
 from mtl_kd_jax.models.fpn import FPNHead
 from mtl_kd_jax.models.heads import DenseHead
 from mtl_kd_jax.models.mtan import MTAN
 from mtl_kd_jax.models.network import Network, NetworkSpec, Output
+from mtl_kd_jax.models.pooled import PooledHead
 from mtl_kd_jax.models.resnet import ResNet
 from mtl_kd_jax.models.segnet import WIDE, SegNet
 
 __all__ = [
   'BACKBONES',
   'HEADS',
+  'IMAGE_HEADS',
   'OUTPUT_STRIDES',
   'Network',
   'NetworkSpec',
@@ -53,6 +57,7 @@ HEADS = {
   'deeplabv3plus': DeepLabV3PlusHead,
   'fpn': FPNHead,
 }
+IMAGE_HEADS = {'pooled': PooledHead}
 OUTPUT_STRIDES = (8, 16, 32)
 
 
@@ -71,8 +76,9 @@ def make(
   Args:
     backbone: of `BACKBONES`.
     tasks: task -> `Task`, or the channels of its prediction.
-    head: of `HEADS`, the same for every task; '' for the simplest that reads
-      the features of the backbone.
+    head: of `HEADS`, for every task that does not name another one and says
+      something of every pixel; '' for the simplest that reads the features of
+      the backbone.
     width: factor on the channels of both.
     output_stride: image side over side of the coarsest map: 8, 16 or 32; for
       ResNets.
@@ -97,25 +103,49 @@ def make(
       do='choose another backbone, or add a head for its features to HEADS',
     )
   head = head or fit[0]
-  _check_known(head, HEADS, 'head')
+  _check_head(head, backbone, module, fit)
+  options = {'width': width, 'axis_name': axis_name}
+  heads = {}
+  for name, task in tasks.items():
+    own = getattr(task, 'head', '')
+    if getattr(task, 'of_image', False):
+      own = own or next(iter(IMAGE_HEADS))
+      _check_known(own, IMAGE_HEADS, 'head', argument=f'tasks.{name}.head')
+      heads[name] = functools.partial(
+        IMAGE_HEADS[own], tap=_last_tap(module), **options
+      )
+    elif own:
+      _check_head(own, backbone, module, fit, argument=f'tasks.{name}.head')
+      heads[name] = functools.partial(HEADS[own], **options)
+  network = Network(
+    backbone=module,
+    channels={t: getattr(task, 'channels', task) for t, task in tasks.items()},
+    head=functools.partial(HEADS[head], **options),
+    heads=heads,
+    spec=NetworkSpec(backbone, head, float(width), int(output_stride)),
+  )
+  if image_size is not None:
+    check_image_size(network, image_size)
+  return network
+
+
+def _check_head(head, backbone, module, fit, *, argument='head') -> None:
+  """Checks that a head is known and reads features of the backbone."""
+  _check_known(head, HEADS, 'head', argument=argument)
   if head not in fit:
     missing = [tap for tap in HEADS[head].taps if tap not in module.taps]
     raise InputError(
       expected=f'a head for the features of {backbone}: '
       f'{", ".join(module.taps)}',
       found=f'{head}, which reads {", ".join(missing)}',
-      argument='head',
+      argument=argument,
       do=f'choose {" or ".join(fit)}',
     )
-  network = Network(
-    backbone=module,
-    channels={t: getattr(task, 'channels', task) for t, task in tasks.items()},
-    head=functools.partial(HEADS[head], width=width, axis_name=axis_name),
-    spec=NetworkSpec(backbone, head, float(width), int(output_stride)),
-  )
-  if image_size is not None:
-    check_image_size(network, image_size)
-  return network
+
+
+def _last_tap(module) -> str:
+  """The feature that has seen the most of the image."""
+  return [tap for tap in module.taps if tap != 'decoder'][-1]
 
 
 def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
@@ -162,11 +192,13 @@ def _make_backbone(name, *, width, output_stride, axis_name) -> nn.Module:
   return backbone
 
 
-def _check_known(name: str, registry: Mapping[str, Any], what: str) -> None:
+def _check_known(
+  name: str, registry: Mapping[str, Any], what: str, *, argument: str = ''
+) -> None:
   if name not in registry:
     raise InputError(
       expected=f'a known {what}: {", ".join(registry)}',
       found=repr(name),
-      argument=what,
-      do='correct the name',
+      argument=argument or what,
+      do=f'correct the name{hint(name, registry)}',
     )

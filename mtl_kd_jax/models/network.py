@@ -7,6 +7,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+from flax.core import FrozenDict
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ class Output(NamedTuple):
   """What a network returns; nothing is hooked or sown.
 
   Attributes:
-    predictions: task -> float [b h w c].
+    predictions: task -> float [b h w c]; [b c] where a task says something of
+      the image as a whole.
     features: tap -> float [b h w c]: 'bottleneck' is shared by the tasks,
       'decoder/depth' is depth's own (features.py).
   """
@@ -60,17 +62,20 @@ class Network(nn.Module):
       the features that the task sees, and returns its prediction and the
       features that it computed on the way.
     spec: how it was made; None for a network that was put together by hand.
+    heads: task -> the same as `head`, for tasks with another one.
   """
 
   backbone: nn.Module
   channels: Mapping[str, int]
   head: Callable[..., nn.Module]
   spec: NetworkSpec | None = None
+  heads: Mapping[str, Callable[..., nn.Module]] = FrozenDict()
 
   def setup(self):
     """Makes the heads, under the names that their variables have."""
     for task, channels in self.channels.items():
-      setattr(self, head_name(task), self.head(channels))
+      make = self.heads.get(task, self.head)
+      setattr(self, head_name(task), make(channels))
 
   def __call__(self, image: jax.Array, *, train: bool) -> Output:
     """Predicts every task.
@@ -135,6 +140,10 @@ class Network(nn.Module):
     return self.clone(
       backbone=self.backbone.clone(axis_name=axis_name),
       head=functools.partial(self.head, axis_name=axis_name),
+      heads={
+        task: functools.partial(make, axis_name=axis_name)
+        for task, make in self.heads.items()
+      },
     )
 
   def with_remat(self) -> 'Network':

@@ -109,6 +109,7 @@ class _Canvas:
     self.missing = len(self._windows)
     self._weight: np.ndarray | None = None
     self._maps: dict[str, np.ndarray] = {}
+    self._total = np.float32(0)  # of the weights of tiles, for whole pictures
 
   def pieces(self) -> Iterator[tuple[Window, np.ndarray]]:
     """The windows, and what the network sees of each."""
@@ -120,20 +121,28 @@ class _Canvas:
     self.missing -= 1
     size = self._working.shape[:2]
     height, width = window.size
-    outputs = {t: x[:height, :width] for t, x in outputs.items()}
+    outputs = {
+      t: x[:height, :width] if x.ndim == 3 else x for t, x in outputs.items()
+    }
     if len(self._windows) == 1:
       self._maps = outputs
       return
     if self._weight is None:
       self._weight = np.zeros((*size, 1), np.float32)
       self._maps = {
-        t: np.zeros((*size, x.shape[-1]), np.float32)
+        t: np.zeros(
+          (*size, x.shape[-1]) if x.ndim == 3 else x.shape, np.float32
+        )
         for t, x in outputs.items()
       }
     weight = tile_weights(window.padded)[:height, :width, None]
     window.of(self._weight)[:] += weight
+    self._total += weight.sum()
     for task, x in outputs.items():
-      window.of(self._maps[task])[:] += weight * x
+      if x.ndim == 3:
+        window.of(self._maps[task])[:] += weight * x
+      else:  # of a picture, the mean of what is said of its tiles
+        self._maps[task] += weight.sum() * x
 
   def finish(self) -> Prediction:
     """The prediction at the size of the picture."""
@@ -141,6 +150,6 @@ class _Canvas:
     for name, task in self._tasks.items():
       x = self._maps.pop(name)
       if self._weight is not None:
-        x /= self._weight
+        x /= self._weight if x.ndim == 3 else self._total
       arrays[name] = finish_at(task, x, self._size)
     return Prediction(arrays, self._tasks, image=self._image, path=self._path)

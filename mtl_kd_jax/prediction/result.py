@@ -66,22 +66,43 @@ class Prediction(Mapping[str, np.ndarray]):
     return f'Prediction({"; ".join(shown)})'
 
   def render(
-    self, task: str, *, like: 'Prediction | None' = None
+    self, task: str, *, like: 'Prediction | np.ndarray | None' = None
   ) -> np.ndarray:
     """The prediction of a task in colors.
 
     Args:
       task: the task.
-      like: the prediction that the colors of depth are scaled by, so that one
-        color means the same in both; None for this one.
+      like: the prediction, or its values, that the colors of depth are scaled
+        by, so that one color means the same in both; None for this one.
 
     Returns:
       uint8 [h w 3].
     """
-    x, scale = self._arrays[task], (like or self)[task]
-    if self.tasks[task].label.quantity in ('depth', 'disparity'):
-      x, scale = x[..., None], scale[..., None]
-    return self.tasks[task].render(x, scale)
+    about = self.tasks[task]
+    scale = self._arrays[task] if like is None else like
+    if isinstance(scale, Prediction):
+      scale = scale[task]
+    x, scale = (
+      # Of one channel, in the form of the label.
+      p[..., None] if p.ndim == 2 and about.label.num_channels == 1 else p
+      for p in (self._arrays[task], scale)
+    )
+    return about.picture(x, scale, self._picture())
+
+  def _picture(self) -> np.ndarray:
+    """The picture in [0, 1]; black where it is not kept."""
+    if self.image is not None:
+      return self.image.astype(np.float32) / 255
+    return np.zeros((*self.size, 3))
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """(height, width) of the picture, in pixels."""
+    maps = [x for t, x in self.items() if self.tasks[t].is_map]
+    if self.image is None and not maps:
+      return 96, 128  # not known
+    height, width = (maps[0] if self.image is None else self.image).shape[:2]
+    return height, width
 
   def plot(self) -> ReportFigure:
     """A matplotlib figure: the picture, the predictions, and their legends."""

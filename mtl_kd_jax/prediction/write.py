@@ -8,7 +8,8 @@
 | TASK_ids.png     | classes           | class ids, 8 bits (16 from 257 on)   |
 | TASK_16bit.png   | depth             | 16 bits; 1 is 0.001 of the unit      |
 |                  | disparity         | 16 bits; 1 is 1/256 of the unit      |
-| prediction.json  | all               | units, classes, size, and the files  |
+| prediction.json  | all               | units, classes, size, and the files; |
+|                  |                   | points, and what is said of pictures |
 
 prediction.json is written first, and again when all other files are there. It
 then says that it is "complete". No other file is there in part.
@@ -72,7 +73,7 @@ def write_prediction(
     contents |= new
   if overview:
     contents[_OVERVIEW] = lambda: png_of(prediction.plot())
-  height, width = next(iter(prediction.values())).shape[:2]
+  height, width = prediction.size
   record = {
     'complete': False,
     'picture': None if prediction.path is None else str(prediction.path),
@@ -154,9 +155,12 @@ def _files_of(
   if raw:
     described['array'] = f'{name}.npy'
     contents[f'{name}.npy'] = lambda: _npy(array)
-  if label.quantity == 'class':
-    described['ids'] = f'{name}_ids.png'
+  if label.classes:
     described['classes'] = list(label.classes)
+  if not task.is_map:
+    described['values'] = np.round(array.astype(float), 6).tolist()
+  if task.form.is_class:
+    described['ids'] = f'{name}_ids.png'
     dtype = np.uint8 if len(label.classes) <= 256 else np.uint16
     contents[described['ids']] = lambda: _png(array.astype(dtype))
   if label.quantity in _STEPS:

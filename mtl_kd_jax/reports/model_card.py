@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 
 from mtl_kd_jax.reports.cells import escaped, one_line
 from mtl_kd_jax.reports.tables import Results
@@ -16,13 +17,14 @@ _HUB_TASKS = {
   'class': 'image-segmentation',
   'depth': 'depth-estimation',
   'disparity': 'depth-estimation',
+  'binary': 'image-segmentation',
+  'multilabel': 'image-segmentation',
+  'heatmap': 'keypoint-detection',
+  'points': 'keypoint-detection',
+  'image_class': 'image-classification',
+  'image_multilabel': 'image-classification',
 }
 _OTHER_TASK = 'image-to-image'
-_PREDICTED = {
-  'class': 'int32 `[h w]`, ids of classes',
-  'normal': 'float32 `[h w 3]`, unit vectors',
-}
-_MEASURED = 'float32 `[h w]`'
 
 
 def model_card(
@@ -156,7 +158,7 @@ def _predictions(tasks: Mapping[str, Task]) -> str:
   lines = ['| task | what | unit |', '| --- | --- | --- |']
   for name, task in tasks.items():
     label = task.label
-    what = _PREDICTED.get(label.quantity, f'{_MEASURED}, {label.quantity}')
+    what = f'{_form(task)}, {task.form.meaning}'
     lines.append(f'| `{name}` | {what} | {escaped(label.unit) or "–"} |')
   text = '\n'.join(lines)
   for name, task in tasks.items():
@@ -166,6 +168,16 @@ def _predictions(tasks: Mapping[str, Task]) -> str:
       )
       text += f'\n\nClasses of `{name}`: {classes}.'
   return text
+
+
+def _form(task: Task) -> str:
+  """Type and axes of what users get, e.g. 'float32 `[h w]`'."""
+  size = (1,) if task.of_image else (1, 1)
+  array = task.form.finish(np.zeros((*size, task.channels), np.float32))
+  axes = task.form.axes or ' '.join(
+    ['h', 'w', f'{task.channels}'][: array.ndim]
+  )
+  return f'{array.dtype} `[{axes}]`'
 
 
 def _list(words: Sequence[str]) -> str:

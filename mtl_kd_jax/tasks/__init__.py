@@ -1,59 +1,124 @@
-"""The tasks, by name. To add one: a file with `make(label)`, a line here."""
+"""The kinds of tasks, and tasks made of labels.
 
-from collections.abc import Iterable, Mapping
+To add a kind: a file with a `KIND`, and a line in kinds.py. To add a single
+task of one's own: a file named as the task, with `make(label)`; or pass a
+`Task` to `Trainer`, which needs no file here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import dataclasses
+from typing import Any
 
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, hint
 from mtl_kd_jax.labels import Label
-from mtl_kd_jax.tasks import depth, normals, semantic
-from mtl_kd_jax.tasks.base import Metric, Task
+from mtl_kd_jax.tasks import classes as semantic  # noqa: F401 (earlier name)
+from mtl_kd_jax.tasks.augmentation import Augmentation, View, of_images, of_maps
+from mtl_kd_jax.tasks.base import Colors, Form, Kind, Metric, Task
+from mtl_kd_jax.tasks.kinds import (
+  KINDS,
+  Description,
+  find_own,
+  make_task,
+  parse,
+  with_options,
+)
 
-__all__ = ['TASKS', 'Metric', 'Task', 'make_tasks']
+__all__ = [
+  'KINDS',
+  'TASKS',
+  'Augmentation',
+  'Colors',
+  'Form',
+  'Kind',
+  'Metric',
+  'Task',
+  'View',
+  'make_tasks',
+  'of_images',
+  'of_maps',
+]
 
-TASKS = {
-  'semantic': semantic.make,
-  'depth': depth.make,
-  'normals': normals.make,
-}
+# Name -> make(label), of tasks that are made otherwise than their label says.
+TASKS: dict[str, Callable[[Label], Task]] = {}
 
 
 def make_tasks(
-  names: Iterable[str], labels: Mapping[str, Label], *, dataset: str
+  names: Iterable[str],
+  labels: Mapping[str, Label],
+  *,
+  dataset: str,
+  described: Mapping[str, Any] | None = None,
 ) -> dict[str, Task]:
-  """Makes the named tasks for a dataset's labels, in the order of `names`.
+  """Makes tasks for a dataset's labels, in the order of `names`.
+
+  A task is made by what is `described` of it; else by the entry of `TASKS`, or
+  by the file of this folder, that has its name; else by the kind that its label
+  has.
 
   Args:
-    names: task names, keys of `TASKS`.
+    names: of the tasks, which are those of their labels.
     labels: what the dataset labels, `Dataset.labels`.
     dataset: its name, for messages.
+    described: name -> a `Task`, or a description: 'kind', its options, 'head',
+      'taps'.
 
   Raises:
-    InputError: no task, an unknown one, one twice, or one without labels.
+    InputError: no task, one twice, one without labels, or one that cannot be
+      made as it is described; of a task's description, the argument is
+      'described.<name>.<key>'.
   """
-  names = tuple(names)
+  names, described = tuple(names), described or {}
   if not names or len(set(names)) < len(names):
     raise InputError(
       expected='one or more different tasks',
       found=f'{names}',
       argument='names',
-      do=f'name some of: {", ".join(TASKS)}',
+      do=f'name some of: {", ".join(labels)}',
     )
+  tasks = {}
   for name in names:
-    if name not in TASKS:
+    if '/' in name or not name:
       raise InputError(
-        expected=f'a known task: {", ".join(TASKS)}',
+        expected="names of tasks without '/'",
         found=repr(name),
         argument='names',
-        do='correct the name, or add the task (docs/extending.md)',
+        do='give the task another name',
       )
     if name not in labels:
       raise InputError(
         expected=f'a task that {dataset} has labels for: {", ".join(labels)}',
         found=repr(name),
         argument='names',
-        do=f'leave {name!r} out, or choose another dataset',
+        do=f'leave {name!r} out, or choose another dataset{hint(name, labels)}',
       )
-  return {
-    name: dataclasses.replace(TASKS[name](labels[name]), label=labels[name])
-    for name in names
-  }
+    with _named(name):
+      tasks[name] = _make(name, labels[name], described.get(name))
+  return tasks
+
+
+def _make(name: str, label: Label, described: Any) -> Task:
+  if isinstance(described, Task):
+    return dataclasses.replace(described, name=name, label=label)
+  description = parse(described) if described is not None else Description()
+  if not description.kind:
+    if own := TASKS.get(name) or find_own(name):
+      task = dataclasses.replace(own(label), name=name, label=label)
+      return dataclasses.replace(task, head=description.head or task.head)
+  label = with_options(name, label, description)
+  return make_task(name, label, description)
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+  """Errors of a description name the task, too."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(
+      expected=error.expected,
+      found=error.found,
+      where='' if error.where == f'argument {error.argument}' else error.where,
+      do=error.do,
+      argument=f'described.{name}.{error.argument}',
+    ) from error

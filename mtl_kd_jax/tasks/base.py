@@ -1,12 +1,12 @@
 """The task contract: everything the rest needs to know about one task.
 
 A task is a value (a frozen dataclass of functions), not a class to inherit
-from. Losses are values per pixel and metrics are sums per batch, so that one
-shared mean and one shared sum serve every task, every device layout and every
-pattern of missing labels.
+from. Losses are values per pixel (or image) and metrics are sums per batch, so
+that one shared mean and one shared sum serve every task, every device layout
+and every pattern of missing labels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks.augmentation import Augmentation
 
 Statistics = Mapping[str, Any]  # name -> array that adds up over batches
 
@@ -31,24 +32,99 @@ class Metric:
     higher_is_better: its direction.
     in_gain: whether it is one of the metrics over which the literature
       averages (the conventions of CAGrad and of LibMTL).
+    detail: whether it stands only in tables of all metrics.
   """
 
   title: str
   unit: str
   higher_is_better: bool
   in_gain: bool = True
+  detail: bool = False
+
+
+def detail(title: str, unit: str, higher_is_better: bool) -> Metric:
+  """A metric that stands only in tables of all metrics, and in no gain."""
+  return Metric(title, unit, higher_is_better, in_gain=False, detail=True)
+
+
+Swatch = tuple[tuple[int, int, int], str]  # a color, and what it stands for
+
+
+def squeezed(x):
+  """A prediction of one channel without that axis; others as they are."""
+  return x[..., 0] if x.shape[-1] == 1 else x
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """What predictions are given to users as, and what is kept of them.
+
+  Attributes:
+    finish: what a network gives, float [... h w c] or of an image [... c],
+      NumPy or JAX -> the form that users get.
+    finish_resized: (float [h w c], function that resizes one channel) -> the
+      same of [h w] at another size, in less memory than all channels need; None
+      to resize them all.
+    meaning: what users get, in words.
+    is_class: whether users get integers, the ids of classes.
+    axes: of one prediction as users get it; '' for the axes of its label.
+    tolerance: (raw [... c]) -> how much a finished value may move where a raw
+      one moves by 1; None for as much.
+    keep: float [... c] -> what is kept of it until it is drawn.
+    restore: what is kept -> something with the same metrics, float [... c].
+  """
+
+  finish: Callable = squeezed
+  finish_resized: Callable | None = None
+  meaning: str = 'numbers'
+  is_class: bool = False
+  axes: str = ''
+  tolerance: Callable | None = None
+  keep: Callable = np.asarray
+  restore: Callable = np.asarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Colors:
+  """How pictures of a task are read, beside `Task.render`.
+
+  Attributes:
+    swatches: the colors that stand for something by themselves.
+    ends: what the first and the last color of a scale stand for; ('', '')
+      without one.
+    bounds: label or finished prediction of one image -> the numbers that have
+      the first and the last color of the scale; None without one.
+    errors: (kept prediction, label) of one image -> float [h w], how wrong each
+      pixel is; None where that cannot be said.
+    error_unit: of these; None for the unit of the label.
+    is_right_or_wrong: whether errors are 0 and 1.
+    draw: (label or finished prediction, label, image float [h w 3]) -> uint8
+      [h w 3], for labels that are no maps; None to call `render`.
+  """
+
+  swatches: Sequence[Swatch] = ()
+  ends: tuple[str, str] = ('', '')
+  bounds: Callable[[np.ndarray], tuple[float, float]] | None = None
+  errors: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+  error_unit: str | None = None
+  is_right_or_wrong: bool = False
+  draw: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
   """One task; its name is the key of label, head, losses and metrics alike.
 
+  The shape [b ...] is that of `valid`: [b h w] of a map, [b c] where every
+  class or point may be missing by itself, [b] of an image.
+
   Attributes:
     name: the key, e.g. 'depth'.
-    channels: number of channels c of the prediction [b h w c].
-    valid: label -> bool [b h w], False where the pixel has no label.
-    loss: (prediction [b h w c], label) -> float32 [b h w]. Finite everywhere,
-      whatever stands at pixels without a label.
+    channels: number of channels c of the prediction [b h w c], or [b c] where
+      it says something of the image as a whole.
+    valid: label -> bool [b ...], False where there is no label.
+    loss: (prediction, label) -> float32 [b ...]. Finite everywhere, whatever
+      stands where there is no label.
     statistics: (prediction, label, valid) -> sufficient statistics of a batch:
       arrays that add up over batches and devices. Runs on the device.
     metrics: statistics of a whole split -> {metric name: float}; NaN where the
@@ -60,6 +136,15 @@ class Task:
       color means the same in a whole row of pictures. Pixels without a label
       are gray.
     label: what the numbers of its label mean; set by `make_tasks`.
+    kind: of `KINDS`, which can make it again; '' for a task of one's own.
+    options: of the kind, in plain values.
+    head: of `models.HEADS`; '' for the head of the network, or the pooled one
+      where the label is that of an image.
+    is_classification: whether it tells classes apart, for balancers.
+    augmentation: what augmentation does to its label; None for what it does to
+      all of that quantity.
+    form: what users get.
+    colors: how its pictures are read.
   """
 
   name: str
@@ -72,11 +157,67 @@ class Task:
   headline: str
   render: Callable[[np.ndarray, np.ndarray], np.ndarray]
   label: Label = None  # type: ignore[assignment]
+  kind: str = ''
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  head: str = ''
+  is_classification: bool = False
+  augmentation: Augmentation | None = None
+  form: Form = Form()
+  colors: Colors = Colors()
 
   @property
   def higher_is_better(self) -> bool:
     """The direction of the headline metric."""
     return self.columns[self.headline].higher_is_better
+
+  @property
+  def is_map(self) -> bool:
+    """Whether users get a number, or several, at every pixel."""
+    return not self.form.axes and (self.label is None or self.label.is_map)
+
+  @property
+  def of_image(self) -> bool:
+    """Whether it says something of the image as a whole."""
+    return self.label is not None and 'image' in self.label.quantity
+
+  def main_columns(self) -> dict[str, Metric]:
+    """The columns of a table that is not one of all metrics."""
+    return {m: c for m, c in self.columns.items() if not c.detail}
+
+  def picture(
+    self, x: np.ndarray, label: np.ndarray, image: np.ndarray
+  ) -> np.ndarray:
+    """A label, or what is kept of a prediction, in colors.
+
+    Args:
+      x: of one image.
+      label: of that image; gives the scale of colors.
+      image: float [h w 3] in [0, 1].
+
+    Returns:
+      uint8 [h w 3].
+    """
+    if self.colors.draw is None:
+      return self.render(x, label)
+    return self.colors.draw(x, label, image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """What all tasks of one kind have in common.
+
+  Attributes:
+    quantities: of the labels that it learns.
+    describe: makes the label of a task, of options that have defaults.
+    make: (label, options that have defaults) -> the task.
+    augmentation: what augmentation does to its labels: one rule, or quantity ->
+      rule.
+  """
+
+  quantities: tuple[str, ...]
+  describe: Callable[..., Label]
+  make: Callable[..., Task]
+  augmentation: Augmentation | Mapping[str, Augmentation]
 
 
 def masked_mean(
@@ -85,8 +226,8 @@ def masked_mean(
   """Mean over the valid pixels of the global batch; 0 if there is none.
 
   Args:
-    values: float [b h w], finite also where not valid.
-    valid: bool [b h w].
+    values: float [b ...], finite also where not valid.
+    valid: bool [b ...].
     axis_name: the mapped device axis, if any. The result is then this device's
       *share*: the sum over devices is the mean, and so is the sum of the
       gradients their gradient.
@@ -104,6 +245,9 @@ def masked_mean(
 def as_float32(x: jax.Array) -> jax.Array:
   """As float32, whose range and precision losses need; float64 stays."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+widened = as_float32  # its name in files of earlier versions
 
 
 def l2_normalize(x: jax.Array, *, eps: float) -> jax.Array:
@@ -125,3 +269,13 @@ def _wide(x) -> np.ndarray:
   x = np.asarray(x)
   integer = np.issubdtype(x.dtype, np.integer)
   return x.astype(np.int64 if integer else np.float64)
+
+
+def numpy_of(x):
+  """`numpy` or `jax.numpy`, whichever an array belongs to."""
+  return jnp if isinstance(x, jax.Array) else np
+
+
+def sigmoid(x):
+  """Probabilities of logits, NumPy or JAX."""
+  return 0.5 + 0.5 * numpy_of(x).tanh(0.5 * x)

@@ -5,10 +5,16 @@ import numpy as np
 
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import base
+from mtl_kd_jax.tasks.augmentation import of_maps
 
 # 0.05 degree wide: the median, interpolated inside its bin, is exact to 0.1.
 _BINS = 3600
 _WITHIN = (11.25, 22.5, 30.0)  # degrees, the thresholds of the literature
+
+
+def describe() -> Label:
+  """Describes a map of unit vectors."""
+  return Label('normal')
 
 
 def make(label: Label) -> base.Task:
@@ -40,7 +46,32 @@ def make(label: Label) -> base.Task:
     },
     headline='mean_angle',
     render=_render,
+    form=base.Form(
+      finish=_finish,
+      meaning='unit vectors in the frame of the camera',
+      tolerance=lambda raw: (
+        2 / np.maximum(np.linalg.norm(raw, axis=-1, keepdims=True), 1e-6)
+      ),
+    ),
+    colors=base.Colors(swatches=_swatches(), errors=_errors, error_unit='°'),
   )
+
+
+def _finish(x):
+  return x / ((x * x).sum(axis=-1, keepdims=True) + 1e-12) ** 0.5
+
+
+def _errors(prediction, label):
+  p, y = prediction.astype(np.float64), label.astype(np.float64)
+  sine = np.linalg.norm(np.cross(p, y), axis=-1)
+  return np.degrees(np.arctan2(sine, (p * y).sum(axis=-1)))
+
+
+def _swatches():
+  axes = np.array([[[1, 0, 0], [0, -1, 0], [0, 0, -1]]], np.float32)
+  names = ('+x (right)', '−y (up)', '−z (toward the camera)')
+  colors = [tuple(int(x) for x in c) for c in _render(axes, axes)[0]]
+  return list(zip(colors, names, strict=True))
 
 
 def _valid(label):
@@ -113,3 +144,16 @@ def _render(x, label):
   # x right, y up and toward the camera as red, green and blue.
   rgb = 127.5 * (1 + direction * np.array([1, -1, -1]))
   return np.where(length > 0, rgb, base.UNLABELED).astype(np.uint8)
+
+
+def _mirrored(values, label):
+  del label
+  return values * np.float32([-1, 1, 1])
+
+
+KIND = base.Kind(
+  quantities=('normal',),
+  describe=describe,
+  make=make,
+  augmentation=of_maps(mirrored=_mirrored),
+)

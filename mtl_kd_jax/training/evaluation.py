@@ -21,9 +21,9 @@ class Evaluation(NamedTuple):
 
   Attributes:
     metrics: task -> metric -> value.
-    predictions: task -> float [n h w c], or of classes the most likely one, int
-      [n h w], for the first n samples of this process.
-    samples: those samples: 'image' float [n h w 3], task -> label [n h w (c)].
+    predictions: task -> what its `form.keep` keeps, [n ...], for the first n
+      samples of this process.
+    samples: those samples: 'image' float [n h w 3], task -> label [n ...].
     pictures: how many of them a figure shows. The others are there to choose
       from.
   """
@@ -91,11 +91,9 @@ def _num_real(batches) -> int:
 
 
 def _compact(predictions, tasks) -> dict[str, np.ndarray]:
-  """Predictions as they are drawn: of many classes, one number."""
+  """What is kept of predictions until they are drawn."""
   return {
-    name: np.argmax(predictions[name], axis=-1).astype(np.int16)
-    if task.label is not None and task.label.quantity == 'class'
-    else np.asarray(predictions[name])
+    name: task.form.keep(np.asarray(predictions[name]))
     for name, task in tasks.items()
   }
 

@@ -270,7 +270,7 @@ def test_the_documented_dataset_keeps_the_contract(documented):
   for sample in all_samples(documented):
     assert_forms(documented, sample)
   assert_forms(documented, documented.missing_sample())
-  assert tuple(documented.tasks()) == ('depth',)
+  assert tuple(documented.tasks()) == ('depth', 'edges')
 
 
 def test_the_documented_dataset_works_in_the_whole_pipeline(documented):

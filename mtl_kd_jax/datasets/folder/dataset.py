@@ -16,7 +16,15 @@ import numpy as np
 
 from mtl_kd_jax.datasets import decode, files, paths, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
-from mtl_kd_jax.datasets.folder.frames import Frame, check_files, find_frames
+from mtl_kd_jax.datasets.folder import listing
+from mtl_kd_jax.datasets.folder.described import make_described, without_files
+from mtl_kd_jax.datasets.folder.frames import (
+  Frame,
+  check_files,
+  columns_in,
+  find_frames,
+  with_rows,
+)
 from mtl_kd_jax.datasets.folder.maps import (
   DEPTH,
   NORMALS,
@@ -25,9 +33,14 @@ from mtl_kd_jax.datasets.folder.maps import (
   bad_option,
   make_maps,
 )
+from mtl_kd_jax.datasets.folder.rows import Row, Table, read_table
 from mtl_kd_jax.datasets.option_checks import check_size, is_empty
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks.augmentation import View
+from mtl_kd_jax.tasks.kinds import augmentation_of
 
+_NONE: Mapping[str, Mapping[str, Any]] = {}
 _TURNED = 'have an EXIF orientation, and are turned by it'
 
 
@@ -40,9 +53,12 @@ def make(
   test: str = '',
   image: str = '{split}/image/{frame}.png',
   allow_missing: bool = False,
+  rows: str = '',
+  picture: str = '',
   semantic: Mapping[str, Any] = SEMANTIC,
   depth: Mapping[str, Any] = DEPTH,
   normals: Mapping[str, Any] = NORMALS,
+  maps: Mapping[str, Mapping[str, Any]] = _NONE,
 ) -> Dataset:
   """Opens the folder.
 
@@ -55,10 +71,17 @@ def make(
     val: as `train`.
     test: as `train`; '' if there is no such split.
     image: pattern of the images: PNG, JPEG, or .npy (bytes, or floats in 0..1).
-    allow_missing: whether frames may lack maps, and are unlabeled there.
+    allow_missing: whether frames may lack maps or a row, and are unlabeled
+      there.
+    rows: a table with one row per picture, .csv or .jsonl, with {split} if
+      there are several; '' for none. Where it has a column 'split', that says
+      which rows belong to a split. Patterns may name its columns: {column}.
+    picture: the column of the table that names the pictures; '' for the first.
     semantic: the options of the class map that differ from `maps.SEMANTIC`.
     depth: the options of the depth map that differ from `maps.DEPTH`.
     normals: the options of the map of normals that differ from `maps.NORMALS`.
+    maps: name of a task -> its description, of any number of further labels
+      (docs/own_tasks.md).
 
   Raises:
     InputError: an option cannot be used, or files are missing. The contents of
@@ -74,24 +97,38 @@ def make(
       where=paths.as_text(data_dir),
       do='name the folder in data_dir',
     )
-  maps = make_maps(semantic=semantic, depth=depth, normals=normals)
+  made = make_maps(semantic=semantic, depth=depth, normals=normals)
+  described, columns = make_described(maps, root=root)
+  made = _joined(made, described)
   size = () if is_empty(image_size) else check_size(image_size)
   if not train:
     raise bad_option(
       'train', "the name of the training split's folder or list", train
     )
   patterns = {'image': image}
-  patterns |= {f'{name}.files': m.pattern for name, m in maps.items()}
+  patterns |= {
+    f'{"maps." * (name in described)}{name}.files': m.pattern
+    for name, m in made.items()
+    if m.pattern
+  }
   splits = {'train': train, 'val': val, 'test': test}
-  frames, notes = find_frames(
-    root, patterns, {split: value for split, value in splits.items() if value}
-  )
+  splits = {split: value for split, value in splits.items() if value}
+  tables = _read_tables(root, rows, picture, splits, columns)
+  frames, notes = find_frames(root, patterns, splits, tables=tables)
   check_files(frames, patterns, allow_missing=allow_missing)
+  if tables and not columns_in(image):
+    first = next(iter(tables.values()))
+    frames = with_rows(
+      frames,
+      tables,
+      of_all='{split}' not in rows and 'split' not in first.columns,
+      allow_missing=allow_missing,
+    )
   first = frames['train'][0].path(image)
   source = _Source(
     frames=frames['train'],
     image=image,
-    maps=maps,
+    maps=made,
     size=size or files.read_image(first).shape[:2],
     resized=bool(size),
     allow_missing=allow_missing,
@@ -99,13 +136,14 @@ def make(
   return Dataset(
     name='folder',
     image_size=source.size,
-    labels={name: m.label for name, m in maps.items()},
+    labels={name: m.label for name, m in made.items()},
+    described={name: without_files(maps[name]) for name in described},
     sources={
       split: dataclasses.replace(source, frames=members).open
       for split, members in frames.items()
     },
     notes=notes,
-    why_absent=functools.partial(_why_absent, maps, frames),
+    why_absent=functools.partial(_why_absent, made, frames),
   )
 
 
@@ -115,6 +153,7 @@ def preview(
   semantic: Mapping[str, Any] = SEMANTIC,
   depth: Mapping[str, Any] = DEPTH,
   normals: Mapping[str, Any] = NORMALS,
+  maps: Mapping[str, Mapping[str, Any]] = _NONE,
 ) -> Dataset:
   """What the options say of the folder; they must include the size.
 
@@ -126,9 +165,50 @@ def preview(
       'image_size', 'a height and a width, because no image is opened', ()
     )
   size = check_size(image_size)
-  maps = make_maps(semantic=semantic, depth=depth, normals=normals)
-  labels = {name: m.label for name, m in maps.items()}
-  return Dataset('folder', size, labels, sources={})
+  made = make_maps(semantic=semantic, depth=depth, normals=normals)
+  described, _ = make_described(maps, root=None)
+  labels = {name: m.label for name, m in _joined(made, described).items()}
+  return Dataset(
+    'folder',
+    size,
+    labels,
+    sources={},
+    described={name: without_files(maps[name]) for name in described},
+  )
+
+
+def _joined(made, described) -> dict[str, LabelMap]:
+  """All labels; raises InputError where two have one name."""
+  for name in made:
+    if name in described:
+      raise InputError(
+        expected=f'one description of {name}',
+        found=f'two, {name}.files and maps.{name}',
+        argument=f'maps.{name}',
+        do='remove one of them',
+      )
+  return {**made, **described}
+
+
+def _read_tables(root, rows, picture, splits, columns) -> dict[str, Table]:
+  """Split -> its table; {} without tables."""
+  if not rows:
+    for name, needed in columns.items():
+      raise InputError(
+        expected=f'a table with the columns {", ".join(needed)} of {name}',
+        found='none',
+        argument='rows',
+        do="name it, such as 'labels.csv'",
+      )
+    return {}
+  tables = {}
+  for split, value in splits.items():
+    folder = split if value.endswith('.txt') else value
+    path = root / listing.fill(rows, folder)
+    tables[split] = read_table(path, key=picture, split=folder)
+    for name, needed in columns.items():
+      tables[split].check_columns(needed, f'maps.{name}')
+  return tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,16 +246,32 @@ class _Source:
         image = resize.area(image, self.size)
       sample = {'image': files.as_colors(image)}
       for name, each in self.maps.items():
+        if each.from_row is not None:
+          sample[name] = self._of_row(frame.row, each, stored)
+          continue
         path = frame.path(each.pattern)
         if self.allow_missing and paths.why_no_file(path) == 'no such file':
           sample[name] = each.label.missing(self.size)
           continue
         array = each.read(path)
-        _check_size(path, array, stored, turned)
+        if each.label.is_map:
+          _check_size(path, array, stored, turned)
         if path in turned:
           remarks.append(f'maps of {name} {_TURNED}')
-        sample[name] = resize.nearest(array, self.size)
+        sample[name] = self._resized(array, each.label, stored)
     return sample, tuple(remarks)
+
+  def _of_row(self, row: Row | None, each: LabelMap, stored) -> np.ndarray:
+    if row is None:
+      return each.label.missing(self.size)
+    return self._resized(each.from_row(row), each.label, stored)
+
+  def _resized(self, array: np.ndarray, label: Label, stored) -> np.ndarray:
+    """A label of a picture of the size `stored`, as one of `self.size`."""
+    rows, columns = resize.nearest_indices(stored, self.size)
+    scale = self.size[0] / stored[0], self.size[1] / stored[1]
+    view = View(rows, columns, scale)
+    return augmentation_of(label).resize(array, view, label)
 
 
 def _check_size(
@@ -215,5 +311,7 @@ def _why_absent(
 ) -> InputError | None:
   """The likely reason that a class of a label has no pixel in a split."""
   pattern = maps[name].pattern
+  if not pattern:
+    return None
   found = (f.path(pattern) for members in frames.values() for f in members)
   return maps[name].why_absent(p for p in found if not paths.why_no_file(p))

@@ -16,6 +16,7 @@ import re
 from mtl_kd_jax.datasets import files, paths
 from mtl_kd_jax.datasets.folder import listing
 from mtl_kd_jax.datasets.folder.maps import bad_option
+from mtl_kd_jax.datasets.folder.rows import Row, Table
 from mtl_kd_jax.errors import InputError
 
 _IMAGE = 'image'  # the key of its pattern; those of labels are '<name>.files'
@@ -29,19 +30,37 @@ class Frame:
     root: the folder.
     split: what {split} is replaced by.
     name: what {frame} is replaced by.
+    row: of the table, if there is one: what {column} is replaced by.
   """
 
   root: pathlib.Path
   split: str
   name: str
+  row: Row | None = None
 
   def path(self, pattern: str) -> pathlib.Path:
     """The file of this frame that a pattern describes."""
+    for column in columns_in(pattern):
+      value = None if self.row is None else self.row.get(column)
+      if value is None:
+        line = '' if self.row is None else f' in line {self.row.number}'
+        return self.root / f'(no {column}{line})'  # no such file
+      pattern = pattern.replace(f'{{{column}}}', str(value))
     return self.root / listing.fill(pattern, self.split, self.name)
 
 
+def columns_in(pattern: str) -> list[str]:
+  """The columns of a table that a pattern names."""
+  fields = re.findall(r'\{(.*?)\}', pattern)
+  return [f for f in fields if f not in ('frame', 'split')]
+
+
 def find_frames(
-  root: pathlib.Path, patterns: Mapping[str, str], splits: Mapping[str, str]
+  root: pathlib.Path,
+  patterns: Mapping[str, str],
+  splits: Mapping[str, str],
+  *,
+  tables: Mapping[str, Table] | None = None,
 ) -> tuple[dict[str, tuple[Frame, ...]], tuple[str, ...]]:
   """Finds the frames of all splits, and what is not used.
 
@@ -49,6 +68,8 @@ def find_frames(
     root: the folder.
     patterns: 'image', and '<label>.files' for the labels -> pattern.
     splits: split -> the folder of it, or a file .txt that lists its frames.
+    tables: split -> its table, if there are any. Where the pattern of images
+      names one of its columns, a row is a frame.
 
   Returns:
     Split -> frames, in natural order of their names or in that of the list; and
@@ -58,7 +79,16 @@ def find_frames(
     InputError: a pattern or split cannot be used, there are no frames, or some
       are about to be overlooked.
   """
-  _check_patterns(patterns)
+  _check_patterns(patterns, tables or {})
+  if columns_in(patterns[_IMAGE]):
+    frames = {
+      split: tuple(
+        Frame(root, _folder_of(split, splits[split]), name, row)
+        for name, row in table.rows.items()
+      )
+      for split, table in (tables or {}).items()
+    }
+    return frames, tuple(_shared(frames, patterns[_IMAGE]))
   folders = {}
   for split, value in splits.items():
     if not isinstance(value, str) or re.search(r'[{}]|^/', value):
@@ -83,6 +113,49 @@ def find_frames(
   notes += _without_picture(root, patterns, folders, frames)
   notes += _shared(frames, patterns[_IMAGE])
   return frames, tuple(notes)
+
+
+def _folder_of(split: str, value: str) -> str:
+  return split if value.endswith('.txt') else value
+
+
+def with_rows(
+  frames: Mapping[str, Sequence[Frame]],
+  tables: Mapping[str, Table],
+  *,
+  of_all: bool,
+  allow_missing: bool,
+) -> dict[str, tuple[Frame, ...]]:
+  """Frames with their rows.
+
+  Args:
+    frames: split -> its frames.
+    tables: split -> its table.
+    of_all: whether all splits have the same table.
+    allow_missing: whether frames may lack a row.
+
+  Raises:
+    InputError: a row names no picture, or a picture has none.
+  """
+  everything = [f.name for members in frames.values() for f in members]
+  joined = {}
+  for split, members in frames.items():
+    names = everything if of_all else [f.name for f in members]
+    rows = tables[split].by_frame(names)
+    lacking = [f.name for f in members if f.name not in rows]
+    if lacking and not allow_missing:
+      raise InputError(
+        expected=f'a row for each of the {len(members)} pictures of {split}',
+        found=f'none for {len(lacking)}: {paths.some(lacking)}',
+        where=tables[split].path,
+        argument='rows',
+        do='add the rows, or accept frames without labels with '
+        'allow_missing=True',
+      )
+    joined[split] = tuple(
+      dataclasses.replace(f, row=rows.get(f.name)) for f in members
+    )
+  return joined
 
 
 def check_files(
@@ -140,10 +213,13 @@ def _what_to_do(argument, frame, pattern, partial, named):
   return f'add the files, or correct {argument}' + hint * partial
 
 
-def _check_patterns(patterns):
+def _check_patterns(patterns, tables):
   for argument, pattern in patterns.items():
     known = isinstance(pattern, str)
-    if known:
+    if known and tables:
+      for table in tables.values():
+        table.check_columns(columns_in(pattern), argument)
+    if known and not (tables and columns_in(pattern)):
       fields = set(re.findall(r'\{(.*?)\}', pattern))
       known = {'frame'} <= fields <= {'frame', 'split'}
     if not known or pathlib.PurePath(pattern).is_absolute():
@@ -284,7 +360,7 @@ def _unclaimed(root, pattern, used, where) -> Iterator[str]:
 def _shared(frames, pattern) -> Iterator[str]:
   """Notes about pictures in more than one split."""
   used = {
-    split: {listing.fill(pattern, frame.split, frame.name) for frame in members}
+    split: {frame.path(pattern) for frame in members}
     for split, members in frames.items()
   }
   for one, two in itertools.combinations(used, 2):

@@ -104,6 +104,8 @@ def _sizes(dataset, split, profile) -> Iterator[Finding]:
       f'resize all images to {height}x{width} (height x width)',
     )
   for task, facts in profile.labels.items():
+    if not dataset.labels[task].is_map:
+      continue
     mismatched = sum(
       f.size != image.size
       for f, image in zip(facts, profile.images, strict=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import hashlib
+import math
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class LabelProfile:
   """Summary of one label of one sample.
 
   Attributes:
-    size: (height, width).
+    size: (height, width); of points, their number; () of an image.
     non_finite: number of pixels with NaN or infinite values.
     known: number of labeled pixels.
     low, high: range of their values.
@@ -71,8 +72,8 @@ class LabelProfile:
 
   @property
   def pixels(self) -> int:
-    """Number of all pixels."""
-    return self.size[0] * self.size[1]
+    """Number of all pixels, or of what else is labeled."""
+    return math.prod(self.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +197,10 @@ def _profile_image(image: np.ndarray) -> ImageProfile:
 
 
 def _profile_label(array: np.ndarray, label: Label) -> LabelProfile:
-  axes = tuple(range(2, array.ndim))
+  known = label.known(array)
+  axes = tuple(range(known.ndim, array.ndim))
   finite = np.isfinite(array).all(axes)
-  known = label.known(array) & finite
+  known &= finite
   values = array[known]
   low, high = _range(values)
   details = {}
@@ -219,7 +221,7 @@ def _profile_label(array: np.ndarray, label: Label) -> LabelProfile:
     )
   flat = values.reshape(-1)
   return LabelProfile(
-    size=array.shape[:2],
+    size=known.shape,
     non_finite=int((~finite).sum()),
     known=int(known.sum()),
     low=low,

@@ -76,12 +76,10 @@ def headline(task: Task, prediction: np.ndarray, label: np.ndarray) -> float:
 
   Args:
     task: the task.
-    prediction: float [h w c], or class ids [h w].
+    prediction: what is kept of the image's.
     label: of the image.
   """
-  prediction, label = prediction[None], label[None]
-  if prediction.ndim == 3:  # scores of which the same class is the highest
-    prediction = np.eye(task.channels, dtype=np.float32)[prediction]
+  prediction, label = task.form.restore(prediction[None]), label[None]
   # Compiled once: compilations belong to the function, not to the call.
   compute = jax.jit(task.statistics)
   statistics = compute(prediction, label, task.valid(label))

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from mtl_kd_jax.labels import Label
+from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import UNLABELED
 
 # From no error on: white to dark red, even in lightness.
@@ -25,33 +25,21 @@ _STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)  # round numbers
 
 
 def measure_errors(
-  prediction: np.ndarray, label: np.ndarray, about: Label
+  prediction: np.ndarray, label: np.ndarray, task: Task
 ) -> np.ndarray:
   """The error of every pixel.
 
   Args:
-    prediction: of one image, float [h w c], or class ids [h w].
+    prediction: what is kept of one image's.
     label: of that image.
-    about: what the label means.
+    task: the task, which says how wrong a pixel is.
 
   Returns:
-    float [h w]: 1 where a class is wrong and else 0; the absolute error in the
-    unit of the label; or the angle between normals in degrees. NaN where there
-    is no label.
+    float [h w]: 1 where a class is wrong and else 0; or the error in the unit
+    of the task. NaN where there is no label.
   """
-  if about.quantity == 'class':
-    ids = prediction if prediction.ndim == 2 else prediction.argmax(axis=-1)
-    errors = (ids != label).astype(np.float64)
-  elif about.quantity == 'normal':
-    errors = _angle(prediction.astype(np.float64), label.astype(np.float64))
-  else:
-    errors = np.abs(prediction[..., 0].astype(np.float64) - label[..., 0])
-  return np.where(about.known(label), errors, np.nan)
-
-
-def _angle(p, y) -> np.ndarray:
-  sine = np.linalg.norm(np.cross(p, y), axis=-1)
-  return np.degrees(np.arctan2(sine, (p * y).sum(axis=-1)))
+  errors = task.colors.errors(prediction, label)
+  return np.where(task.label.known(label), errors, np.nan)
 
 
 def end_of_scale(maps: Iterable[np.ndarray]) -> float:
@@ -65,18 +53,18 @@ def end_of_scale(maps: Iterable[np.ndarray]) -> float:
   return next(s for s in _STEPS if s * power >= most * (1 - 1e-9)) * power
 
 
-def color_errors(errors: np.ndarray, about: Label, *, end: float) -> np.ndarray:
+def color_errors(errors: np.ndarray, task: Task, *, end: float) -> np.ndarray:
   """Colors a map of `measure_errors`.
 
   Args:
     errors: float [h w].
-    about: what the label means.
+    task: the task.
     end: the error that has the last color, and so have larger ones.
 
   Returns:
     uint8 [h w 3]; gray where there is no label.
   """
-  if about.quantity == 'class':
+  if task.colors.is_right_or_wrong:
     rgb = np.where(errors[..., None] > 0, WRONG, RIGHT)
   else:
     shade = np.clip(np.nan_to_num(errors / end), 0, 1)

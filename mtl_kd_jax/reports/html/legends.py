@@ -41,39 +41,36 @@ def make_legend(name: str, task: Task, *, end: float) -> Legend:
     task: the task.
     end: of the scale of its errors.
   """
-  about = task.label
-  quantity = about.quantity if about else ''
+  about, colors = task.label, task.colors
   unit = f' {one_line(about.unit)}' if about and about.unit else ''
-  swatches, ramp, ends = [], [], ('', '')
-  if quantity == 'class':
-    ids = np.arange(len(about.classes), dtype=np.int32)[None]
-    colors = task.render(ids, ids)[0]
-    names = map(one_line, about.classes)
-    swatches = list(zip(map(_css, colors), names, strict=True))
-  elif quantity == 'normal':
-    axes = np.array([[[1, 0, 0], [0, -1, 0], [0, 0, -1]]], np.float32)
-    names = ('+x (right)', '−y (up)', '−z (toward the camera)')
-    colors = task.render(axes, axes)[0]
-    swatches = list(zip(map(_css, colors), names, strict=True))
-  elif quantity:
-    values = np.linspace(1, 2, 9, dtype=np.float32)[None, :, None]
-    ramp = [_css(color) for color in task.render(values, values)[0]]
-    near = quantity == 'depth'
-    ends = ('near', 'far') if near else ('far', 'near')
-  gray = (_css(UNLABELED), 'no label')
-  if quantity == 'class':
+  if colors.error_unit is not None:
+    unit = colors.error_unit
+  swatches = [(_css(c), one_line(text)) for c, text in colors.swatches]
+  ramp = [_css(c) for c in color_ramp(task)] if colors.bounds else []
+  explained = bool(swatches or ramp)
+  if explained:
+    swatches.append((_css(UNLABELED), 'no label'))
+  if colors.is_right_or_wrong:
     errors = [(_css(RIGHT), 'right'), (_css(WRONG), 'wrong')]
-    return Legend(one_line(name), [*swatches, gray], [], ends, errors, [], ends)
-  unit = '°' if quantity == 'normal' else unit
+    return Legend(
+      one_line(name), swatches, ramp, colors.ends, errors, [], ('', '')
+    )
   return Legend(
     one_line(name),
-    [*swatches, gray] if quantity else [],
+    swatches,
     ramp,
-    ends,
+    colors.ends,
     [],
-    [_css(color) for color in scale_colors()] if quantity else [],
+    [_css(color) for color in scale_colors()] if colors.errors else [],
     (f'0{unit}', f'{end:g}{unit} or more'),
   )
+
+
+def color_ramp(task: Task) -> np.ndarray:
+  """Colors from one end of the scale of a task to the other, uint8 [n 3]."""
+  low, high = task.colors.bounds(np.linspace(1, 2, 9, dtype=np.float32))
+  values = np.linspace(low, high, 9, dtype=np.float32)[None, :, None]
+  return task.render(values, values)[0]
 
 
 def _css(color) -> str:

@@ -102,7 +102,7 @@ def view_samples(
     strips = [
       Strip(
         one_line(name),
-        _draw(name, task, samples[name][i], predictions, i),
+        _draw(name, task, samples, predictions, i),
         _draw_errors(task, errors[name], i, predictions, end=ends[name]),
       )
       for name, task in tasks.items()
@@ -114,24 +114,25 @@ def view_samples(
 
 def _errors_of(name, task, labels, predictions, shown):
   """Row -> sample -> error map, of the rows that have the task."""
-  if task.label is None:
+  if task.label is None or task.colors.errors is None:
     return {}
   return {
-    row: {i: measure_errors(own[name][i], labels[i], task.label) for i in shown}
+    row: {i: measure_errors(own[name][i], labels[i], task) for i in shown}
     for row, own in predictions.items()
     if name in own
   }
 
 
-def _draw(name, task, label, predictions, i) -> list[Picture | None]:
+def _draw(name, task, samples, predictions, i) -> list[Picture | None]:
   """The label of a sample, and what every network predicts of it."""
   where, column = f'Sample {i}, {name}', task.columns[task.headline]
-  pictures = [_picture(task.render(label, label), 'label', where)]
+  label, image = samples[name][i], samples['image'][i]
+  pictures = [_picture(task.picture(label, label, image), 'label', where)]
   for row, own in predictions.items():
     if name not in own:
       pictures.append(None)
       continue
-    rgb = task.render(own[name][i], label)
+    rgb = task.picture(own[name][i], label, image)
     score = with_unit(
       number(headline(task, own[name][i], label), column), column.unit
     )
@@ -143,7 +144,7 @@ def _draw_errors(task, errors, i, rows, *, end) -> list[Picture | None]:
   """The error maps of all networks; [] where the task has none."""
   where = f'Sample {i}, errors of {task.name}'
   return [
-    _picture(color_errors(errors[row][i], task.label, end=end), row, where)
+    _picture(color_errors(errors[row][i], task, end=end), row, where)
     if row in errors
     else None
     for row in (rows if errors else ())

@@ -14,7 +14,6 @@ from mtl_kd_jax.reports.plots.style import (
   report_style,
 )
 from mtl_kd_jax.tasks import Task
-from mtl_kd_jax.tasks.depth import color_range
 
 _WIDTH = 3.2  # inches, of one picture
 _HEADINGS, _SCALE, _LEGEND = 0.3, 0.42, 0.2  # inches; of one line of the legend
@@ -62,7 +61,7 @@ def plot_prediction(
       add_picture(axis, picture)
       axis.set_aspect('equal')
       axis.set_title(name, loc='center', weight='bold')
-      if name in maps and tasks[name].label.quantity in ('depth', 'disparity'):
+      if name in maps and tasks[name].colors.bounds is not None:
         _add_scale(axis, tasks[name], maps[name], inch=1 / (_WIDTH * shape))
     if legend:
       figure.legend(
@@ -80,7 +79,7 @@ def _classes(maps, pictures, tasks) -> dict[str, np.ndarray]:
   legend = {}
   for name, ids in maps.items():
     label = tasks[name].label
-    if label.quantity != 'class':
+    if not tasks[name].form.is_class:
       continue
     flat, colors = ids.ravel(), pictures[name].reshape(-1, 3)
     found, first, counts = np.unique(
@@ -95,10 +94,11 @@ def _add_scale(
   axis: Axes, task: Task, values: np.ndarray, *, inch: float
 ) -> None:
   """Says below a picture of `1 / inch` inches what its colors stand for."""
-  low, high = color_range(values)
+  low, high = task.colors.bounds(values)
   ramp = np.linspace(low, high, 256, dtype=np.float32)[None, :, None]
   bar = axis.inset_axes((0.15, -0.17 * inch, 0.7, 0.08 * inch))
-  bar.imshow(task.render(ramp, values[..., None]), aspect='auto')
+  scale = values[..., None] if values.ndim == 2 else values
+  bar.imshow(task.render(ramp, scale), aspect='auto')
   bar.set(xticks=[], yticks=[])
   bar.spines[:].set_visible(False)
   unit = f' {task.label.unit}'.rstrip()

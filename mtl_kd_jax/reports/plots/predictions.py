@@ -75,7 +75,7 @@ def plot_predictions(
         {
           heading: [None] * n
           if maps is None
-          else [task.render(maps[i], labels[i]) for i in range(n)]
+          else [task.picture(maps[i], labels[i], images[i]) for i in range(n)]
           for heading, maps in shown.items()
         },
       )

@@ -47,7 +47,10 @@ def draw_samples(
     for line, (name, sample) in zip(axes, samples.items(), strict=True):
       image = image_bytes(sample['image'])
       pictures = [image]
-      pictures += [t.render(sample[k], sample[k]) for k, t in tasks.items()]
+      pictures += [
+        t.picture(sample[k], sample[k], sample['image'])
+        for k, t in tasks.items()
+      ]
       pictures += [np.where(sample['outlines'][..., None], 255, image // 2)]
       for axis, picture, column in zip(line, pictures, columns, strict=True):
         add_picture(axis, picture)
