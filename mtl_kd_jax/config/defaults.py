@@ -63,6 +63,14 @@ def _add_data(config):
   # archives); 'nyuv2' or 'cityscapes_npy' (the literature's .npy files); or
   # 'folder' (your own data).
   data.name = 'scenes'
+  # A data set for each task or domain, in place of the one above (docs/
+  # own_tasks.md): {'road': {'name': 'folder', ...}, 'depth': {...}}. Entries
+  # have keys of config.data, and 'rate', the share of a batch, and 'labels',
+  # {'task': 'label'}.
+  data.sets = ConfigDict()
+  # Height and width in pixels that the pictures of data.sets are brought to; ()
+  # if they all have the same.
+  data.image_size = ()
   # scenes, cityscapes: where to prepare, '' for TFDS's usual directory.
   # nyuv2, cityscapes_npy: the folder that holds train/ and val/.
   # nyuv2_mat: the folder that holds nyu_depth_v2_labeled.mat.
