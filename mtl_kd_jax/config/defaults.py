@@ -216,6 +216,9 @@ def _add_folder(data):
   folder.rows = ''
   # Its column that names the pictures; '' for the first one.
   folder.picture = ''
+  # Annotations in the format of COCO, .json, with {split} if there are several;
+  # '' for none. Tasks with 'source': 'coco' are read from them.
+  folder.coco = ''
   folder.semantic = ConfigDict()
   # Maps of class ids, .png or .npy; '' for none.
   folder.semantic.files = ''
