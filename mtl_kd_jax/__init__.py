@@ -162,13 +162,17 @@ def compare(
 
 
 def evaluate(
-  workdir: 'str | os.PathLike[str]', *, split: str | None = None
+  workdir: 'str | os.PathLike[str]',
+  *,
+  split: str | None = None,
+  all: bool = False,
 ) -> 'Run':
   """Scores the finished networks of a run again; prints and writes the table.
 
   Args:
     workdir: folder of the run.
     split: the split to score; None for the one that the run reported.
+    all: whether tables have all metrics, such as the IoU of every class.
 
   Returns:
     The `Run`.
@@ -178,7 +182,7 @@ def evaluate(
   """
   job = _job('evaluate')
   config = job.default_config(_path(workdir))
-  return job.run(config, _path(workdir), split=split)
+  return job.run(config, _path(workdir), split=split, all=all)
 
 
 if not TYPE_CHECKING:  # or a type checker would allow any name

@@ -1,7 +1,8 @@
 """The datasets, by name.
 
 To add one: a module, a line in `DATASETS`, and a section of its options in
-`config/defaults.py`. The module has two functions. `make(*, ...)` opens the
+`config/defaults.py`. A file of this folder needs no line; its name is that of
+the dataset. The module has two functions. `make(*, ...)` opens the
 dataset; every option has a default. `preview(*, ...)` takes some of the same
 options and returns what is known without opening anything: labels and image
 size, and no splits.
@@ -9,6 +10,7 @@ size, and no splits.
 
 import dataclasses
 import importlib
+import importlib.util
 from inspect import (  # the name `inspect` is that of a subpackage
   Parameter,
   signature,
@@ -17,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from mtl_kd_jax.datasets.base import Dataset, Sample, Source
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, hint
 from mtl_kd_jax.labels import Label
 
 __all__ = [
@@ -100,14 +102,26 @@ def options(name: str) -> dict[str, Any]:
 
 
 def _module(name: str) -> ModuleType:
-  if name not in DATASETS:
+  module = DATASETS.get(name) or _own(name)
+  if module is None:
     raise InputError(
       expected=f'a known dataset: {", ".join(DATASETS)}',
       found=repr(name),
       argument='name',
-      do='correct the name, or add the dataset (docs/extending.md)',
+      do=f'correct the name{hint(name, DATASETS)}, or add the dataset '
+      '(docs/extending.md)',
     )
-  return importlib.import_module(DATASETS[name])
+  return importlib.import_module(module)
+
+
+def _own(name: str) -> str | None:
+  """The module of this folder that is named as a dataset and makes one."""
+  module = f'{__package__}.{name}'
+  if not name.isidentifier() or importlib.util.find_spec(module) is None:
+    return None
+  found = importlib.import_module(module)
+  makes_one = hasattr(found, 'make') and hasattr(found, 'preview')
+  return module if makes_one else None
 
 
 def _check_known(name, given) -> None:

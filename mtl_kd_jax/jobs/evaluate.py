@@ -20,13 +20,19 @@ from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics, evaluate
 from mtl_kd_jax.training.step import eval_step
 
-OPTIONS = ('split',)
+OPTIONS = ('split', 'all')
 
 
 def define_flags() -> None:
   """Defines the flags of this job."""
   flags.DEFINE_string(
     'split', None, "Job 'evaluate': the split to score. Default: the run's."
+  )
+  flags.DEFINE_boolean(
+    'all',
+    False,
+    "Job 'evaluate': tables of all metrics, such as the IoU of every class. "
+    'The .json has them in any case.',
   )
 
 
@@ -46,7 +52,11 @@ def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
 
 
 def run(
-  config: ConfigDict, workdir: pathlib.Path, *, split: str | None = None
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  split: str | None = None,
+  all: bool = False,
 ) -> Run:
   """Prints the table of a run and writes it beside the first one.
 
@@ -60,6 +70,7 @@ def run(
       a network of the run without metrics, such as an imported one, gets them
       when the split is the one that the run reports.
     split: the split to score; None for `config.data.eval_split`.
+    all: whether tables have all metrics.
 
   Returns:
     The run.
@@ -120,6 +131,7 @@ def run(
       chosen_on=select_split(stored),
       chosen=chosen,
       suffix=f'_{config.data.eval_split}',
+      all_metrics=all,
     )
     if _data_of(config) == _data_of(stored):
       for name, values in metrics.items():

@@ -93,6 +93,7 @@ def report_results(
   average_epochs: int = 0,
   notes: Sequence[str] = (),
   suffix: str = '',
+  all_metrics: bool = False,
 ) -> Results:
   """Writes tables and figures, and prints the tables.
 
@@ -119,6 +120,7 @@ def report_results(
     average_epochs: how many last epochs to report the mean of; 0 for none.
     notes: what else has to be known, in paragraphs.
     suffix: of the names of all files.
+    all_metrics: whether tables have the columns of all metrics.
 
   Returns:
     The results, as written.
@@ -152,6 +154,7 @@ def report_results(
     ],
     tasks=tasks,
     rows=rows.metrics,
+    all_metrics=all_metrics,
     average_epochs=average_epochs if averages else 0,
     averages=averages,
     balance='\n\n'.join(

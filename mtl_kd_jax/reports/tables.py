@@ -57,6 +57,8 @@ class Results:
       CAGrad, Nash-MTL and FAMO; {} for none.
     balance: a summary of the balance of gradients; '' for none.
     notes: what else has to be known of the rows, in paragraphs.
+    all_metrics: whether tables have the columns of all metrics. results.json
+      has them in any case.
   """
 
   name: str
@@ -70,6 +72,7 @@ class Results:
   averages: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
   balance: str = ''
   notes: Sequence[str] = ()
+  all_metrics: bool = False
 
   @property
   def title(self) -> str:
@@ -194,20 +197,26 @@ class Results:
     return {self.title: self.rows, **average}
 
   def _columns(self) -> list['_Column']:
-    titles = Counter(
-      c.title for task in self.tasks.values() for c in task.columns.values()
-    )
+    shown = self._shown()
+    titles = Counter(c.title for x in shown.values() for c in x.values())
     columns = [
       _Column(
         ((t,) if titles[c.title] > 1 else ()) + (c.title, unit_with_arrow(c)), t
       )
-      for t, task in self.tasks.items()
-      for c in task.columns.values()
+      for t, columns in shown.items()
+      for c in columns.values()
     ]
     gains = [gain.column for gain in GAINS.values()]
     return columns + [
       _Column((c.title, unit_with_arrow(c)), 'gain') for c in gains
     ]
+
+  def _shown(self) -> dict[str, Mapping[str, Metric]]:
+    """Task -> metric -> column, of those that tables have."""
+    return {
+      t: task.columns if self.all_metrics else task.main_columns()
+      for t, task in self.tasks.items()
+    }
 
   def _with_gains(self, rows: Mapping[str, Metrics]) -> dict[str, dict]:
     """Every row with all metrics, NaN where they are missing, and its gains."""
@@ -227,8 +236,8 @@ class Results:
     return {
       row: [
         number(entry['metrics'][t][m], column)
-        for t, task in self.tasks.items()
-        for m, column in task.columns.items()
+        for t, columns in self._shown().items()
+        for m, column in columns.items()
       ]
       + [gain_number(gain) for gain in entry['gains'].values()]
       for row, entry in self._with_gains(rows).items()

@@ -6,6 +6,7 @@ batches and devices; a threshold is the edge of a bin. Metrics are exact but for
 scores that fall into one bin, which count as equal.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,7 +32,8 @@ def histogram(logits, label, valid):
   x = base.as_float32(logits)
   bins = jnp.floor((x + _MOST) * (BINS / (2 * _MOST)))
   bins = jnp.clip(bins, 0, BINS - 1).astype(jnp.int32)
-  index = (jnp.arange(c) * 2 + (label > 0)) * BINS + bins
+  own = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
+  index = (own * 2 + (label > 0)) * BINS + bins
   index = jnp.where(valid, index, 2 * c * BINS)
   counts = jnp.bincount(index.ravel(), length=2 * c * BINS + 1)[:-1]
   return counts.reshape(c, 2, BINS)

@@ -128,12 +128,13 @@ def _loss(prediction, label, *, sigma):
 
 def _gaussians(points, size, sigma):
   """float32 [b h w c], of points [b c 3]."""
-  y, x = (jnp.arange(n, dtype=jnp.float32) for n in size)
+  # [1 n 1], beside points [b 1 c].
+  y, x = (jnp.arange(n, dtype=jnp.float32)[None, :, None] for n in size)
   known = points[..., 2] > 0
   # Where there is no label, the product of NaN with a gradient of 0 is NaN.
   at_x, at_y = (jnp.where(known, points[..., i], 0) for i in (0, 1))
-  rows = jnp.exp(-0.5 * ((y[:, None] - at_y[:, None]) / sigma) ** 2)
-  columns = jnp.exp(-0.5 * ((x[:, None] - at_x[:, None]) / sigma) ** 2)
+  rows = jnp.exp(-0.5 * ((y - at_y[:, None]) / sigma) ** 2)
+  columns = jnp.exp(-0.5 * ((x - at_x[:, None]) / sigma) ** 2)
   return rows[:, :, None] * columns[:, None]
 
 

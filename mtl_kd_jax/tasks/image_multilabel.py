@@ -47,7 +47,8 @@ def make(label: Label, *, weights: Sequence[float] = ()) -> base.Task:
     losses = _scores.binary_cross_entropy(prediction, label)
     if not factors:
       return losses
-    return losses * jnp.where(label > 0, jnp.array(factors, losses.dtype), 1)
+    weight = jnp.array(factors, losses.dtype)[None]
+    return losses * jnp.where(label > 0, weight, 1)
 
   def draw(x, label, image):
     del label

@@ -56,16 +56,21 @@ class Column(NamedTuple):
 
 
 def make_columns(tasks: Mapping[str, Task]) -> list[Column]:
-  """All metrics of all tasks, and then the gains."""
+  """The metrics of all tasks, without details, and then the gains."""
+  shown = {name: task.main_columns() for name, task in tasks.items()}
   titles = Counter(
-    metric.title for task in tasks.values() for metric in task.columns.values()
+    metric.title for columns in shown.values() for metric in columns.values()
   )
   columns = [
     Column(
-      t, m, metric, t if titles[metric.title] > 1 else '', m == task.headline
+      t,
+      m,
+      metric,
+      t if titles[metric.title] > 1 else '',
+      m == tasks[t].headline,
     )
-    for t, task in tasks.items()
-    for m, metric in task.columns.items()
+    for t, columns in shown.items()
+    for m, metric in columns.items()
   ]
   return columns + [
     Column(GAIN, name, gain.column, headline=name == MAIN_GAIN, is_gain=True)

@@ -81,7 +81,9 @@ def tabulate_results(
     rows: network -> task -> metric -> value.
     tasks: the tasks, for columns and directions.
   """
-  metrics = [(t, m, c) for t, x in tasks.items() for m, c in x.columns.items()]
+  metrics = [
+    (t, m, c) for t, x in tasks.items() for m, c in x.main_columns().items()
+  ]
   gains = {name: gain.column for name, gain in GAINS.items()}
   reference = rows.get(SINGLE_TASK, {})
   lines = []
@@ -99,7 +101,7 @@ def tabulate_results(
   return PageTable(
     title=title,
     corner='network',
-    groups=[(one_line(t), len(x.columns)) for t, x in tasks.items()]
+    groups=[(one_line(t), len(x.main_columns())) for t, x in tasks.items()]
     + [(f'gain over {SINGLE_TASK}', len(gains))],
     headings=[
       describe_heading(c)
