@@ -13,6 +13,7 @@ A job is a module with
 
 from mtl_kd_jax.jobs import (
   compare,
+  data,
   evaluate,
   export,
   import_weights,
@@ -33,4 +34,5 @@ JOBS = {
   'import': import_weights,
   'taps': taps,
   'inspect': inspect,
+  'data': data,
 }
