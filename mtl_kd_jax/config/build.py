@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 
 import jax
 from ml_collections import ConfigDict
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 from mtl_kd_jax import datasets
 from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.config.keys import named_by_keys
+from mtl_kd_jax.config.sets import open_sets
 from mtl_kd_jax.config.tasks import described, of_data
 from mtl_kd_jax.config.validate import check_steps, check_values
 from mtl_kd_jax.datasets import Dataset, loader
@@ -25,6 +27,13 @@ def open_dataset(config: ConfigDict, *, data: bool = True) -> Dataset:
   Raises:
     InputError: the name is unknown, or the data cannot be opened.
   """
+  if config.data.sets:
+    return open_sets(config, functools.partial(_open_one, data=data))
+  return _open_one(config, data=data)
+
+
+def _open_one(config: ConfigDict, *, data: bool) -> Dataset:
+  """That of config.data.name."""
   name = config.data.name
   options = {}
   # A dataset without options needs no section.
@@ -36,14 +45,16 @@ def open_dataset(config: ConfigDict, *, data: bool = True) -> Dataset:
   with named_by_keys(f'data.{name}', keys):
     if config.data.data_dir or 'data_dir' in datasets.options(name):
       options = {'data_dir': config.data.data_dir, **options}
-    if _reads_maps(name) and (maps := described(config)):
+    if _reads_maps(config) and (maps := described(config)):
       options['maps'] = maps
     return open_it(name, **options)
 
 
-def _reads_maps(name: str) -> bool:
+def _reads_maps(config: ConfigDict) -> bool:
   """Whether a data set reads maps that config.task describes."""
-  return 'maps' in datasets.options(name)
+  sets = config.data.sets.values() if config.data.sets else [config.data]
+  names = [entry.get('name', config.data.name) for entry in sets]
+  return any('maps' in datasets.options(name) for name in names)
 
 
 def build(
@@ -90,7 +101,7 @@ def build(
   given, dataset = dataset, dataset or open_dataset(config, data=data)
   descriptions = of_data(
     described(config),
-    reads_maps=given is None and _reads_maps(config.data.name),
+    reads_maps=given is None and _reads_maps(config),
   )
   with named_by_keys(keys={'names': 'tasks', 'described': 'task'}):
     tasks = make_tasks(

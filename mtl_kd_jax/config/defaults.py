@@ -74,6 +74,14 @@ def _add_data(config):
   # archives); 'nyuv2' or 'cityscapes_npy' (the literature's .npy files); or
   # 'folder' (your own data).
   data.name = 'scenes'
+  # A data set for each task or domain, in place of the one above (docs/
+  # own_tasks.md): {'road': {'name': 'folder', ...}, 'depth': {...}}. Entries
+  # have keys of config.data, and 'rate', the share of a batch, and 'labels',
+  # {'task': 'label'}.
+  data.sets = ConfigDict()
+  # Height and width in pixels that the pictures of data.sets are brought to; ()
+  # if they all have the same.
+  data.image_size = ()
   # scenes, cityscapes: where to prepare, '' for TFDS's usual directory.
   # nyuv2, cityscapes_npy: the folder that holds train/ and val/.
   # nyuv2_mat: the folder that holds nyu_depth_v2_labeled.mat.
@@ -108,6 +116,7 @@ def _add_data(config):
   _add_scenes(data)
   _add_cityscapes(data, tasks=config.get_oneway_ref('tasks'))
   _add_nyuv2(data)
+  _add_others(data, tasks=config.get_oneway_ref('tasks'))
   _add_folder(data)
 
 
@@ -143,6 +152,33 @@ def _add_cityscapes(data, *, tasks):
   data.cityscapes_npy = ConfigDict()
   # 7 (its folders label_7) or 19 (label_19).
   data.cityscapes_npy.classes = 7
+
+
+def _add_others(data, *, tasks):
+  # Options of data.name = 'pascal_context'.
+  data.pascal_context = pascal = ConfigDict()
+  # Height and width in pixels; larger frames are reduced until they fit.
+  pascal.image_size = (512, 512)
+  # Labels that are needed: config.tasks until it is set.
+  pascal.tasks = tasks
+  # Ids of the classes, in LabelMap, of which normals count; () for all.
+  pascal.normals_classes = ()
+  # Options of data.name = 'taskonomy'.
+  data.taskonomy = taskonomy = ConfigDict()
+  # Height and width in pixels that frames are reduced to.
+  taskonomy.image_size = (256, 256)
+  # Labels that are needed: config.tasks until it is set.
+  taskonomy.tasks = tasks
+  # The folder with lists of buildings, train.txt and val.txt.
+  taskonomy.splits = 'splits'
+  # Options of data.name = 'svhn': none, digits have 32 x 32 pixels.
+  data.svhn = ConfigDict()
+  # Options of data.name = 'omniglot'.
+  data.omniglot = omniglot = ConfigDict()
+  # Height and width in pixels that drawings of 105 x 105 are reduced to.
+  omniglot.image_size = (32, 32)
+  # 'all' 1623 characters, or the 964 of the 'background' set.
+  omniglot.characters = 'all'
 
 
 def _add_nyuv2(data):
@@ -191,6 +227,9 @@ def _add_folder(data):
   folder.rows = ''
   # Its column that names the pictures; '' for the first one.
   folder.picture = ''
+  # Annotations in the format of COCO, .json, with {split} if there are several;
+  # '' for none. Tasks with 'source': 'coco' are read from them.
+  folder.coco = ''
   folder.semantic = ConfigDict()
   # Maps of class ids, .png or .npy; '' for none.
   folder.semantic.files = ''

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from mtl_kd_jax.errors import InputError
 
 # Sections by task, which have no keys of their own: they are set as a whole.
-_FREE_SECTIONS = ('distill.weights', 'task')
+_FREE_SECTIONS = ('data.sets', 'distill.weights', 'task')
 
 
 def override(

@@ -38,7 +38,7 @@ _NOT_NEGATIVE = (
   'balancing.observe_every',
   'recalibrate',
 )
-_BY_TASK = ('distill.weights', 'task')
+_BY_TASK = ('data.sets', 'distill.weights', 'task')
 # The steps are counted in int32, and seeds in int64.
 _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
 # What may change between two runs of one experiment: it moves or shows the
@@ -65,6 +65,8 @@ _FREE = (
 
 def may_change(key: str) -> bool:
   """Whether another value of a key leaves the result of a run as it is."""
+  if key.startswith('data.sets.'):
+    return key.endswith(('.data_dir', '.manual_dir'))
   return any(key == f or (f[-1] == '.' and key.startswith(f)) for f in _FREE)
 
 

@@ -40,6 +40,10 @@ DATASETS = {
   'nyuv2_mat': 'mtl_kd_jax.datasets.nyuv2.mat',
   'cityscapes': 'mtl_kd_jax.datasets.cityscapes.dataset',
   'cityscapes_npy': 'mtl_kd_jax.datasets.cityscapes.npy',
+  'pascal_context': 'mtl_kd_jax.datasets.pascal_context',
+  'taskonomy': 'mtl_kd_jax.datasets.taskonomy',
+  'svhn': 'mtl_kd_jax.datasets.svhn',
+  'omniglot': 'mtl_kd_jax.datasets.omniglot',
   'folder': 'mtl_kd_jax.datasets.folder.dataset',
 }
 

@@ -6,7 +6,8 @@ import functools
 
 import numpy as np
 
-from mtl_kd_jax.datasets.base import Dataset, Sample, Source
+from mtl_kd_jax.datasets.base import Dataset, Source
+from mtl_kd_jax.datasets.mixture import Mixed, Subset
 from mtl_kd_jax.errors import InputError
 
 HELD_OUT = 'held_out'
@@ -47,25 +48,8 @@ def hold_out(
   return dataclasses.replace(dataset, sources=sources)
 
 
-def _open(opened: Callable[[], Source], chosen: np.ndarray) -> '_Subset':
-  return _Subset(opened(), np.flatnonzero(chosen))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Subset:
-  """Some samples of a source; picklable."""
-
-  source: Source
-  indices: np.ndarray
-
-  def __len__(self) -> int:
-    return len(self.indices)
-
-  def __getitem__(self, index: int) -> Sample:
-    return self.source[int(self.indices[index])]
-
-  def examine(self, index: int) -> tuple[Sample, tuple[str, ...]]:
-    """As that of the source, if it has one."""
-    if not hasattr(self.source, 'examine'):
-      return self[index], ()
-    return self.source.examine(int(self.indices[index]))
+def _open(opened: Callable[[], Source], chosen: np.ndarray) -> Source:
+  source = opened()
+  if isinstance(source, Mixed):
+    return source.subset(chosen)
+  return Subset(source, np.flatnonzero(chosen))

@@ -17,6 +17,7 @@ import numpy as np
 
 from mtl_kd_jax.datasets.augment import Rules, augment
 from mtl_kd_jax.datasets.base import Dataset, Source
+from mtl_kd_jax.datasets.mixture import Mixed
 from mtl_kd_jax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
@@ -71,7 +72,6 @@ def train_batches(
   Raises:
     InputError: the batch is larger than the split.
   """
-  used = steps_per_epoch(len(source), batch_size) * batch_size
   transform = functools.partial(
     augment,
     labels=dataset.labels,
@@ -79,14 +79,29 @@ def train_batches(
     flip=flip,
     rules=rules,
   )
-  samples = (
-    grain.MapDataset.source(source)
-    .seed(seed)
-    .shuffle()[:used]
-    .repeat(epochs)
-    .random_map(transform)
-  )
+  shuffled = _shuffled(source, batch_size=batch_size, epochs=epochs, seed=seed)
+  samples = shuffled.random_map(transform)
   return _batches(samples[start_step * batch_size :], batch_size, num_workers)
+
+
+def _shuffled(
+  source: Source, *, batch_size: int, epochs: int, seed: int
+) -> grain.MapDataset:
+  """The samples of all epochs."""
+  used = steps_per_epoch(len(source), batch_size) * batch_size
+  if not isinstance(source, Mixed):
+    samples = grain.MapDataset.source(source).seed(seed).shuffle()[:used]
+    return samples.repeat(epochs)
+  parts = [
+    grain.MapDataset.source(part).seed(seed + i).shuffle().repeat()
+    for i, part in enumerate(source.parts)
+  ]
+  mixed = grain.MapDataset.mix(parts, weights=source.rates)
+  # The parts take turns. Within a batch they change places, or else a device,
+  # or a micro-batch, could get all of one.
+  return grain.experimental.WindowShuffleMapDataset(
+    mixed[: used * epochs], window_size=batch_size, seed=seed
+  ).seed(seed)
 
 
 def eval_batches(

@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 
 from mtl_kd_jax.datasets.base import Sample, Source
+from mtl_kd_jax.datasets.mixture import Mixed
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
@@ -41,6 +42,14 @@ def hide_labels(
     InputError: `fraction` is none of these, or names a label that is not in
       `labels`, or hides every label of that name.
   """
+  if isinstance(source, Mixed) and fraction != 1:
+    raise InputError(
+      expected='1 for a mixture of data sets, whose pictures have the labels '
+      'of some tasks alone',
+      found=repr(fraction),
+      argument='fraction',
+      do='leave it at 1',
+    )
   if fraction == ONE:
     return _OneLabel(source, labels, seed)
   fractions = {

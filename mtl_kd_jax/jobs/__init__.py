@@ -48,4 +48,5 @@ JOBS = {
   'import': Job('import_weights', ('torch', 'stage', 'network')),
   'taps': Job('taps', needs_config=True),
   'inspect': Job('inspect', ('samples',), needs_config=True),
+  'data': Job('data', ('init',)),
 }

@@ -27,8 +27,8 @@ from mtl_kd_jax.datasets.partial import hide_labels
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import QUANTITIES
 
-DTYPES = {'class': np.int32}  # all others: float32
-CHANNELS = {'class': (), 'depth': (1,), 'disparity': (1,), 'normal': (3,)}
+# Quantities that are ids: 0, 1 ... of the classes of their label.
+IDS = ('class', 'image_class', 'binary')
 
 
 @pytest.fixture(scope='module', params=DATASETS)
@@ -58,19 +58,19 @@ def assert_forms(dataset, sample):
   assert sample['image'].shape == (*size, 3)
   for task, label in dataset.labels.items():
     array = sample[task]
-    assert array.dtype == DTYPES.get(label.quantity, np.float32), task
-    assert array.shape == (*size, *CHANNELS[label.quantity]), task
+    assert array.dtype == (np.int32 if label.quantity in IDS else np.float32)
+    assert array.shape == label.shape(size), task
 
 
 def test_its_description_is_complete(dataset):
   assert DATASETS[dataset.name]
-  assert dataset.image_size == SIZE
+  assert dataset.image_size == (SIZE if dataset.name != 'svhn' else (32, 32))
   assert {'train', 'val'} <= dataset.sources.keys()
   assert dataset.labels
   assert 'image' not in dataset.labels
   for label in dataset.labels.values():
     assert label.quantity in QUANTITIES
-    assert bool(label.classes) == (label.quantity == 'class')
+    assert bool(label.classes) == (label.quantity in IDS)
     assert len(set(label.classes)) == len(label.classes)
     if label.quantity == 'depth':
       assert label.unit
@@ -90,16 +90,16 @@ def test_samples_have_valid_values(dataset):
     assert sample['image'].std() > 0
     for task, label in dataset.labels.items():
       array = sample[task]
-      missing = (array == label.missing(SIZE)).reshape(*SIZE, -1).all(-1)
-      labeled[task] += (~missing).sum()
-      values = array[~missing]
+      known = label.known(array)
+      labeled[task] += known.sum()
+      values = array[known]
       assert np.isfinite(values).all()
-      if label.quantity == 'class':
+      if label.quantity in IDS:
         assert set(np.unique(values)) <= set(range(len(label.classes)))
       elif label.quantity == 'normal':
         length = np.linalg.norm(values.astype(float), axis=-1)
         np.testing.assert_allclose(length, 1, rtol=0, atol=1e-2)
-      else:
+      elif label.quantity != 'regression':
         assert (values > 0).all()
   for task, count in labeled.items():
     assert count > 0, f'{task} is never labeled'
@@ -134,8 +134,7 @@ def test_the_missing_sample_has_no_labels(dataset):
   assert_forms(dataset, sample)
   assert not sample['image'].any()
   for task, label in dataset.labels.items():
-    nothing = -1 if label.quantity == 'class' else 0
-    assert (sample[task] == nothing).all(), task
+    assert not label.known(sample[task]).any(), task
 
 
 def test_an_unknown_split_is_an_error_that_lists_the_known_ones(dataset):

@@ -17,6 +17,7 @@ import numpy as np
 from mtl_kd_jax.datasets import decode, files, paths, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.datasets.folder import listing
+from mtl_kd_jax.datasets.folder.coco import COLUMN, read_coco
 from mtl_kd_jax.datasets.folder.described import make_described, without_files
 from mtl_kd_jax.datasets.folder.frames import (
   Frame,
@@ -55,6 +56,7 @@ def make(
   allow_missing: bool = False,
   rows: str = '',
   picture: str = '',
+  coco: str = '',
   semantic: Mapping[str, Any] = SEMANTIC,
   depth: Mapping[str, Any] = DEPTH,
   normals: Mapping[str, Any] = NORMALS,
@@ -77,6 +79,8 @@ def make(
       there are several; '' for none. Where it has a column 'split', that says
       which rows belong to a split. Patterns may name its columns: {column}.
     picture: the column of the table that names the pictures; '' for the first.
+    coco: annotations in the format of COCO, .json, with {split} if there are
+      several; '' for none. A task with 'source': 'coco' is read from them.
     semantic: the options of the class map that differ from `maps.SEMANTIC`.
     depth: the options of the depth map that differ from `maps.DEPTH`.
     normals: the options of the map of normals that differ from `maps.NORMALS`.
@@ -113,7 +117,7 @@ def make(
   }
   splits = {'train': train, 'val': val, 'test': test}
   splits = {split: value for split, value in splits.items() if value}
-  tables = _read_tables(root, rows, picture, splits, columns)
+  tables = _read_tables(root, rows, picture, coco, splits, columns)
   frames, notes = find_frames(root, patterns, splits, tables=tables)
   check_files(frames, patterns, allow_missing=allow_missing)
   if tables and not columns_in(image):
@@ -121,7 +125,7 @@ def make(
     frames = with_rows(
       frames,
       tables,
-      of_all='{split}' not in rows and 'split' not in first.columns,
+      of_all='{split}' not in (rows or coco) and 'split' not in first.columns,
       allow_missing=allow_missing,
     )
   first = frames['train'][0].path(image)
@@ -190,22 +194,39 @@ def _joined(made, described) -> dict[str, LabelMap]:
   return {**made, **described}
 
 
-def _read_tables(root, rows, picture, splits, columns) -> dict[str, Table]:
+def _read_tables(
+  root, rows, picture, coco, splits, columns
+) -> dict[str, Table]:
   """Split -> its table; {} without tables."""
-  if not rows:
+  if rows and coco:
+    raise InputError(
+      expected='a table, or annotations of COCO',
+      found='both',
+      argument='coco',
+      do='give the tasks of the table a data set of their own (data.sets)',
+    )
+  if not (rows or coco):
     for name, needed in columns.items():
+      annotated = COLUMN in needed
       raise InputError(
-        expected=f'a table with the columns {", ".join(needed)} of {name}',
+        expected=f'annotations of COCO, of {name}'
+        if annotated
+        else f'a table with the columns {", ".join(needed)} of {name}',
         found='none',
-        argument='rows',
-        do="name it, such as 'labels.csv'",
+        argument='coco' if annotated else 'rows',
+        do="name the file, such as 'annotations/{split}.json'"
+        if annotated
+        else "name it, such as 'labels.csv'",
       )
     return {}
   tables = {}
   for split, value in splits.items():
     folder = split if value.endswith('.txt') else value
-    path = root / listing.fill(rows, folder)
-    tables[split] = read_table(path, key=picture, split=folder)
+    path = root / listing.fill(rows or coco, folder)
+    if coco:
+      tables[split] = read_coco(path)
+    else:
+      tables[split] = read_table(path, key=picture, split=folder)
     for name, needed in columns.items():
       tables[split].check_columns(needed, f'maps.{name}')
   return tables

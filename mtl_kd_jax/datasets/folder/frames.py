@@ -91,7 +91,8 @@ def find_frames(
     return frames, tuple(_shared(frames, patterns[_IMAGE]))
   folders = {}
   for split, value in splits.items():
-    if not isinstance(value, str) or re.search(r'[{}]|^/', value):
+    # A list may be anywhere: data are often not to be written to.
+    if not isinstance(value, str) or re.search(r'[{}]|^/.*(?<!\.txt)$', value):
       expected = 'the name of a sub-folder, or that of a list ending in .txt'
       raise bad_option(split, expected, value)
     if not value.endswith('.txt'):

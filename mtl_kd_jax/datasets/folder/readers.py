@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtl_kd_jax.datasets import files, option_checks
-from mtl_kd_jax.datasets.folder import maps
+from mtl_kd_jax.datasets.folder import coco, maps
 from mtl_kd_jax.datasets.folder import palette as palettes
 from mtl_kd_jax.datasets.folder.rows import Row
 from mtl_kd_jax.errors import InputError, hint
@@ -64,18 +64,39 @@ def make_reader(
   Raises:
     InputError: an entry is unknown or cannot be used.
   """
+  if options.get('source'):
+    return _annotated(name, label, options)
   make = _MAKERS[label.quantity]
   known = [*inspect.signature(make).parameters][3:]
   for key in options:
     if key not in known:
       raise InputError(
         expected=f'entries of the description, beside those of its kind: '
-        f'{", ".join(["files", *known])}',
+        f'{", ".join(["files", "source", *known])}',
         found=repr(key),
         argument=f'{name}.{key}',
         do=f'correct it{hint(key, known)} (docs/own_tasks.md)',
       )
   return make(name, label, root, **options)
+
+
+def _annotated(name: str, label: Label, options: Mapping[str, Any]) -> Reader:
+  """Of annotations, in place of a file for each picture."""
+  others = dict(options)
+  source, categories = others.pop('source'), others.pop('categories', ())
+  if source != 'coco':
+    raise maps.bad_option(f'{name}.source', "'coco', or ''", source)
+  if others:
+    key = next(iter(others))
+    known = ('source', 'categories')
+    raise InputError(
+      expected=f'entries of a task of annotations: {", ".join(known)}',
+      found=repr(key),
+      argument=f'{name}.{key}',
+      do=f'correct it{hint(key, known)} (docs/own_tasks.md)',
+    )
+  label, from_row = coco.make_from_row(name, label, categories=categories)
+  return Reader(label, from_row=from_row, columns=(coco.COLUMN,))
 
 
 # ---- Maps --------------------------------------------------------------------

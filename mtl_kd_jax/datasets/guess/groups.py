@@ -1,0 +1,131 @@
+"""Files of a folder by what their paths have in common: patterns."""
+
+import collections
+from collections.abc import Iterable, Mapping
+import os
+import pathlib
+import re
+from typing import NamedTuple
+
+# Folders that are called like splits.
+_SPLITS = {
+  'train': ('train', 'training'),
+  'val': ('val', 'valid', 'validation', 'dev'),
+  'test': ('test', 'testing'),
+}
+_SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
+# What a name may end with after the number of a frame: 0001_depth, frame1.seg
+_TAIL = re.compile(r'[_.-][A-Za-z][A-Za-z_.-]*$')
+_MOST_FILES = 200_000
+
+
+class Group(NamedTuple):
+  """Files with one pattern.
+
+  Attributes:
+    pattern: with {frame}, and {split} where there are such folders.
+    frames: split -> names of frames; the split '' where there are none.
+  """
+
+  pattern: str
+  frames: Mapping[str, tuple[str, ...]]
+
+  @property
+  def all_frames(self) -> set[str]:
+    """Of all splits."""
+    return {name for names in self.frames.values() for name in names}
+
+  def path(
+    self, root: pathlib.Path, folders: Mapping[str, str], split: str, frame: str
+  ) -> pathlib.Path:
+    """Of one file.
+
+    Args:
+      root: the folder.
+      folders: split -> the name of its folder.
+      split: the split.
+      frame: name of the frame.
+    """
+    name = self.pattern.replace('{split}', folders.get(split, ''))
+    return root / name.replace('{frame}', frame)
+
+
+def find_groups(
+  root: pathlib.Path, suffixes: Iterable[str]
+) -> tuple[list[Group], dict[str, str]]:
+  """Lists the files of a folder.
+
+  Args:
+    root: the folder.
+    suffixes: endings of the files that are meant.
+
+  Returns:
+    The groups, those with most files first; and split -> the name of the folder
+    that stands for it.
+  """
+  by_place: dict[tuple[str, str], list[tuple[str, str]]] = {}
+  folders: dict[str, str] = {}
+  suffixes = tuple(suffixes)
+  for parts in _paths(root):
+    stem, suffix = os.path.splitext(parts[-1])
+    if suffix.lower() not in suffixes:
+      continue
+    split, place = _split_of(parts[:-1], folders)
+    by_place.setdefault((place, suffix), []).append((split, stem))
+  groups = []
+  for (place, suffix), members in by_place.items():
+    for tail, of_tail in _by_tail(members).items():
+      frames: dict[str, list[str]] = {}
+      for split, stem in of_tail:
+        frames.setdefault(split, []).append(stem.removesuffix(tail))
+      groups.append(
+        Group(
+          f'{place}{{frame}}{tail}{suffix}',
+          {split: tuple(sorted(names)) for split, names in frames.items()},
+        )
+      )
+  groups.sort(key=lambda g: (-len(g.all_frames), g.pattern))
+  return groups, folders
+
+
+def _paths(root: pathlib.Path):
+  """The parts of the paths of all files, hidden ones left out."""
+  count = 0
+  for folder, inner, names in os.walk(root):
+    inner[:] = sorted(name for name in inner if name[0] != '.')
+    relative = pathlib.Path(folder).relative_to(root).parts
+    for name in sorted(names):
+      if name[0] == '.':
+        continue
+      count += 1
+      if count > _MOST_FILES:
+        return
+      yield (*relative, name)
+
+
+def _split_of(parts, folders) -> tuple[str, str]:
+  """The split of a path, and its folder as a pattern."""
+  found, pattern = '', []
+  for part in parts:
+    split = _SPLIT_OF.get(part.lower(), '')
+    if split and not found and folders.setdefault(split, part) == part:
+      found = split
+      pattern.append('{split}')
+    else:
+      pattern.append(part)
+  return found, ''.join(f'{part}/' for part in pattern)
+
+
+def _by_tail(members) -> dict[str, list[tuple[str, str]]]:
+  """Files of one place by what comes after the name of the frame."""
+  tails = collections.Counter(
+    match[0] for _, stem in members if (match := _TAIL.search(stem))
+  )
+  # Names such as living_room end like tails, too; but no two in one way.
+  common = {tail for tail, count in tails.items() if count > 1}
+  divided: dict[str, list[tuple[str, str]]] = {}
+  for split, stem in members:
+    match = _TAIL.search(stem)
+    tail = match[0] if match and match[0] in common else ''
+    divided.setdefault(tail, []).append((split, stem))
+  return divided

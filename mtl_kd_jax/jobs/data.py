@@ -1,0 +1,168 @@
+"""Looks at a folder of pictures and labels, and writes a first config."""
+
+import pathlib
+import re
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from mtl_kd_jax.config import get_config
+from mtl_kd_jax.config.build import open_dataset
+from mtl_kd_jax.config.from_file import from_file
+from mtl_kd_jax.datasets import paths
+from mtl_kd_jax.datasets.guess import Folder, guess_folder
+from mtl_kd_jax.errors import InputError
+
+# Without folders for splits, every so-many-th picture is one of the split val.
+_HELD = 10
+
+
+def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
+  """The defaults, of which nothing is used."""
+  del workdir
+  return get_config()
+
+
+def run(
+  config: ConfigDict, workdir: pathlib.Path, *, init: str = ''
+) -> pathlib.Path:
+  """Writes a config, and says what it was guessed from.
+
+  Args:
+    config: unused.
+    workdir: unused.
+    init: the folder.
+
+  Returns:
+    The path of the config.
+
+  Raises:
+    InputError: there is no such folder, nothing in it that can be read, or the
+      config is there already.
+  """
+  del config, workdir
+  root = paths.expand(init, argument='init')
+  found = paths.why_no_folder(root) if init else 'no folder was named'
+  if found:
+    raise InputError(
+      expected='a folder of pictures and labels',
+      found=found,
+      where='--init',
+      argument='init',
+      do='name it: --job=data --init=FOLDER',
+    )
+  name = re.sub(r'\W+', '_', root.absolute().name).strip('_').lower() or 'mine'
+  path = pathlib.Path(f'{name}.py')
+  folder = guess_folder(root)
+  lists = _lists(name, folder)
+  for file in (path, *lists):
+    if file.exists():
+      raise InputError(
+        expected='a config to write',
+        found=f'{file} is there already',
+        where=f'{file.absolute()}',
+        argument='init',
+        do='move it away, or go to another directory',
+      )
+  for file, names in lists.items():
+    file.write_text(''.join(f'{n}\n' for n in names), encoding='utf-8')
+  path.write_text(_as_python(name, root, folder, lists), encoding='utf-8')
+  console = Console(highlight=False)
+  console.print(_as_table(root, folder))
+  for note in folder.notes:
+    console.print(f'note: {note}', markup=False)
+  console.print(f'written: {", ".join(map(str, (path, *lists)))}', markup=False)
+  _try(path, console)
+  return path
+
+
+def _lists(name: str, folder: Folder) -> dict[pathlib.Path, list[str]]:
+  """Files with names of pictures, where no folders tell splits apart."""
+  if not folder.frames or 'train' in folder.options:
+    return {}
+  held = set(folder.frames[_HELD - 1 :: _HELD] or folder.frames[-1:])
+  return {
+    pathlib.Path(f'{name}_train.txt'): [
+      x for x in folder.frames if x not in held
+    ],
+    pathlib.Path(f'{name}_val.txt'): sorted(held),
+  }
+
+
+def _as_python(name, root, folder: Folder, lists) -> str:
+  height, width = folder.size
+  options = dict(folder.options)
+  for split, file in zip(('train', 'val'), lists, strict=False):
+    options[split] = str(file.absolute())
+  lines = [
+    f'"""A first config for {root.absolute()}; guesses are marked.',
+    '',
+    f'python launch.py --config={name}.py --job=inspect   # look at the data',
+    f'python launch.py --config={name}.py',
+    '"""',
+    '',
+    'from mtl_kd_jax.config.experiments import quickstart',
+    '',
+    '',
+    'def get_config():',
+    '  """The config."""',
+    '  config = quickstart.get_config()',
+    f'  config.name = {name!r}',
+    "  config.data.name = 'folder'",
+    f'  config.data.data_dir = {str(root.absolute())!r}',
+    f'  # {folder.count} pictures; the first has {height} x {width} pixels '
+    '(height x width).',
+  ]
+  lines += [
+    f'  config.data.folder.{key} = {value!r}'
+    for key, value in sorted(options.items())
+  ]
+  if lists:
+    lines.insert(
+      len(lines) - len(options),
+      f'  # No folders tell splits apart: every {_HELD}th picture is scored.',
+    )
+  lines += ['', f'  config.tasks = {tuple(folder.tasks)!r}']
+  for task, (description, why) in folder.tasks.items():
+    lines += [f'  # Guessed: {why}.', f'  config.task[{task!r}] = {{']
+    lines += [f'    {key!r}: {value!r},' for key, value in description.items()]
+    lines += ['  }']
+  return '\n'.join([*lines, '  return config', ''])
+
+
+def _as_table(root, folder: Folder) -> Table:
+  table = Table(
+    'task',
+    'kind',
+    'from',
+    'because',
+    title=f'{paths.as_text(root)}: {folder.count} pictures, '
+    f'{folder.options["image"]}',
+    title_justify='left',
+    show_edge=False,
+  )
+  for name, (description, why) in folder.tasks.items():
+    source = description.get('files') or (
+      folder.options.get('rows') or folder.options.get('coco')
+    )
+    table.add_row(name, description['kind'], source, why)
+  return table
+
+
+def _try(path: pathlib.Path, console: Console) -> None:
+  """Opens the data as the config says, and reads a sample."""
+  try:
+    dataset = open_dataset(from_file(str(path)))
+    dataset.source('train')[0]
+  except InputError as error:
+    console.print(
+      f'The data cannot be opened so yet:\n{error}\n'
+      f'Correct {path}, and look at the data:',
+      markup=False,
+    )
+  else:
+    console.print('The data can be read so. Look at them:')
+  console.print(
+    f'  python launch.py --config={path} --job=inspect', markup=False
+  )

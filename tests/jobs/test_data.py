@@ -1,0 +1,192 @@
+"""--job=data: a first config for a folder of one's own, and what it guesses."""
+
+import csv
+import json
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from mtl_kd_jax.config.build import open_dataset
+from mtl_kd_jax.config.from_file import from_file
+from mtl_kd_jax.datasets.guess import guess_folder
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.jobs import data
+
+SIZE = (48, 64)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+  """The working directory, beside the folder that is looked at."""
+  here = tmp_path / 'here'
+  here.mkdir()
+  monkeypatch.chdir(here)
+  return here
+
+
+def save(path, array):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(array).save(path)
+
+
+def photo(rng, path):
+  save(path, rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8))
+
+
+def opened(name):
+  return open_dataset(from_file(f'{name}.py'))
+
+
+def test_folders_of_maps_are_found_by_their_values(tmp_path, here, capsys):
+  rng, root = np.random.default_rng(0), tmp_path / 'My street'
+  for split, count in (('training', 6), ('validation', 2)):
+    for i in range(count):
+      photo(rng, root / split / 'rgb' / f'{i:04d}.jpg')
+      ids = rng.integers(0, 5, SIZE).astype(np.uint8)
+      ids[:3] = 255
+      save(root / split / 'labels' / f'{i:04d}.png', ids)
+      depth = rng.integers(500, 9000, SIZE, dtype=np.uint16)
+      save(root / split / 'depth' / f'{i:04d}.png', depth)
+      flow = rng.normal(size=(*SIZE, 2)).astype(np.float32)
+      (root / split / 'flow').mkdir(exist_ok=True)
+      np.save(root / split / 'flow' / f'{i:04d}.npy', flow)
+  before = sorted(p for p in root.rglob('*'))
+  data.run(None, None, init=str(root))
+  assert 'can be read so' in capsys.readouterr().out
+  assert sorted(p for p in root.rglob('*')) == before  # nothing is written
+  config = from_file('my_street.py')
+  assert config.task.labels.classes == tuple(f'class_{i}' for i in range(5))
+  assert config.task.depth.scale == 0.001
+  assert config.data.folder.train == 'training'
+  dataset = opened('my_street')
+  assert dataset.image_size == (64, 64)
+  kinds = {name: label.quantity for name, label in dataset.labels.items()}
+  assert kinds == {'labels': 'class', 'depth': 'depth', 'flow': 'vector'}
+  sample = dataset.source('val')[1]
+  assert 0.5 < sample['depth'].max() < 9  # meters
+  assert sample['labels'].min() == -1
+
+
+def test_names_in_one_folder_are_told_apart_by_their_ends(tmp_path, here):
+  rng, root = np.random.default_rng(0), tmp_path / 'photos'
+  rows = []
+  for i in range(20):
+    photo(rng, root / f'{i:03d}.png')
+    mask = np.where(rng.random(SIZE) < 0.5, 255, 0).astype(np.uint8)
+    save(root / f'{i:03d}_mask.png', mask)
+    rows.append(
+      {
+        'file': f'{i:03d}.png',
+        'weather': ('sun', 'rain')[i % 2],
+        'wet': i % 2,
+        'degrees': 10 + i / 3,
+        'nose_x': i,
+        'nose_y': 2 * i,
+      }
+    )
+  with open(root / 'about.csv', 'w', newline='') as file:
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+  data.run(None, None, init=str(root))
+  config = from_file('photos.py')
+  kinds = {name: config.task[name].kind for name in config.tasks}
+  assert kinds == {
+    'mask': 'binary',
+    'points': 'heatmap',
+    'attributes': 'image_multilabel',
+    'weather': 'image_classes',
+    'degrees': 'image_regression',
+  }
+  dataset = opened('photos')
+  counts = [len(dataset.source(split)) for split in ('train', 'val')]
+  assert counts == [18, 2]
+  sample = dataset.source('val')[0]  # the tenth
+  assert sample['weather'] == 0 and sample['attributes'].tolist() == [1]
+  assert dataset.labels['weather'].classes == ('rain', 'sun')
+
+
+def test_annotations_of_coco_are_found(tmp_path, here):
+  rng, root = np.random.default_rng(0), tmp_path / 'coco'
+  for split in ('train', 'val'):
+    content = {
+      'images': [
+        {'id': i, 'file_name': f'{i}.jpg', 'height': SIZE[0], 'width': SIZE[1]}
+        for i in range(3)
+      ],
+      'categories': [{'id': 4, 'name': 'dog', 'keypoints': ['a', 'b']}],
+      'annotations': [
+        {
+          'image_id': i,
+          'category_id': 4,
+          'segmentation': [[0, 0, 30, 0, 30, 30]],
+          'keypoints': [5, 6, 2, 7, 8, 2],
+        }
+        for i in range(3)
+      ],
+    }
+    for i in range(3):
+      photo(rng, root / split / f'{i}.jpg')
+    (root / f'annotations_{split}.json').write_text(json.dumps(content))
+  data.run(None, None, init=str(root))
+  dataset = opened('coco')
+  assert dataset.labels['objects'].classes == ('background', 'dog')
+  sample = dataset.source('train')[2]
+  assert set(np.unique(sample['objects'])) == {0, 1}
+  assert (sample['keypoints'][:, 2] == 1).all()
+
+
+def test_colors_are_taken_for_classes(tmp_path):
+  rng, root = np.random.default_rng(0), tmp_path
+  colors = np.array([(128, 64, 128), (0, 0, 142), (70, 70, 70)], np.uint8)
+  for i in range(3):
+    photo(rng, root / 'rgb' / f'{i}.png')
+    save(root / 'seg' / f'{i}.png', colors[rng.integers(0, 3, SIZE)])
+    normals = rng.normal(size=(*SIZE, 3))
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    save(
+      root / 'normals' / f'{i}.png',
+      np.rint(127.5 * (normals + 1)).astype(np.uint8),
+    )
+  folder = guess_folder(root)
+  assert folder.options['image'] == 'rgb/{frame}.png'
+  assert folder.tasks['seg'].description['palette']['color_00008e'] == (
+    0,
+    0,
+    142,
+  )
+  assert folder.tasks['normals'].description['kind'] == 'normals'
+  assert folder.frames == ('0', '1', '2')
+
+
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (lambda root: None, 'no folder was named'),
+    (lambda root: root / 'none', 'no such'),
+    (lambda root: root, 'pictures: .jpg'),
+    (
+      lambda root: photo(np.random.default_rng(0), root / 'a.png') or root,
+      'label maps',
+    ),
+  ],
+)
+def test_what_cannot_be_guessed_is_told(tmp_path, here, make, message):
+  root = tmp_path / 'empty'
+  root.mkdir()
+  folder = make(root)
+  with pytest.raises(InputError, match=message):
+    data.run(None, None, init=str(folder or ''))
+  assert not [*here.iterdir()]
+
+
+def test_no_config_is_overwritten(tmp_path, here):
+  rng, root = np.random.default_rng(0), tmp_path / 'mine'
+  for i in range(3):
+    photo(rng, root / 'image' / f'{i}.png')
+    save(root / 'mask' / f'{i}.png', np.eye(*SIZE, dtype=np.uint8))
+  (here / 'mine.py').write_text('kept')
+  with pytest.raises(InputError, match='there already'):
+    data.run(None, None, init=str(root))
+  assert (here / 'mine.py').read_text() == 'kept'
