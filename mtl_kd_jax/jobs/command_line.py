@@ -7,7 +7,6 @@ from typing import Any
 
 from absl import flags
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.validate import check_keys

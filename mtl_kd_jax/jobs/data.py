@@ -50,7 +50,8 @@ def run(
       found=found,
       where='--init',
       argument='init',
-      do='name it: --job=data --init=FOLDER',
+      do='name it: --job=data --init=FOLDER. To look at the data of a config: '
+      '--job=inspect',
     )
   name = re.sub(r'\W+', '_', root.absolute().name).strip('_').lower() or 'mine'
   path = pathlib.Path(f'{name}.py')

@@ -48,8 +48,8 @@ def _define_for_runs(values):
   flags.DEFINE_string(
     'init',
     '',
-    "Job 'data': the folder of pictures and labels to write a first config for. "
-    'It is written into the working directory, and nothing into the folder.',
+    "Job 'data': the folder of pictures and labels to write a first config "
+    'for; into the working directory, and nothing into the folder.',
     flag_values=values,
   )
   flags.DEFINE_integer(

@@ -21,7 +21,6 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import JOBS, Job
 
 _KEY = re.compile(r'--?(no)?config\.')
-_RENAMED_JOBS = {'data': 'inspect'}
 # Those whose versions a report of a problem should have.
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -75,12 +74,10 @@ def explain_renamed(argv: Sequence[str]) -> str:
   """A message where the command line has names of earlier versions, or ''."""
   lines = []
   for flag in argv:
-    name, _, value = flag.lstrip('-').partition('=')
+    name = flag.lstrip('-').partition('=')[0]
     new = renamed_key(name.removeprefix('config.'))
     if name.startswith('config.') and new:
       lines.append(f'--{name} is now --config.{new}')
-    if name == 'job' and value in _RENAMED_JOBS:
-      lines.append(f'--job={value} is now --job={_RENAMED_JOBS[value]}')
   head = ['error: names of an earlier version'] if lines else []
   return '\n  '.join(head + lines)
 
