@@ -224,7 +224,7 @@ def test_the_pages_have_commands():
     ('--config=configs/quickstart.py --config.epochs=few', 'few'),
     ('--config=configs/nowhere.py', 'nowhere'),
     ('--config=configs/nyuv2.py:large', 'large'),
-    ('--config=configs/quickstart.py --job=data', 'data'),
+    ('--config=configs/quickstart.py --job=date', 'date'),
     ('--config=configs/quickstart.py --split=val', 'split'),
     ('--config=configs/quickstart.py --sample=3', 'sample'),
     ('--config=configs/quickstart.py now', 'now'),
