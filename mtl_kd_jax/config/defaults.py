@@ -116,7 +116,7 @@ def _add_data(config):
   _add_scenes(data)
   _add_cityscapes(data, tasks=config.get_oneway_ref('tasks'))
   _add_nyuv2(data)
-  _add_others(data, tasks=config.get_oneway_ref('tasks'))
+  _add_others(data)
   _add_folder(data)
 
 
@@ -154,21 +154,21 @@ def _add_cityscapes(data, *, tasks):
   data.cityscapes_npy.classes = 7
 
 
-def _add_others(data, *, tasks):
+def _add_others(data):
   # Options of data.name = 'pascal_context'.
   data.pascal_context = pascal = ConfigDict()
   # Height and width in pixels; larger frames are reduced until they fit.
   pascal.image_size = (512, 512)
-  # Labels that are needed: config.tasks until it is set.
-  pascal.tasks = tasks
+  # Labels whose files are needed; 'edges' need scikit-image.
+  pascal.tasks = ('semantic', 'parts', 'normals', 'saliency', 'edges')
   # Ids of the classes, in LabelMap, of which normals count; () for all.
   pascal.normals_classes = ()
   # Options of data.name = 'taskonomy'.
   data.taskonomy = taskonomy = ConfigDict()
   # Height and width in pixels that frames are reduced to.
   taskonomy.image_size = (256, 256)
-  # Labels that are needed: config.tasks until it is set.
-  taskonomy.tasks = tasks
+  # Labels whose domains are needed.
+  taskonomy.tasks = ('semantic', 'depth', 'normals', 'edges', 'keypoints')
   # The folder with lists of buildings, train.txt and val.txt.
   taskonomy.splits = 'splits'
   # Options of data.name = 'svhn': none, digits have 32 x 32 pixels.
