@@ -131,6 +131,9 @@ def _add_scenes(data):
   scenes.num_val = 128
   # Another seed draws other rooms.
   scenes.seed = 0
+  # Whether rooms have labels as a whole, too: 'count' of solids, 'pattern' of
+  # the walls and side of the 'light', as in configs/attributes.py.
+  scenes.attributes = False
 
 
 def _add_cityscapes(data, *, tasks):

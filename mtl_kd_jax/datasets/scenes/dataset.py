@@ -8,7 +8,9 @@ then read by random access.
   depth     meters along z
   normals   unit, camera frame (x right, y down, z ahead), toward the camera
 
-A few percent of every label are missing, at different pixels for each
+With `attributes`, there are labels of the room as a whole, too (attributes.py).
+
+A few percent of every map are missing, at different pixels for each
 (missing_labels.py).
 """
 
@@ -21,8 +23,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mtl_kd_jax.datasets import paths, prepared
-from mtl_kd_jax.datasets.base import Dataset, Sample
+from mtl_kd_jax.datasets.base import Dataset, Sample, Source
 from mtl_kd_jax.datasets.option_checks import check_size, check_whole
+from mtl_kd_jax.datasets.scenes import attributes as of_rooms
 from mtl_kd_jax.datasets.scenes import missing_labels, raycast, rooms, shading
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -51,6 +54,7 @@ def make(
   num_train: int = 1024,
   num_val: int = 128,
   seed: int = 0,
+  attributes: bool = False,
   data_dir: str | os.PathLike = '',
   progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -61,6 +65,8 @@ def make(
     num_train: number of scenes in the split 'train'.
     num_val: number of scenes in the split 'val'.
     seed: of all scenes, >= 0.
+    attributes: whether to label rooms as a whole, too: 'count', 'pattern' and
+      'light'.
     data_dir: where TFDS stores its datasets; '' for its default directory
       (~/tensorflow_datasets, or the environment variable TFDS_DATA_DIR).
     progress: called with (number of scenes rendered, total number) while
@@ -76,20 +82,46 @@ def make(
   return Dataset(
     name='scenes',
     image_size=config.image_size,
-    labels=_LABELS,
+    labels=_labels(attributes),
     sources={
       split: functools.partial(
-        prepared.Records, builder.as_data_source(split), _decode
+        _open,
+        builder.as_data_source(split),
+        functools.partial(draw_room, config.seed, split)
+        if attributes
+        else None,
       )
       for split in _SPLITS
     },
   )
 
 
-def preview(*, image_size: tuple[int, int] = (96, 128)) -> Dataset:
+def preview(
+  *, image_size: tuple[int, int] = (96, 128), attributes: bool = False
+) -> Dataset:
   """The labels and the size that the options say."""
   size = check_size(image_size, minimum=_MIN_SIDE)
-  return Dataset('scenes', size, _LABELS, sources={})
+  return Dataset('scenes', size, _labels(attributes), sources={})
+
+
+def _labels(attributes: bool) -> dict[str, Label]:
+  return {**_LABELS, **(of_rooms.LABELS if attributes else {})}
+
+
+def _open(records, draw) -> Source:
+  source = prepared.Records(records, _decode)
+  return source if draw is None else of_rooms.Attributed(source, draw)
+
+
+def draw_room(seed: int, split: str, index: int) -> rooms.Room:
+  """One scene, not rendered; see `render` for the arguments."""
+  return rooms.draw_room(_generator(seed, split, index))
+
+
+def _generator(seed, split, index) -> np.random.Generator:
+  # `spawn_key`, because large numbers in a list could give the same seed.
+  seeds = np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], index))
+  return np.random.default_rng(seeds)
 
 
 def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
@@ -105,9 +137,7 @@ def render(seed: int, split: str, index: int, size: tuple[int, int]) -> Sample:
     image float32 [h w 3], semantic int32 [h w], depth float32 [h w 1] in meters
     and normals float32 [h w 3], with missing pixels as in labels.py.
   """
-  # `spawn_key`, because large numbers in a list could give the same seed.
-  seeds = np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], index))
-  rng = np.random.default_rng(seeds)
+  rng = _generator(seed, split, index)
   room = rooms.draw_room(rng)
   view = raycast.cast(room.camera, [t.shape for t in room.things], size)
   image = shading.photograph(room, view, rng)
