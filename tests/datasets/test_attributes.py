@@ -26,12 +26,12 @@ def opened(tmp_path_factory):
 def test_they_are_those_of_the_rendered_room(opened):
   source = pickle.loads(pickle.dumps(opened.source('val')))
   assert len(source) == 2
-  for i in (0, 1, -1):
+  for i in (0, 1):
     sample = source[i]
     assert sample.keys() == {'image', *opened.labels}
-    rendered = dataset.render(0, 'val', i % 2, (16, 24))
+    rendered = dataset.render(0, 'val', i, (16, 24))
     np.testing.assert_array_equal(sample['semantic'], rendered['semantic'])
-    room = dataset.draw_room(0, 'val', i % 2)
+    room = dataset.draw_room(0, 'val', i)
     for name, value in attributes.attributes(room).items():
       assert sample[name] == value and sample[name].dtype == np.int32
   plain = datasets.preview('scenes')
@@ -41,7 +41,7 @@ def test_they_are_those_of_the_rendered_room(opened):
 
 def room_with(solids, lamp_x):
   room = dataset.draw_room(0, 'train', 0)
-  solid = next(t for t in room.things if rooms.CLASSES[t.label] == 'box')
+  solid = next(t for t in room.things if t.label >= 5)
   walls = [t for t in room.things if rooms.CLASSES[t.label] == 'wall']
   camera = dataclasses.replace(
     room.camera, position=np.zeros(3), axes=np.eye(3)

@@ -60,5 +60,4 @@ class Attributed:
     return len(self._records)
 
   def __getitem__(self, index: int) -> Sample:
-    room = self._draw(index % len(self))
-    return {**self._records[index], **attributes(room)}
+    return {**self._records[index], **attributes(self._draw(index))}
