@@ -158,13 +158,18 @@ def _reason(error) -> str:
 def is_of_bucket(error: BaseException | None) -> bool:
   """Whether a bucket, or the way to it, is the reason of an error."""
   while error is not None:
-    if f'{type(error).__module__}.'.startswith(_PACKAGES):
+    of_package = f'{type(error).__module__}.'.startswith(_PACKAGES)
+    if isinstance(error, BucketError) or of_package:
       return True
     error = error.__cause__ or error.__context__
   return False
 
 
 # ---- Objects -----------------------------------------------------------------
+
+
+class BucketError(OSError):
+  """A bucket cannot be reached, or refuses."""
 
 
 class Object(NamedTuple):
@@ -187,7 +192,7 @@ def as_os_errors(path: 'Path') -> Iterator[None]:
   except OSError:
     raise
   except Exception as error:
-    raise OSError(errno.EIO, _reason(error), f'{path}') from error
+    raise BucketError(errno.EIO, _reason(error), f'{path}') from error
 
 
 def write(path: 'Path', content: bytes, *, new: bool = False) -> None:
@@ -244,6 +249,7 @@ def objects(path: 'Path') -> dict[str, Object]:
     root = files._strip_protocol(os.fspath(path)).rstrip('/')
     found = {}
     for name, info in files.find(os.fspath(path), detail=True).items():
+      info = info or files.info(name)  # fsspec's own `find`, of one object
       if name.endswith('/') or info['type'] != 'file':
         continue  # what consoles make so that a folder is shown
       found[name[len(root) :].lstrip('/')] = _described(info)

@@ -42,6 +42,9 @@ def host_log(workdir: 'Path') -> Iterator[None]:
     _open = log
     try:
       yield
+    except BaseException as error:
+      log.write(f'{type(error).__name__}: {error}\n')
+      raise
     finally:
       _open = None
       log.close()

@@ -89,7 +89,7 @@ def run_stage(
   # --- Step by step -----------------------------------------------------------
   with Preemption() as preemption, writer:
     state = scores.take(state, missed) if start else scores.begin(state)
-    unchecked, measured = [], []
+    unchecked, measured, stops = [], [], False
     for step in range(start + 1, stage.total_steps + 1):
       batch = stage.parallel.shard(next(batches))
       if len(stage.tasks) > 1 and _due(step, intervals.measure):
@@ -117,7 +117,7 @@ def run_stage(
       if stops:
         break
     # Asked again: the signal may have come during the last evaluation.
-    stops = preemption.requested(sync=True)
+    stops = stops or preemption.requested(sync=True)
   checkpoints.wait()
   if stops:
     raise Stopped(

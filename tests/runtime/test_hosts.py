@@ -142,10 +142,13 @@ def test_each_process_has_a_log(
   with host_log.host_log(workdir):
     print('printed')
     print('warned', file=sys.stderr)
+  with pytest.raises(KeyError), host_log.host_log(workdir):
+    raise KeyError('mine')
   with host_log.host_log(workdir):
     print('again')
     host_log.flush()  # as a process that ends at once
   assert capsys.readouterr() == ('printed\nagain\n', 'warned\n')
   lines = (workdir / 'logs' / 'process_1.txt').read_text().splitlines()
   assert lines[1:3] == ['printed', 'warned'] and lines[-1] == 'again'
+  assert "KeyError: 'mine'" in lines
   assert 'process 1 of 2 on' in lines[0] and '4 devices' in lines[0]

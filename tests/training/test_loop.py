@@ -1,5 +1,6 @@
 """The training loop: stopping and going on, and what happens when it breaks."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -26,6 +27,7 @@ from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_keys import OBSERVED
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.preemption import Stopped
+from mtl_kd_jax.training import loop
 from mtl_kd_jax.training.stage import Stage
 
 
@@ -89,6 +91,26 @@ def test_stopped_and_resumed_is_bit_identical(
   # The log tells one story: no step twice, none missing.
   steps = [e['step'] for e in read_log(workdir) if e['kind'] == 'eval']
   assert steps == [3, 6, 9]
+
+
+def test_hosts_that_are_told_once_stop(toy_dataset, tmp_path, monkeypatch):
+  """JAX's service says so at one number, and not again."""
+
+  class Preemption(contextlib.nullcontext):
+    signum = None
+    answers = iter([False, False, True] + [False] * 9)
+
+    def __enter__(self):
+      return self
+
+    def requested(self, *, sync):
+      return next(self.answers)
+
+  monkeypatch.setattr(loop, 'Preemption', Preemption)
+  with pytest.raises(Stopped, match='after step 3 of 9') as stopped:
+    run(make_stage(toy_dataset), tmp_path)
+  assert stopped.value.signum == signal.SIGTERM
+  assert Checkpoints(tmp_path / 'checkpoints').latest_step == 3
 
 
 def test_a_balancer_goes_on_where_it_was_and_looking_changes_nothing(
