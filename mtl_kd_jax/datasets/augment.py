@@ -1,11 +1,26 @@
 """Joint transforms that keep an image and its labels consistent."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mtl_kd_jax.datasets.base import Sample
 from mtl_kd_jax.labels import Label
+
+
+class Change(NamedTuple):
+  """What becomes of a sample.
+
+  Attributes:
+    scale: zoom factor, >= 1.
+    corner: (top, left) in pixels of the crop that is enlarged.
+    mirror: whether left and right change places, after that.
+  """
+
+  scale: float
+  corner: tuple[float, float]
+  mirror: bool
 
 
 def augment(
@@ -29,14 +44,35 @@ def augment(
   Returns:
     A new sample of the same keys, shapes and dtypes.
   """
-  h, w = sample['image'].shape[:2]
+  size = sample['image'].shape[:2]
+  drawn = draw_change(rng, size, scales=scales, flip=flip)
+  return apply_change(sample, drawn, labels=labels)
+
+
+def draw_change(
+  rng: np.random.Generator,
+  size: tuple[int, int],
+  *,
+  scales: Sequence[float],
+  flip: bool,
+) -> Change:
+  """What `augment` makes of a sample of a size, with these random numbers."""
   scale = float(rng.choice(scales))
   # Drawn even if unused: what follows in the stream must not depend on it.
-  top, left = rng.random(2) * (1 - 1 / scale) * (h, w)
+  top, left = rng.random(2) * (1 - 1 / scale) * size
   mirror = bool(rng.random() < 0.5) and flip
-  if scale != 1:
-    sample = zoom(sample, scale, (top, left), labels=labels)
-  return flip_horizontally(sample, labels=labels) if mirror else sample
+  return Change(scale, (top, left), mirror)
+
+
+def apply_change(
+  sample: Sample, change: Change, *, labels: Mapping[str, Label]
+) -> Sample:
+  """The sample of a change, see `augment`."""
+  if change.scale != 1:
+    sample = zoom(sample, change.scale, change.corner, labels=labels)
+  if change.mirror:
+    sample = flip_horizontally(sample, labels=labels)
+  return sample
 
 
 def zoom(

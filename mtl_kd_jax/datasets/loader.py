@@ -5,7 +5,7 @@ number of processes or workers, nor on where a run was resumed.
 """
 
 import atexit
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import weakref
 
@@ -15,11 +15,17 @@ from grain.multiprocessing import SharedMemoryArray
 import jax
 import numpy as np
 
-from mtl_kd_jax.datasets.augment import augment
-from mtl_kd_jax.datasets.base import Dataset, Source
+from mtl_kd_jax.datasets.augment import (
+  Change,
+  apply_change,
+  augment,
+  draw_change,
+)
+from mtl_kd_jax.datasets.base import Dataset, Sample, Source
 from mtl_kd_jax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
+Attach = Callable[[int, Sample, Change], Mapping[str, np.ndarray]]
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -49,6 +55,7 @@ def train_batches(
   scales: Sequence[float],
   flip: bool,
   num_workers: int,
+  attach: Attach | None = None,
 ) -> Iterator[Batch]:
   """Iterates over this process's share of the training batches.
 
@@ -62,6 +69,8 @@ def train_batches(
     scales: see `augment`.
     flip: see `augment`.
     num_workers: processes that read and augment; 0 uses threads of this one.
+    attach: (index in the source, sample as it is there, what becomes of it) ->
+      further arrays of the sample; picklable where there are workers.
 
   Returns:
     An iterator over dictionaries of arrays [b/processes ...].
@@ -71,8 +80,14 @@ def train_batches(
   """
   used = steps_per_epoch(len(source), batch_size) * batch_size
   transform = functools.partial(
-    augment, labels=dataset.labels, scales=tuple(scales), flip=flip
+    augment if attach is None else _augment_and_attach,
+    labels=dataset.labels,
+    scales=tuple(scales),
+    flip=flip,
   )
+  if attach is not None:
+    transform = functools.partial(transform, attach=attach)
+    source = _Numbered(source)
   samples = (
     grain.MapDataset.source(source)
     .seed(seed)
@@ -81,6 +96,26 @@ def train_batches(
     .random_map(transform)
   )
   return _batches(samples[start_step * batch_size :], batch_size, num_workers)
+
+
+class _Numbered:
+  """A source whose samples come with their index."""
+
+  def __init__(self, source: Source):
+    self._source = source
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, index):
+    return index, self._source[index]
+
+
+def _augment_and_attach(numbered, rng, *, labels, scales, flip, attach):
+  index, sample = numbered
+  change = draw_change(rng, sample['image'].shape[:2], scales=scales, flip=flip)
+  changed = apply_change(sample, change, labels=labels)
+  return {**changed, **attach(index, sample, change)}
 
 
 def eval_batches(

@@ -64,7 +64,9 @@ def measure_conflict(
   terms = [term for term in terms if _objective(term)]
   forward = run_forward(
     state,
-    teacher_outputs(teachers, frozen, batch['image'], key, axis_name=axis_name),
+    teacher_outputs(
+      teachers, frozen, batch['image'], key, axis_name=axis_name, cached=batch
+    ),
     batch,
     network=network,
     terms=terms,

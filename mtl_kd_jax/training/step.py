@@ -15,6 +15,7 @@ import optax
 
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.distillation import Teacher
+from mtl_kd_jax.distillation.cached import from_arrays
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks.base import Statistics, Task
@@ -56,7 +57,8 @@ def train_step(
   Args:
     state: the stage's state.
     frozen: teacher -> its variables, which never change.
-    batch: 'image' float32 [b h w 3], and a label per task (datasets/base.py).
+    batch: 'image' float32 [b h w 3], and a label per task (datasets/base.py);
+      it may have outputs of the teachers (distillation/cached.py).
     network: the stage's network.
     terms: what it descends on.
     tx: optimizer of the network.
@@ -78,7 +80,7 @@ def train_step(
   extras = extras or {}
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   outputs = teacher_outputs(
-    teachers, frozen, batch['image'], key, axis_name=axis_name
+    teachers, frozen, batch['image'], key, axis_name=axis_name, cached=batch
   )
   options = {
     'network': network,
@@ -148,6 +150,7 @@ def teacher_outputs(
   key: jax.Array | None = None,
   *,
   axis_name: str | None = None,
+  cached: Batch | None = None,
 ) -> dict[str, Any]:
   """Runs the frozen teachers.
 
@@ -157,6 +160,8 @@ def teacher_outputs(
     image: float32 [b h w 3].
     key: PRNG key of the step, for teachers that draw numbers.
     axis_name: the mapped device axis, if any.
+    cached: a batch that may have outputs in it, see distillation/cached.py; a
+      teacher with some is not run, and what it lacks is read by no term.
 
   Returns:
     Name -> `Output`.
@@ -170,7 +175,8 @@ def teacher_outputs(
     for i, name in enumerate(sorted(teachers)):
       keys[name] = jax.random.fold_in(key, i)
   return {
-    name: teacher.outputs(frozen[name], image, key=keys[name])
+    name: from_arrays(cached or {}, name)
+    or teacher.outputs(frozen[name], image, key=keys[name])
     for name, teacher in teachers.items()
   }
 
