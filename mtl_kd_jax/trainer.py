@@ -14,6 +14,7 @@ opens them any later day, and the same lines continue what was interrupted.
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 import dataclasses
+import os
 import pathlib
 from typing import Any
 import weakref
@@ -27,7 +28,7 @@ from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment
 from mtl_kd_jax.config.overrides import override
-from mtl_kd_jax.config.validate import check_values
+from mtl_kd_jax.config.validate import check_values, may_change
 from mtl_kd_jax.datasets import Dataset, paths
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs.claim import claim_of
@@ -102,6 +103,9 @@ def distill(
   loss: str = 'feature_l2',
   placement: str = 'outside',
   batch_norm: str = 'running',
+  cache: str = 'none',
+  cache_dtype: str = 'float32',
+  cache_dir: str | os.PathLike[str] = 'runs/teacher_cache',
   learning_rate: float = 1e-2,
   schedule: str = 'constant',
   weight_decay: float = 5e-4,
@@ -124,6 +128,10 @@ def distill(
       (the paper), inside the loss of their 'task', or each as an 'objective'.
     batch_norm: statistics that teachers normalize with: their own 'running'
       ones, or those of the student's 'batch', as the paper's code does.
+    cache: whether the teachers' outputs for a frame are computed once and kept,
+      in 'memory' or on 'disk', or in every step: 'none'.
+    cache_dtype: of what is kept, 'float32' or 'bfloat16'.
+    cache_dir: the folder of 'disk', which runs share.
     learning_rate: of the adaptors' own Adam.
     schedule: of that rate: 'constant', 'cosine' or 'step'.
     weight_decay: of the adaptors, added to the gradient.
@@ -157,6 +165,9 @@ def distill(
       'distill.full_gap': full_gap,
       'balancing.distillation': placement,
       'teacher.batch_norm': batch_norm,
+      'teacher.cache': cache,
+      'teacher.cache_dtype': cache_dtype,
+      'teacher.cache_dir': str(cache_dir),
       **{f'distill.{loss}.{k}': v for k, v in loss_options.items()},
     },
     baseline,
@@ -264,6 +275,7 @@ class Trainer:
       name, network, distill, balancer, grad_wrt, terms, extras or {}
     )
     notes = [self._experiment.note(stage), *self._notes_on_longer(stage)]
+    notes.append(self._experiment.check_cache(stage))
     for text in filter(None, notes):
       self._writer.print(f'note: {text}')
     frozen = {
@@ -351,6 +363,7 @@ class Trainer:
       extras |= attributes['extras']
       options['teachers'] = attributes['teachers']
       options['adapt'] = attributes['adapt']
+      options['cache'] = attributes['cache']
       options['inputs'] = {t: x.name for t, x in distill.frozen.items()}
     balancer = balancer or balancing.make('uniform')
     return experiment.stage(
@@ -401,7 +414,10 @@ class Trainer:
     )
 
   def _describe_distill(self, settings, teachers) -> dict[str, Any]:
-    described = {**settings, 'teachers': teachers}
+    described = {k: x for k, x in settings.items() if not may_change(k)}
+    if described['teacher.cache_dtype'] == 'float32':  # changes nothing
+      del described['teacher.cache_dtype']
+    described['teachers'] = teachers
     scheduled = (settings[f'distill.{x}'] for x in _SCHEDULES)
     if set(scheduled) & {'cosine', 'linear'}:
       described['epochs'] = self.config.epochs  # which no other may follow

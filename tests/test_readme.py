@@ -22,6 +22,7 @@ from mtl_kd_jax import models
 from mtl_kd_jax.config.defaults import get_config
 from mtl_kd_jax.config.experiments import quickstart
 from mtl_kd_jax.config.renames import RENAMED
+from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.jobs import JOBS
 from mtl_kd_jax.jobs.flags import define_flags
@@ -243,14 +244,15 @@ def test_the_numbers_are_those_of_the_quickstart_as_it_is():
   """Where this fails, run benchmarks/readme_numbers.py as it says."""
   shown = json.loads((REPOSITORY / 'docs' / 'quickstart.json').read_text())
   assert '\n'.join(shown['table']) in README.read_text()
-  now = json.loads(json.dumps(quickstart.get_config().to_dict()))
+  then = from_stored(shown['config'], where='docs/quickstart.json')
+  now = quickstart.get_config()
   flat = [
     {
       '/'.join(path): value
-      for path, value in traverse_util.flatten_dict(config).items()
+      for path, value in traverse_util.flatten_dict(config.to_dict()).items()
       if not may_change('.'.join(path))
     }
-    for config in (shown['config'], now)
+    for config in (then, now)
   ]
   assert flat[0] == flat[1]
   assert '`python benchmarks/readme_numbers.py --workdir=' in README.read_text()

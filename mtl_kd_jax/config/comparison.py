@@ -36,6 +36,9 @@ _NOT_OF_SINGLE_TASK = (
   'name',
   'report.',
   'teacher.batch_norm',
+  'teacher.cache',
+  'teacher.cache_dtype',
+  'teacher.cache_dir',
 )
 _FIXED = ('seed', 'teacher.workdir', 'name')
 

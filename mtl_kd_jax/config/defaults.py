@@ -376,6 +376,14 @@ def _add_teacher(config):
   # BatchNorm of the frozen teachers: 'running' statistics, frozen like their
   # parameters, or those of the student's 'batch', as the paper's code does.
   teacher.batch_norm = 'running'
+  # Whether their outputs for a frame, and for its mirror image, are computed
+  # once and kept, in 'memory' or on 'disk', or in every step: 'none'. Needs
+  # 'running' statistics, and frames that are not zoomed into.
+  teacher.cache = 'none'
+  # Of what is kept: 'float32', or 'bfloat16' for half the size.
+  teacher.cache_dtype = 'float32'
+  # Of 'disk': a folder that all runs with the same teachers and frames share.
+  teacher.cache_dir = 'runs/teacher_cache'
 
 
 def _add_distill(config):

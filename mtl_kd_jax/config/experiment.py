@@ -57,6 +57,7 @@ from mtl_kd_jax.training.optim import (
   make_schedule,
 )
 from mtl_kd_jax.training.stage import Stage, StageData
+from mtl_kd_jax.training.teacher_cache import TeacherCache, make_cache
 
 # The sections of the config that say what a network is made of.
 STUDENT, TEACHER = 'model', 'teacher.model'
@@ -304,14 +305,14 @@ class Experiment:
       baseline: the network that is trained without teachers, if there is one.
 
     Returns:
-      Its terms, and the attributes `teachers`, `extras` and `adapt` of the
-      stage.
+      Its terms, and the attributes `teachers`, `extras`, `adapt` and `cache` of
+      the stage.
 
     Raises:
       InputError: features that cannot be aligned, or an unknown option.
     """
     config = self.config
-    return make_distillation(
+    terms, attributes = make_distillation(
       config,
       self.adaptors(network, teachers),
       teachers,
@@ -324,6 +325,41 @@ class Experiment:
       held_out=select_split(config) != config.data.eval_split,
       baseline=baseline,
     )
+    return terms, {**attributes, 'cache': self.teacher_cache()}
+
+  def teacher_cache(self) -> TeacherCache | None:
+    """What keeps the outputs of teachers, as config.teacher says; or None.
+
+    Raises:
+      InputError: unknown values, or outputs that change from epoch to epoch.
+    """
+    teacher, data = self.config.teacher, self.config.data
+    keys = {key: f'data.{key}' for key in ('scales', 'num_workers')}
+    with named_by_keys('teacher', keys):
+      return make_cache(
+        teacher.cache,
+        cache_dtype=teacher.cache_dtype,
+        cache_dir=paths.expand(teacher.cache_dir, argument='cache_dir'),
+        batch_norm=teacher.batch_norm,
+        scales=data.scales,
+        num_workers=data.num_workers,
+        mirrored=data.flip,
+        source=self.train_source,
+        missing=self.dataset.missing_sample(),
+        frames=self._frames,
+        train=self._train_batches,
+      )
+
+  def check_cache(self, stage: Stage) -> str:
+    """What is to be said of a stage's cache of teachers, or ''.
+
+    Raises:
+      InputError: there is no room for it.
+    """
+    if stage.cache is None or stage.trained_in is not None:
+      return ''
+    with named_by_keys('teacher'):
+      return stage.cache.check(stage)
 
   # ---- Data ------------------------------------------------------------------
 
@@ -359,7 +395,7 @@ class Experiment:
         seed=self.config.seed,
       )
 
-  def _train_batches(self, start_step):
+  def _train_batches(self, start_step, attach=None):
     config = self.config
     rules = {
       name: task.augmentation
@@ -377,6 +413,16 @@ class Experiment:
       scales=config.data.scales,
       flip=config.data.flip,
       num_workers=config.data.num_workers,
+      attach=attach,
+    )
+
+  def _frames(self):
+    """The training split, once and in order."""
+    return loader.eval_batches(
+      self.dataset,
+      self.train_source(),
+      batch_size=self.config.batch_size,
+      num_workers=self.config.data.num_workers,
     )
 
   def _eval_batches(self, split):

@@ -55,6 +55,8 @@ _FREE = (
   'report.trackers',
   'balancing.observe_every',
   'parallel.',
+  'teacher.cache',
+  'teacher.cache_dir',
   'data.data_dir',
   'data.manual_dir',
   'data.cityscapes.manual_dir',

@@ -4,6 +4,7 @@ What they do to a label is the rule of its kind (tasks/augmentation.py).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,20 @@ from mtl_kd_jax.tasks.augmentation import Augmentation, View
 from mtl_kd_jax.tasks.kinds import augmentation_of
 
 Rules = Mapping[str, Augmentation]
+
+
+class Change(NamedTuple):
+  """What becomes of a sample.
+
+  Attributes:
+    scale: zoom factor, >= 1.
+    corner: (top, left) in pixels of the crop that is enlarged.
+    mirror: whether left and right change places, after that.
+  """
+
+  scale: float
+  corner: tuple[float, float]
+  mirror: bool
 
 
 def augment(
@@ -38,16 +53,39 @@ def augment(
   Returns:
     A new sample of the same keys, shapes and dtypes.
   """
-  h, w = sample['image'].shape[:2]
+  size = sample['image'].shape[:2]
+  drawn = draw_change(rng, size, scales=scales, flip=flip)
+  return apply_change(sample, drawn, labels=labels, rules=rules)
+
+
+def draw_change(
+  rng: np.random.Generator,
+  size: tuple[int, int],
+  *,
+  scales: Sequence[float],
+  flip: bool,
+) -> Change:
+  """What `augment` makes of a sample of a size, with these random numbers."""
   scale = float(rng.choice(scales))
   # Drawn even if unused: what follows in the stream must not depend on it.
-  top, left = rng.random(2) * (1 - 1 / scale) * (h, w)
+  top, left = rng.random(2) * (1 - 1 / scale) * size
   mirror = bool(rng.random() < 0.5) and flip
-  if scale != 1:
-    sample = zoom(sample, scale, (top, left), labels=labels, rules=rules)
-  if not mirror:
-    return sample
-  return flip_horizontally(sample, labels=labels, rules=rules)
+  return Change(scale, (top, left), mirror)
+
+
+def apply_change(
+  sample: Sample,
+  change: Change,
+  *,
+  labels: Mapping[str, Label],
+  rules: Rules | None = None,
+) -> Sample:
+  """The sample of a change, see `augment`."""
+  if change.scale != 1:
+    sample = zoom(sample, change.scale, change.corner, labels=labels, rules=rules)
+  if change.mirror:
+    sample = flip_horizontally(sample, labels=labels, rules=rules)
+  return sample
 
 
 def zoom(

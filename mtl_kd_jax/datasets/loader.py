@@ -5,7 +5,7 @@ number of processes or workers, nor on where a run was resumed.
 """
 
 import atexit
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import weakref
 
@@ -15,12 +15,19 @@ from grain.multiprocessing import SharedMemoryArray
 import jax
 import numpy as np
 
-from mtl_kd_jax.datasets.augment import Rules, augment
-from mtl_kd_jax.datasets.base import Dataset, Source
+from mtl_kd_jax.datasets.augment import (
+  Change,
+  Rules,
+  apply_change,
+  augment,
+  draw_change,
+)
+from mtl_kd_jax.datasets.base import Dataset, Sample, Source
 from mtl_kd_jax.datasets.mixture import Mixed
 from mtl_kd_jax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
+Attach = Callable[[int, Sample, Change], Mapping[str, np.ndarray]]
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -51,6 +58,7 @@ def train_batches(
   flip: bool,
   num_workers: int,
   rules: Rules | None = None,
+  attach: Attach | None = None,
 ) -> Iterator[Batch]:
   """Iterates over this process's share of the training batches.
 
@@ -65,6 +73,8 @@ def train_batches(
     flip: see `augment`.
     num_workers: processes that read and augment; 0 uses threads of this one.
     rules: see `augment`.
+    attach: (index in the source, sample as it is there, what becomes of it) ->
+      further arrays of the sample; picklable where there are workers.
 
   Returns:
     An iterator over dictionaries of arrays [b/processes ...].
@@ -73,12 +83,15 @@ def train_batches(
     InputError: the batch is larger than the split.
   """
   transform = functools.partial(
-    augment,
+    augment if attach is None else _augment_and_attach,
     labels=dataset.labels,
     scales=tuple(scales),
     flip=flip,
     rules=rules,
   )
+  if attach is not None:
+    transform = functools.partial(transform, attach=attach)
+    source = _numbered(source)
   shuffled = _shuffled(source, batch_size=batch_size, epochs=epochs, seed=seed)
   samples = shuffled.random_map(transform)
   return _batches(samples[start_step * batch_size :], batch_size, num_workers)
@@ -102,6 +115,40 @@ def _shuffled(
   return grain.experimental.WindowShuffleMapDataset(
     mixed[: used * epochs], window_size=batch_size, seed=seed
   ).seed(seed)
+
+
+def _numbered(source: Source) -> Source:
+  """The source, whose samples come with their index."""
+  if not isinstance(source, Mixed):
+    return _Numbered(source)
+  firsts = np.cumsum([0, *map(len, source.parts)])
+  parts = [
+    _Numbered(part, int(first))
+    for part, first in zip(source.parts, firsts, strict=False)
+  ]
+  return Mixed(parts, source.rates)
+
+
+class _Numbered:
+  """A source whose samples come with their index, counted from `first`."""
+
+  def __init__(self, source: Source, first: int = 0):
+    self._source, self._first = source, first
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, index):
+    return self._first + index, self._source[index]
+
+
+def _augment_and_attach(
+  numbered, rng, *, labels, scales, flip, rules, attach
+):
+  index, sample = numbered
+  change = draw_change(rng, sample['image'].shape[:2], scales=scales, flip=flip)
+  changed = apply_change(sample, change, labels=labels, rules=rules)
+  return {**changed, **attach(index, sample, change)}
 
 
 def eval_batches(

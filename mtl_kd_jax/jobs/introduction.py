@@ -49,6 +49,7 @@ def introduce(
     writer.print(f'labels kept in training: {config.data.label_fraction}')
   notes = [*map(experiment.note, plan.stages)]
   notes += notes_on_longer(experiment, plan, read_plan_log(plan, workdir))
+  notes += map(experiment.check_cache, plan.stages)
   for text in dict.fromkeys(filter(None, notes)):
     writer.print(f'note: {text}')
   counts = {stage.name: count_parameters(stage) for stage in plan.stages}

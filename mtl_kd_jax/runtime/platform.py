@@ -80,6 +80,28 @@ def release_freed_memory() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
+def available_memory() -> int | None:
+  """Bytes that this process can still use; None where it cannot be told."""
+  found = []
+  try:
+    text = pathlib.Path('/proc/meminfo').read_text()
+    (kilobytes,) = re.findall(r'^MemAvailable:\s+(\d+) kB', text, re.MULTILINE)
+    found.append(int(kilobytes) * 1024)
+  except (OSError, ValueError):
+    pass  # not Linux
+  try:  # the limit of a container
+    group = pathlib.Path('/sys/fs/cgroup')
+    limit = int((group / 'memory.max').read_text())
+    used = int((group / 'memory.current').read_text())
+    text = (group / 'memory.stat').read_text()
+    # Of files that were read; the system takes it back where it is needed.
+    (kept,) = re.findall(r'^inactive_file (\d+)', text, re.MULTILINE)
+    found.append(limit - used + int(kept))
+  except (OSError, ValueError):
+    pass  # there is none
+  return max(0, min(found)) if found else None
+
+
 def add_threads() -> None:
   """Gives several CPU devices of one process more threads than XLA does.
 

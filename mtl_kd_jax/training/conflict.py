@@ -68,7 +68,9 @@ def measure_conflict(
   shared = {'axis_name': axis_name, 'computation': computation}
   forward = run_forward(
     state,
-    teacher_outputs(teachers, frozen, batch['image'], key, **shared),
+    teacher_outputs(
+      teachers, frozen, batch['image'], key, cached=batch, **shared
+    ),
     batch,
     network=network,
     terms=terms,

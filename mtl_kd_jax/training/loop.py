@@ -83,12 +83,14 @@ def run_stage(
   ]
   if finished and not missed:
     return state
-  batches = stage.data.train(start) if not finished else iter(())
   scores = _Scores(stage, frozen, writer, checkpoints, score)
 
   # --- Step by step -----------------------------------------------------------
   with Preemption() as preemption, writer:
     state = scores.take(state, missed) if start else scores.begin(state)
+    if stage.cache is not None and not finished:
+      writer.pause('computing the outputs of the teachers')
+    batches = iter(()) if finished else stage.batches(frozen, start)
     unchecked, measured, stops = [], [], False
     for step in range(start + 1, stage.total_steps + 1):
       batch = stage.parallel.shard(next(batches))

@@ -31,6 +31,7 @@ from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, check_terms
 from mtl_kd_jax.training.recalibration import recalibrate
 from mtl_kd_jax.training.state import AVERAGED, NETWORK, TrainState, init_state
 from mtl_kd_jax.training.step import eval_step, train_step
+from mtl_kd_jax.training.teacher_cache import TeacherCache, arrays_read
 
 Batches = Iterator[Mapping[str, np.ndarray]]
 
@@ -94,6 +95,8 @@ class Stage:
     teachers: name -> frozen network.
     inputs: teacher -> the stage whose network it is.
     extras: name -> network with an optimizer of its own, trained along.
+    cache: keeps the outputs of the teachers; None to compute them in every
+      step.
     adapt: sets factors on the weights of terms from scores.
     computation: in which precision, and in how many micro-batches.
     ema: decay of the moving average of the network's variables, which is then
@@ -122,6 +125,7 @@ class Stage:
   teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
   inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, ExtraNetwork] = dataclasses.field(default_factory=dict)
+  cache: TeacherCache | None = None
   adapt: Adaptation | None = None
   computation: Computation = PLAIN
   ema: float = 0.0
@@ -181,6 +185,11 @@ class Stage:
     )
 
   @functools.cached_property
+  def teacher_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """What terms read of the teachers, with a cache; see `arrays_read`."""
+    return arrays_read(self, self.cache.missing) if self.cache else {}
+
+  @functools.cached_property
   def train_step(self) -> Callable:
     """The compiled step, (state, frozen, batch) -> (state, measured)."""
     return self.parallel.compile_train_step(
@@ -217,6 +226,20 @@ class Stage:
         axis_name=self.parallel.axis_name,
       )
     )
+
+  def batches(self, frozen: Mapping[str, Any], start: int) -> Batches:
+    """The remaining training batches, with what is cached of the teachers.
+
+    Args:
+      frozen: teacher -> its variables.
+      start: steps taken.
+
+    Raises:
+      InputError: the cache cannot be used.
+    """
+    if self.cache is None:
+      return self.data.train(start)
+    return self.cache.batches(self, frozen, start)
 
   def evaluate(
     self, variables: Any, *, select: bool = False, keep: int = 0

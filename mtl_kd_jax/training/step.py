@@ -16,6 +16,7 @@ import optax
 
 from mtl_kd_jax.balancing import Balancer, GradientBalancer
 from mtl_kd_jax.distillation import Teacher
+from mtl_kd_jax.distillation.cached import from_arrays
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks.base import Statistics, Task
@@ -65,7 +66,8 @@ def train_step(
   Args:
     state: the stage's state.
     frozen: teacher -> its variables, which never change.
-    batch: 'image' float32 [b h w 3], and a label per task (datasets/base.py).
+    batch: 'image' float32 [b h w 3], and a label per task (datasets/base.py);
+      it may have outputs of the teachers (distillation/cached.py).
     network: the stage's network.
     terms: what it descends on.
     tx: optimizer of the network.
@@ -90,7 +92,9 @@ def train_step(
   extras = extras or {}
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   shared = {'axis_name': axis_name, 'computation': computation}
-  outputs = teacher_outputs(teachers, frozen, batch['image'], key, **shared)
+  outputs = teacher_outputs(
+    teachers, frozen, batch['image'], key, cached=batch, **shared
+  )
   options = {'network': network, 'terms': terms, 'extras': extras, **shared}
   whole = state.replace(
     params=gather(state.params), extras=gather(state.extras)
@@ -167,6 +171,7 @@ def teacher_outputs(
   *,
   axis_name: str | None = None,
   computation: Computation = PLAIN,
+  cached: Batch | None = None,
 ) -> dict[str, Any]:
   """Runs the frozen teachers.
 
@@ -177,6 +182,8 @@ def teacher_outputs(
     key: PRNG key of the step, for teachers that draw numbers.
     axis_name: the mapped device axis, if any.
     computation: in which precision, and in how many micro-batches.
+    cached: a batch that may have outputs in it, see distillation/cached.py; a
+      teacher with some is not run, and what it lacks is read by no term.
 
   Returns:
     Name -> `Output`.
@@ -187,6 +194,9 @@ def teacher_outputs(
     key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
   outputs = {}
   for i, (name, teacher) in enumerate(sorted((teachers or {}).items())):
+    if (known := from_arrays(cached or {}, name)) is not None:
+      outputs[name] = known
+      continue
 
     def call(variables, image, key, teacher=teacher):
       return teacher.outputs(variables, image, key=key), {}

@@ -75,6 +75,9 @@ def test_cells_are_runs_that_share_teachers(
 
   monkeypatch.setitem(TRACKERS, 'fake', Fake)
   config.base.report.trackers = ('fake', 'jsonl')
+  caches = tmp_path / 'teachers'
+  config.base.teacher.cache = 'disk'
+  config.base.teacher.cache_dir = str(caches)
   config.seeds = (7,)
   workdir = tmp_path / 'compare'
   result = mtl.compare(config, workdir)
@@ -98,6 +101,7 @@ def test_cells_are_runs_that_share_teachers(
     for p in workdir.rglob('checkpoints/teacher_depth')
   }
   assert trained == {'single-task/seed_7'}
+  assert len([p for p in caches.iterdir() if p.is_dir()]) == 1
   # Trackers have a run for each, in one group, with all that was reported.
   tracked = {r['about'].workdir: r for r in Fake.runs.values()}
   assert set(tracked) == {
