@@ -143,7 +143,7 @@ def test_every_config_key_is_in_the_reference_and_nothing_else(inventory):
     keep_empty_nodes=True,
     is_leaf=lambda path, _: path == ('distill', 'weights'),  # one, by task
   )
-  sections = {'data.nyuv2'}  # without a key
+  sections = {'data.nyuv2', 'task'}  # without a key
   expected = {'.'.join(key) for key in keys} - sections
   assert inventory['std:confval'] == expected
 
