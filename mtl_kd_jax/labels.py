@@ -159,6 +159,8 @@ class Label:
     """Where an array is labeled: bool [h w]; of points [c]; of an image []."""
     form = _FORMS[self.quantity]
     if np.isnan(form.missing):
-      return ~np.isnan(array).any(axis=-1)
+      return np.asarray(~np.isnan(array).any(axis=-1))
     differs = np.asarray(array != form.missing)
-    return differs.any(axis=-1) if form.axes.endswith(('c', '3')) else differs
+    if form.axes.endswith(('c', '3')):
+      differs = np.asarray(differs.any(axis=-1))
+    return differs

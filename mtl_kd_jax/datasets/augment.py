@@ -82,7 +82,9 @@ def apply_change(
 ) -> Sample:
   """The sample of a change, see `augment`."""
   if change.scale != 1:
-    sample = zoom(sample, change.scale, change.corner, labels=labels, rules=rules)
+    sample = zoom(
+      sample, change.scale, change.corner, labels=labels, rules=rules
+    )
   if change.mirror:
     sample = flip_horizontally(sample, labels=labels, rules=rules)
   return sample

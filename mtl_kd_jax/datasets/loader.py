@@ -142,9 +142,7 @@ class _Numbered:
     return self._first + index, self._source[index]
 
 
-def _augment_and_attach(
-  numbered, rng, *, labels, scales, flip, rules, attach
-):
+def _augment_and_attach(numbered, rng, *, labels, scales, flip, rules, attach):
   index, sample = numbered
   change = draw_change(rng, sample['image'].shape[:2], scales=scales, flip=flip)
   changed = apply_change(sample, change, labels=labels, rules=rules)

@@ -10,6 +10,10 @@ _DECIMALS = {'%': 2, '°': 2}
 _LARGE = 1e7  # numbers from here on have an exponent
 
 
+# With more tasks than these, columns are titled with their task in any case.
+FEW_TASKS = 3
+
+
 def number(value: float, column: Metric) -> str:
   """A metric with the decimals of its unit; a dash for NaN."""
   return _number(value, _DECIMALS.get(column.unit, 4))

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtl_kd_jax.reports.cells import (
+  FEW_TASKS,
   escaped,
   gain_number,
   number,
@@ -131,7 +132,7 @@ class Results:
 
     Returns:
       Title -> one table or, where that is too wide, one for each task and one
-      for the gains.
+      for the gains; several for a task where that is too wide still.
     """
     columns = self._columns()
     tables = {}
@@ -141,12 +142,24 @@ class Results:
       if _width(table) > width:
         groups = dict.fromkeys(c.group for c in columns)
         tables[title] = [
-          self._table(
-            rows, [i for i, c in enumerate(columns) if c.group == group]
-          )
+          table
           for group in groups
+          for table in self._in_width(
+            rows, [i for i, c in enumerate(columns) if c.group == group], width
+          )
         ]
     return tables
+
+  def _in_width(self, rows, indices, width: int) -> list[Table]:
+    """The columns of one group, in several tables where one is too wide."""
+    for count in range(len(indices), 1, -1):
+      table = self._table(rows, indices[:count])
+      if _width(table) <= width:
+        rest = indices[count:]
+        return [table, *(self._in_width(rows, rest, width) if rest else [])]
+    rest = indices[1:]
+    first = self._table(rows, indices[:1])
+    return [first, *(self._in_width(rows, rest, width) if rest else [])]
 
   def write(self, workdir: pathlib.Path, stem: str = 'results') -> None:
     """Writes <stem>.json and <stem>.md."""
@@ -199,9 +212,12 @@ class Results:
   def _columns(self) -> list['_Column']:
     shown = self._shown()
     titles = Counter(c.title for x in shown.values() for c in x.values())
+    many = len(shown) > FEW_TASKS
     columns = [
       _Column(
-        ((t,) if titles[c.title] > 1 else ()) + (c.title, unit_with_arrow(c)), t
+        ((t,) if many or titles[c.title] > 1 else ())
+        + (c.title, unit_with_arrow(c)),
+        t,
       )
       for t, columns in shown.items()
       for c in columns.values()
@@ -277,8 +293,8 @@ class _Column(NamedTuple):
   """A column of the table.
 
   Attributes:
-    heading: its parts: the task, where another has a column of the same title;
-      title; unit and direction.
+    heading: its parts: the task, where another has a column of the same title
+      or there are many; title; unit and direction.
     group: the task, or 'gain'.
   """
 

@@ -110,7 +110,9 @@ def form(classes: int) -> base.Form:
     is_class=True,
     # Of many classes, one number is kept.
     keep=lambda x: np.argmax(x, axis=-1).astype(np.int16),
-    restore=lambda ids: np.eye(classes, dtype=np.float32)[ids],
+    restore=lambda x: (
+      np.eye(classes, dtype=np.float32)[x] if x.dtype.kind == 'i' else x
+    ),
   )
 
 

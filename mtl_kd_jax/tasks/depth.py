@@ -61,7 +61,7 @@ def make(label: Label) -> base.Task:
       'rel_error': base.Metric('RelErr', '', False),
       'rmse': base.Metric('RMSE', label.unit, False, in_gain=False),
       **{f'delta_{n}': base.detail(f'δ{n}', '%', True) for n in _RATIOS},
-      'si_log': base.detail('SIlog', '', False),
+      'si_log': base.detail('SIlog', '%', False),
     },
     headline='abs_error',
     render=lambda x, label: render(x, label),

@@ -4,12 +4,12 @@ import base64
 import io
 import math
 
+from fixtures.kinds import make_described
 from fixtures.samples import LABELS, random_batch
 import numpy as np
 from PIL import Image
 import pytest
 
-from mtl_kd_jax.labels import Label
 from mtl_kd_jax.reports.html.choice import choose, headline, mean_ranks
 from mtl_kd_jax.reports.html.errors import (
   color_errors,
@@ -107,22 +107,22 @@ def test_the_headline_of_class_ids_is_that_of_their_scores():
 
 def test_errors_are_in_the_unit_of_the_label_and_nothing_where_there_is_none():
   label = np.array([[0, 1, -1]], np.int32)
-  errors = measure_errors(np.array([[0, 2, 2]]), label, LABELS['semantic'])
+  errors = measure_errors(np.array([[0, 2, 2]]), label, TASKS['semantic'])
   np.testing.assert_array_equal(errors, [[0, 1, np.nan]])
   scores = np.eye(4)[[0, 2, 2]][None]
-  same = measure_errors(scores, label, LABELS['semantic'])
+  same = measure_errors(scores, label, TASKS['semantic'])
   np.testing.assert_array_equal(same, errors)
   for quantity in ('depth', 'disparity'):
     errors = measure_errors(
       np.array([[[1.5], [3.0], [2.0]]]),
       np.array([[[2.0], [1.0], [0.0]]]),
-      Label(quantity),
+      make_described(quantity),
     )
     np.testing.assert_array_equal(errors, [[0.5, 2, np.nan]])
   turn = np.radians([0.0, 1e-4, 60, 90, 180])
   directions = np.stack([np.cos(turn), np.sin(turn), 0 * turn], axis=-1)[None]
   errors = measure_errors(
-    7 * directions, np.tile([1.0, 0, 0], (1, 5, 1)), LABELS['normals']
+    7 * directions, np.tile([1.0, 0, 0], (1, 5, 1)), TASKS['normals']
   )
   np.testing.assert_allclose(errors, [[0, 1e-4, 60, 90, 180]], rtol=1e-9)
 
@@ -140,11 +140,11 @@ def test_one_scale_ends_at_a_round_number_that_few_errors_exceed():
 
 def test_colors_darken_with_the_error_and_are_gray_without_label():
   errors = np.array([[0.0, 0.5, 1.0, 5.0, np.nan]])
-  rgb = color_errors(errors, LABELS['depth'], end=1.0)[0].astype(int)
+  rgb = color_errors(errors, TASKS['depth'], end=1.0)[0].astype(int)
   assert (np.diff(rgb.sum(-1)[:3]) < 0).all()
   np.testing.assert_array_equal(rgb[2], rgb[3])
   assert tuple(rgb[4]) == UNLABELED
-  rgb = color_errors(errors > 0, LABELS['semantic'], end=1.0)[0]
+  rgb = color_errors(errors > 0, TASKS['semantic'], end=1.0)[0]
   assert len({tuple(x) for x in rgb}) == 2  # right and wrong
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import math
 from typing import NamedTuple
 
-from mtl_kd_jax.reports.cells import one_line, unit_with_arrow
+from mtl_kd_jax.reports.cells import FEW_TASKS, one_line, unit_with_arrow
 from mtl_kd_jax.reports.gains import GAINS, relative_gains
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.base import Metric
@@ -27,7 +27,8 @@ class Column(NamedTuple):
     task: name of the task; `GAIN` for a gain.
     name: of the metric, or key of `GAINS`.
     metric: how it is read.
-    prefix: the task, where another has a column of the same title; or ''.
+    prefix: the task, where another has a column of the same title or there are
+      many; or ''.
     headline: whether it is the one that stands for its task, or ΔMTL.
     is_gain: whether it is a gain.
   """
@@ -66,7 +67,7 @@ def make_columns(tasks: Mapping[str, Task]) -> list[Column]:
       t,
       m,
       metric,
-      t if titles[metric.title] > 1 else '',
+      t if titles[metric.title] > 1 or len(shown) > FEW_TASKS else '',
       m == tasks[t].headline,
     )
     for t, columns in shown.items()
