@@ -17,7 +17,7 @@ from mtl_kd_jax import models
 from mtl_kd_jax.balancing import make_balancer
 from mtl_kd_jax.distillation import Teacher, make_adaptors, make_loss
 from mtl_kd_jax.interop.import_torch import import_variables, torch_shapes
-from mtl_kd_jax.models import Output, segnet
+from mtl_kd_jax.models import Output, resnet, segnet
 from mtl_kd_jax.models.features import taps_of, task_tap
 from mtl_kd_jax.models.network import BACKBONE, abstract_init, feature_shapes
 from mtl_kd_jax.ops.norm import BatchNorm
@@ -530,3 +530,25 @@ def test_ten_distilled_steps_are_pytorchs(
     for pair in alignment.channels:
       kernel = their_kernels[task][pair.student].detach().numpy()
       close(trained[f'{task}_{pair}']['kernel'], kernel[..., 0, 0].T, 1e-5)
+
+
+def test_a_deeplab_network_agrees(monkeypatch, float64):
+  """Predictions and aligned features of two tasks, by the running statistics.
+
+  The parts in training: test_deeplab_parity.py, and the ResNets above.
+  """
+  monkeypatch.setattr(resnet, '_BLOCKS', {50: (1, 1, 1, 1)})
+  tasks = ('semantic', 'normals')
+  network = make('resnet50', tasks, head='aspp')
+  _, like = abstract_init(network, SIZE)
+  w = to_torch(weights_for(like, seed=0))
+  ours, theirs = make_batch(0)
+  output = jit(functools.partial(network.apply, train=False))(
+    to_jax(w, like), ours['image']
+  )
+  found, features = twin.resnet50_deeplab(w, theirs['image'], False, tasks)
+  for task in tasks:
+    close(output.predictions[task], nhwc(found[task]), err_msg=task)
+    for tap, x in taps_of(output.features, task).items():
+      if tap in ('layer4', 'decoder'):
+        close(x, nhwc(features[task][tap]), err_msg=f'{task} {tap}')

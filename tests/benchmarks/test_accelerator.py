@@ -1,0 +1,152 @@
+"""The report for GPUs and TPUs, here of the CPU, says what it should."""
+
+import json
+import subprocess
+import sys
+
+from fixtures.paths import REPOSITORY
+import jax
+import jax.numpy as jnp
+import pytest
+
+sys.path.insert(0, str(REPOSITORY / 'benchmarks'))
+
+from accelerator_parts import report
+from accelerator_parts.plan import JAX, TEACHERS, TORCH, Cell, make_rounds
+from accelerator_parts.workers import LATE, Worker, WorkerLost
+import chips
+import costs
+
+
+def test_a_tiny_report_is_written(tmp_path):
+  """Without PyTorch; and what a bare machine lacks is not imported."""
+  path = tmp_path / 'report.json'
+  arguments = '--smoke --networks=segnet --kinds=multi --precisions=bfloat16'
+  ran = subprocess.run(
+    [
+      sys.executable,
+      REPOSITORY / 'benchmarks' / 'accelerator.py',
+      *arguments.split(),
+      '--no_torch',
+      '--rules=upgrad',
+      '--parts=directions,steps',
+      '--peak=bfloat16:1',
+      '--bandwidth=10',
+      f'--out={path}',
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert ran.returncode == 0, ran.stderr
+  results = json.loads(path.read_text())
+  assert results['about']['jax']['lacking_imported'] == []
+  assert results['numbers'] == {'directions': {'upgrad': 0}}  # one device
+  (name,) = results['cells']
+  cell = results['cells'][name]
+  assert name == 'segnet b2 multi bfloat16 jax' in ran.stdout
+  assert 'error' not in cell
+  assert len(cell['turns']) == 4 and min(cell['turns']) > 0
+  assert cell['images_per_s'] == pytest.approx(2 / cell['seconds'])
+  assert cell['memory'] > 0 and cell['compile_s'] > 0
+  least = max(cell['flops'] / 1e12, cell['bytes'] / 1e10)
+  assert cell['of_roofline'] == pytest.approx(least / cell['seconds'])
+
+
+def test_rounds_begin_with_what_tells_most():
+  networks, batches = ('segnet', 'mtan'), (8, 2)
+  kinds = {n: ('single', 'distilled') for n in networks}
+  rounds = make_rounds(networks, batches, ('float32', 'tf32'), kinds)
+  cells = [cell for cells in rounds for cell in cells]
+  assert len({cell.name for cell in cells}) == len(cells)
+  first = rounds[0]
+  assert first[0] == Cell(JAX, 'segnet', 'distilled', 8, 'tf32')
+  assert {c.rival for c in first} == {JAX, TORCH}
+  assert {(c.layout, c.compiled) for c in first if c.rival == TORCH} == {
+    (layout, compiled)
+    for layout in ('nhwc', 'nchw')
+    for compiled in (False, True)
+  }
+  assert {
+    (c.network, c.kind, c.batch, c.precision) for c in cells if c.rival == JAX
+  } >= {
+    (n, kind, b, p)
+    for n in networks
+    for kind in kinds[n]
+    for b in batches
+    for p in ('float32', 'tf32')
+  }
+
+
+def test_a_worker_that_ends_or_hangs_is_lost():
+  ends = Worker('a', ['-c', 'import sys; input(); sys.exit(3)'])
+  with pytest.raises(WorkerLost, match='exit code 3'):
+    ends.ask('anything', 60)
+  with pytest.raises(WorkerLost, match='has ended'):
+    ends.ask('more', 60)
+  ends.close()
+  hangs = Worker('b', ['-c', 'import time; time.sleep(600)'])
+  with pytest.raises(WorkerLost, match=LATE):
+    hangs.ask('anything', 0.1)
+
+
+def make_cell(*place, seconds, flops=4e12, **more):
+  cell = Cell(*place).as_dict()
+  return cell | {'seconds': seconds, 'flops': flops, 'bytes': 1e9} | more
+
+
+def test_shares_and_ratios():
+  place = ('segnet', 'distilled', 8, 'tf32')
+  cells = [
+    make_cell(JAX, *place, seconds=0.02),
+    make_cell(TORCH, *place, 'nchw', seconds=0.05, flops=None),
+    make_cell(TORCH, *place, 'nhwc', True, seconds=0.04, flops=None),
+    make_cell(TORCH, *place[:3], 'bfloat16', 'nhwc', seconds=0.01, flops=None),
+    make_cell(JAX, 'segnet', TEACHERS, 8, 'tf32', seconds=0.003, flops=1e12),
+  ]
+  results = {
+    'options': {'peak': '', 'bandwidth': 0},
+    'about': {'jax': {'device': 'NVIDIA H100 80GB HBM3'}},
+    'cells': {cell['name']: cell for cell in cells},
+  }
+  report.add_shares(results)
+  ours, theirs = cells[:2]
+  assert ours['bound_by'] == 'operations'
+  assert ours['of_roofline'] == pytest.approx(4 / 494.5 / 0.02)
+  assert theirs['of_roofline'] == pytest.approx(4 / 494.5 / 0.05)
+  assert results['summary'] == [
+    {
+      'network': 'segnet',
+      'batch': 8,
+      'precision': 'tf32',
+      'of_torch_same_precision': pytest.approx(0.5),
+      'torch_same_precision': 'tf32 nhwc compiled',
+      'of_torch_any_precision': pytest.approx(2),
+      'torch_any_precision': 'bfloat16 nhwc eager',
+      'teachers': pytest.approx(0.15),
+    }
+  ]
+
+
+@pytest.mark.parametrize(
+  'kind, name',
+  [
+    ('NVIDIA H100 80GB HBM3', 'H100 80GB HBM3'),
+    ('NVIDIA H100 PCIe', 'H100 PCIe'),
+    ('NVIDIA A100-SXM4-40GB', 'A100-SXM4-40GB'),
+    ('TPU v5 lite', 'TPU v5 lite'),
+    ('NVIDIA L40S', None),
+    ('cpu', None),
+  ],
+)
+def test_a_chip_is_found_by_its_kind(kind, name):
+  assert getattr(chips.find(kind), 'name', None) == name
+
+
+def test_operations_are_counted():
+  """A product of [5 7] and [7 3], and its sum with something."""
+  x, y = jnp.ones((5, 7)), jnp.ones((7, 3))
+  lowered = jax.jit(lambda x, y: x @ y + 1).lower(x, y)
+  assert costs.flops(lowered) == 2 * 5 * 7 * 3 + 5 * 3
+  compiled = lowered.compile()
+  assert costs.bytes_accessed(compiled) >= 4 * (5 * 7 + 7 * 3 + 5 * 3)
+  assert costs.memory(compiled) >= 4 * (5 * 7 + 7 * 3 + 5 * 3)
