@@ -105,7 +105,6 @@ def test_a_run_ends_with_its_table_and_files(finished):
   assert {json.loads(line)['stage'] for line in log} == {
     'teacher_semantic',
     'teacher_depth',
-    'teacher_normals',
     'uniform',
     'distilled',
   }
@@ -115,7 +114,7 @@ def test_a_run_ends_with_its_table_and_files(finished):
     (stage, step) for stage in ('uniform', 'distilled') for step in (1, 2, 3, 4)
   ]
   shown = scalars(workdir / 'tensorboard' / 'distilled')
-  for key in ('norm/depth', 'norm/alignment/depth', 'cosine/depth/normals'):
+  for key in ('norm/depth', 'norm/alignment/depth', 'cosine/depth/semantic'):
     values = [(e['step'], e[key]) for e in seen if e['stage'] == 'distilled']
     there = [(step, x) for step, tag, x in shown if tag.endswith(key)]
     assert [step for step, _ in there] == [1, 2, 3, 4]
@@ -271,7 +270,7 @@ def test_a_run_stopped_and_then_killed_resumes_to_identical_parameters(
     code, stdout, stderr = launch(*arguments, figures=False)
   assert code == 0, stderr
   assert count[0] > 1
-  for finished_before in ('teacher_semantic', 'teacher_normals', 'uniform'):
+  for finished_before in ('teacher_semantic', 'teacher_depth', 'uniform'):
     assert f'{finished_before}] step' not in stdout
   for name in ('uniform', 'distilled'):
     expected, resumed = (parameters(w, name) for w in (finished[0], workdir))

@@ -2,8 +2,7 @@
 
 import json
 
-from fixtures.launching import SEGNET as THREE_TASKS
-from fixtures.launching import launch
+from fixtures.launching import SEGNET, launch
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -13,7 +12,6 @@ from mtl_kd_jax.interop.import_torch import torch_shapes
 from mtl_kd_jax.models.network import abstract_init
 
 TASKS = ('semantic', 'depth')
-SEGNET = (*THREE_TASKS, f'--config.tasks={TASKS}')
 
 
 @pytest.fixture(scope='module')

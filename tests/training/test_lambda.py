@@ -1,6 +1,7 @@
 """Lambda that changes over a training: by the clock, by gaps, by angles."""
 
 import dataclasses
+import functools
 
 from fixtures.samples import random_batch
 from fixtures.stages import make_stage, run, run_killed_after
@@ -118,12 +119,10 @@ def test_an_alignment_counts_as_far_as_it_agrees_with_its_task(
   )
   given = make_step(terms=steps.terms, **steps.options).keywords
   names = ('network', 'terms', 'seed', 'teachers', 'extras')
-  seen = measure_conflict(
-    steps.state(),
-    steps.frozen,
-    steps.batch,
-    **{name: given[name] for name in names},
+  measure = functools.partial(
+    measure_conflict, **{name: given[name] for name in names}
   )
+  seen = jax.jit(measure)(steps.state(), steps.frozen, steps.batch)
   expected = {
     name: max(0, float(seen[f'cosine/{task}/{name}']))
     for name, (task, _) in ALIGNMENTS.items()
