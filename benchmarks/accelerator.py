@@ -41,7 +41,7 @@ from batches import make_batch
 import numpy as np
 
 _BENCHMARKS = pathlib.Path(__file__).parent
-_NUMBERS_SHARE = 0.25  # of the time, at most
+_NUMBERS_SHARE = 0.2  # of the time, at most
 _TURNS = 4
 _GUESS = 10.0  # seconds that a cell takes, before any has been measured
 # Of the device, for both libraries together; JAX takes it as it needs it.

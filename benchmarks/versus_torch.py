@@ -34,7 +34,12 @@ from rich.table import Table
 _ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(_ROOT), str(_ROOT / 'tests')]
 
-NETWORKS = ('segnet', 'mtan')
+# Backbone, head and taps; 'deeplab' is that of configs/nyuv2.py.
+NETWORKS = {
+  'segnet': ('segnet', 'dense', ('bottleneck', 'decoder')),
+  'mtan': ('mtan', 'dense', ('bottleneck', 'decoder')),
+  'deeplab': ('resnet50', 'aspp', ('layer4', 'decoder')),
+}
 SIZES = ('96x128', '288x384')
 WORK = ('forward', 'step')
 CASES = [f'{n}_{s}_{w}' for n in NETWORKS for s in SIZES for w in WORK]
@@ -175,7 +180,7 @@ def make_batch(size):
   return batch
 
 
-def make_jax(backbone, size, kind):
+def make_jax(network, size, kind):
   """The work as launch.py sets it up."""
   import jax
 
@@ -190,7 +195,9 @@ def make_jax(backbone, size, kind):
   config = get_config()
   config.data.name = 'nyuv2'
   config.batch_size = BATCH
-  config.model.backbone = backbone
+  backbone, head, taps = NETWORKS[network]
+  config.model.backbone, config.model.head = backbone, head
+  config.distill.taps = taps
   config.model.width = _WIDTH.value
   config.teacher.batch_norm = _BATCH_NORM.value
   dataset = open_dataset(config, data=False)
@@ -225,7 +232,7 @@ def make_jax(backbone, size, kind):
   return step
 
 
-def make_torch(backbone, size, kind, shapes, *, channels_last):
+def make_torch(name, size, kind, shapes, *, channels_last):
   """The same with PyTorch."""
   from fixtures import torch_twin as twin
   import torch
@@ -235,21 +242,26 @@ def make_torch(backbone, size, kind, shapes, *, channels_last):
 
   def placed(weights):
     return {
-      name: x.to(**form) if x.ndim == 4 else x for name, x in weights.items()
+      entry: x.to(**form) if x.ndim == 4 else x for entry, x in weights.items()
     }
 
-  network = {'segnet': twin.segnet, 'mtan': twin.mtan}[backbone]
+  taps = NETWORKS[name][2]
+  network = {
+    'segnet': twin.segnet,
+    'mtan': twin.mtan,
+    'deeplab': twin.resnet50_deeplab,
+  }[name]
   every = ' '.join(CHANNELS)
-  student = placed(twin.random_weights(shapes[f'{backbone} {every}'], 0))
+  student = placed(twin.random_weights(shapes[f'{name} {every}'], 0))
   batch = {
-    name: torch.from_numpy(x).movedim(-1, 1) if x.ndim == 4 else x
-    for name, x in make_batch(size).items()
+    label: torch.from_numpy(x).movedim(-1, 1) if x.ndim == 4 else x
+    for label, x in make_batch(size).items()
   }
   batch = {
-    name: x.contiguous(**form)
-    if name != 'semantic'
+    label: x.contiguous(**form)
+    if label != 'semantic'
     else torch.from_numpy(x).long()
-    for name, x in batch.items()
+    for label, x in batch.items()
   }
   if kind == 'forward':
 
@@ -259,14 +271,17 @@ def make_torch(backbone, size, kind, shapes, *, channels_last):
 
     return forward
   teachers = {
-    task: placed(twin.random_weights(shapes[f'{backbone} {task}'], i))
+    task: placed(twin.random_weights(shapes[f'{name} {task}'], i))
     for i, task in enumerate(CHANNELS)
   }
-  channels = [len(student[f'encoder_block.{i}.0.weight']) for i in (4, 0)]
+  last = ('encoder_block.4.0', 'encoder_block.0.0')
+  if name == 'deeplab':
+    last = ('layer4.2.conv3', 'head_depth.conv.conv')
+  channels = [len(student[f'{layer}.weight']) for layer in last]
   adaptors = {
     task: {
       tap: (torch.randn(c, c, 1, 1) / c**0.5).to(**form)
-      for tap, c in zip(('bottleneck', 'decoder'), channels, strict=True)
+      for tap, c in zip(taps, channels, strict=True)
     }
     for task in CHANNELS
   }
@@ -289,13 +304,13 @@ def write_shapes(path):
   from mtl_kd_jax.models.network import abstract_init
 
   found = {}
-  for backbone in NETWORKS:
+  for name, (backbone, head, _) in NETWORKS.items():
     for tasks in (tuple(CHANNELS), *((task,) for task in CHANNELS)):
       channels = {task: CHANNELS[task] for task in tasks}
-      network = make(backbone, channels, width=_WIDTH.value)
+      network = make(backbone, channels, head=head, width=_WIDTH.value)
       _, like = abstract_init(network, (32, 32))
       single = backbone == 'mtan' and len(tasks) == 1
-      found[f'{backbone} {" ".join(tasks)}'] = torch_shapes(like, single=single)
+      found[f'{name} {" ".join(tasks)}'] = torch_shapes(like, single=single)
   path.write_text(json.dumps(found))
 
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 JAX, TORCH = 'jax', 'torch'
+LAYOUTS = ('nhwc', 'nchw')  # of PyTorch's maps
 PRECISIONS = ('float32', 'tf32', 'bfloat16')
 # Programs that are compiled at once.
 TOGETHER = max(1, min(8, (os.cpu_count() or 1) // 2))
@@ -72,16 +73,24 @@ def make_rounds(
   """
   fast = [p for p in precisions if p != 'float32'] or list(precisions)
   main, *others = batches
-  forms = (('nhwc', False), ('nchw', False))
-  if torch_compile:
-    forms = (('nhwc', False), ('nhwc', True), ('nchw', False), ('nchw', True))
 
-  def rivals(network, batch, precisions, forms=forms):
+  def rivals(network, batch, precisions):
+    """Our distilled step, and PyTorch's without compiling."""
     if 'distilled' not in kinds[network]:
       return []
     return [Cell(JAX, network, 'distilled', batch, p) for p in precisions] + [
-      Cell(TORCH, network, 'distilled', batch, p, layout, compiled)
-      for layout, compiled in forms
+      Cell(TORCH, network, 'distilled', batch, p, layout)
+      for layout in LAYOUTS
+      for p in precisions
+    ]
+
+  def compiled(network, layouts, precisions):
+    """PyTorch's; each takes about a minute to compile."""
+    if 'distilled' not in kinds[network] or not torch_compile:
+      return []
+    return [
+      Cell(TORCH, network, 'distilled', main, p, layout, True)
+      for layout in layouts
       for p in precisions
     ]
 
@@ -96,6 +105,7 @@ def make_rounds(
   rounds = []
   for network in networks:  # beside PyTorch; and the teachers' share
     cells = rivals(network, main, fast)
+    cells += compiled(network, LAYOUTS[:1], fast[-1:])
     if 'distilled' in kinds[network]:
       cells += ours(network, main, fast, [TEACHERS])
     rounds.append(cells)
@@ -103,12 +113,17 @@ def make_rounds(
     rounds.append(ours(network, main, fast[:1], rest(network)))
   for batch in others:
     for network in networks:
-      rounds.append(rivals(network, batch, fast, forms[:2]))
+      rounds.append(rivals(network, batch, fast))
   if 'float32' in precisions and fast != ['float32']:
     for network in networks:
-      rounds.append(rivals(network, main, ['float32'], forms[:2]))
+      rounds.append(rivals(network, main, ['float32']))
   for network in networks:
     rounds.append(ours(network, main, fast[1:], rest(network)))
+  for network in networks:
+    rounds.append(
+      compiled(network, LAYOUTS[:1], fast[:-1])
+      + compiled(network, LAYOUTS[1:], fast)
+    )
   for batch in others:
     for network in networks:
       cells = ours(network, batch, fast, [*rest(network), TEACHERS])
