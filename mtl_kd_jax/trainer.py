@@ -122,7 +122,8 @@ def distill(
     teachers: task -> its teacher.
     taps: the features that are aligned: 'tap', of that name in student and
       teacher, or 'student tap:teacher tap'.
-    weights: task -> lambda, the factor on its alignment loss; None for 1.
+    weights: task -> lambda, the factor on its alignment loss; 1
+      for those that are not named.
     loss: of `distillation.LOSSES`.
     placement: whether alignment losses are added 'outside' of the balancing
       (the paper), inside the loss of their 'task', or each as an 'objective'.
@@ -148,8 +149,18 @@ def distill(
 
   Returns:
     What `Trainer` takes as `distill`; it checks the values.
+
+  Raises:
+    InputError: lambda of a task that has no teacher.
   """
-  weights = dict(weights or dict.fromkeys(teachers, 1.0))
+  weights = dict.fromkeys(teachers, 1.0) | dict(weights or {})
+  if unknown := weights.keys() - teachers.keys():
+    raise InputError(
+      expected=f'lambda of tasks that have a teacher: {", ".join(teachers)}',
+      found=', '.join(sorted(unknown)),
+      argument='weights',
+      do='correct the names',
+    )
   return Distill(
     dict(teachers),
     {

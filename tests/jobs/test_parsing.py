@@ -17,7 +17,7 @@ COMMANDS = {
   ('--samples=many', '--config=quickstart'): 'flag --samples=many',
   ('--job=taps',): 'expected a config file',
   ('--job=nosuch', '--config.epochs=1'): 'flag --job=nosuch',
-  ('--config=nosuch', '--config.epochs=1'): 'use a shipped one: cityscapes,',
+  ('--config=nosuch', '--config.epochs=1'): 'use a shipped one: attributes,',
   ('stray',): 'expected flags only',
 }
 PROGRAM = f"""

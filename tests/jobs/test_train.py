@@ -12,7 +12,7 @@ import pytest
 import mtl_kd_jax as mtl
 from mtl_kd_jax.datasets import loader
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.jobs import predict, train
+from mtl_kd_jax.jobs import JOBS, predict, train
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 
@@ -70,7 +70,8 @@ def test_everything_may_be_in_a_bucket(config, bucket, tmp_path):
   # Its predictions and exports go to a bucket, and come from one.
   picture = np.zeros((32, 32, 3), np.uint8)
   network.predict(picture).save(f'{bucket}/one')
-  options = {name: None for name in predict.OPTIONS} | {'out': f'{bucket}/all'}
+  options = dict.fromkeys(JOBS['predict'].options)
+  options['out'] = f'{bucket}/all'
   options['images'] = f'{bucket}/*/depth.png'
   workdir = buckets.path_of(f'{bucket}/run')
   assert predict.run(config, workdir, **options).written == 1
@@ -130,7 +131,9 @@ def fake_stage(**attributes):
     name='x',
     trained_in=None,
     total_steps=5,
-    parallel=SimpleNamespace(replicate=lambda tree: tree),
+    parallel=SimpleNamespace(
+      replicate=lambda tree: tree, whole=lambda tree: tree
+    ),
     **attributes,
   )
 
