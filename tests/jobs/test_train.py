@@ -172,7 +172,7 @@ def test_all_hosts_train_a_stage_or_none(another_trains, monkeypatch, tmp_path):
   monkeypatch.setattr(
     train,
     'run_stage',
-    lambda *args, **options: SimpleNamespace(variables='trained'),
+    lambda *args, **options: SimpleNamespace(result='trained'),
   )
   found = train.train_stage(
     fake_stage(),
