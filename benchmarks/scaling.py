@@ -222,46 +222,51 @@ def kinds_table(costs, name, batch):
 
 
 def draw(costs, path, batches):
-  """The parts of the distilled step by chips, for each network and chip."""
+  """The parts of the distilled step by chips, of every network and chip."""
   import matplotlib
 
   matplotlib.use('Agg')
   import matplotlib.pyplot as plt
 
   counts = [2**i for i in range(13)]
-  parts = ('compute', 'reduce', 'norms')
-  labels = ('compute', 'all-reduce', 'BatchNorm')
-  colors = ('#4c78a8', '#f58518', '#54a24b')
+  parts = {'compute': '#4c78a8', 'reduce': '#f58518', 'norms': '#54a24b'}
+  labels = ('compute', 'all-reduce of gradients', 'statistics of BatchNorm')
+  rows = [(name, batch) for name in CHIPS for batch in batches]
   figure, axes = plt.subplots(
-    len(CHIPS), len(costs), figsize=(10, 5.2), sharex=True, squeeze=False
+    len(rows),
+    len(costs),
+    figsize=(9, 1.7 * len(rows)),
+    sharex=True,
+    sharey=True,
+    squeeze=False,
+    layout='constrained',
   )
-  for row, name in zip(axes, CHIPS, strict=True):
+  for row, (name, batch) in zip(axes, rows, strict=True):
     for axis, network in zip(row, costs, strict=True):
       steps = [
-        model(costs[network], 'distilled', name, n, batch=batches[name])
-        for n in counts
+        model(costs[network], 'distilled', name, n, batch=batch) for n in counts
       ]
       axis.stackplot(
         counts,
-        *([1e3 * getattr(s, p) for s in steps] for p in parts),
+        *([100 * getattr(s, p) / s.seconds for s in steps] for p in parts),
         labels=labels,
-        colors=colors,
+        colors=list(parts.values()),
       )
       axis.set_xscale('log', base=2)
       axis.set_xticks([1, 8, 64, 512, 4096], ['1', '8', '64', '512', '4096'])
       axis.set_xlim(1, 4096)
-      axis.set_title(
-        f'{network}, {name}, {batches[name]} images a chip', size=10
-      )
+      axis.set_ylim(0, 100)
       axis.spines[['top', 'right']].set_visible(False)
-    row[0].set_ylabel('ms of a step')
+    each = 'image' if batch == 1 else 'images'
+    row[0].set_ylabel(f'{name}, {batch} {each}\n% of the step')
+  for axis, network in zip(axes[0], costs, strict=True):
+    axis.set_title(network)
   for axis in axes[-1]:
     axis.set_xlabel('chips')
   handles, names = axes[0, 0].get_legend_handles_labels()
   figure.legend(
     handles, names, loc='outside upper center', ncols=3, frameon=False
   )
-  figure.set_layout_engine('constrained')
   figure.savefig(path, dpi=120)
 
 
@@ -352,7 +357,6 @@ def main():
     check()
     return
   costs = json.loads(pathlib.Path(options.costs).read_text())
-  batches = dict.fromkeys(CHIPS, options.batch)
   for batch in (options.batch, 1):
     print(f'{batch} images a chip\n\n{binding(costs, batch)}', end='\n\n')
   for name in CHIPS:
@@ -362,7 +366,7 @@ def main():
       rows = table(costs, network, 'distilled', name, options.batch)
       print(f'{network}, {name}\n\n{rows}', end='\n\n')
   if options.figure:
-    draw(costs, options.figure, batches)
+    draw(costs, options.figure, (options.batch, 1))
 
 
 if __name__ == '__main__':
