@@ -30,7 +30,7 @@ from mtl_kd_jax.config.experiment import Experiment
 from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.config.validate import check_values, may_change
 from mtl_kd_jax.datasets import Dataset, paths
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, hint
 from mtl_kd_jax.jobs.claim import claim_of
 from mtl_kd_jax.jobs.train import (
   check_splits,
@@ -122,8 +122,8 @@ def distill(
     teachers: task -> its teacher.
     taps: the features that are aligned: 'tap', of that name in student and
       teacher, or 'student tap:teacher tap'.
-    weights: task -> lambda, the factor on its alignment loss; 1
-      for those that are not named.
+    weights: task -> lambda, the factor on its alignment loss; 1 for those that
+      are not there.
     loss: of `distillation.LOSSES`.
     placement: whether alignment losses are added 'outside' of the balancing
       (the paper), inside the loss of their 'task', or each as an 'objective'.
@@ -149,18 +149,8 @@ def distill(
 
   Returns:
     What `Trainer` takes as `distill`; it checks the values.
-
-  Raises:
-    InputError: lambda of a task that has no teacher.
   """
-  weights = dict.fromkeys(teachers, 1.0) | dict(weights or {})
-  if unknown := weights.keys() - teachers.keys():
-    raise InputError(
-      expected=f'lambda of tasks that have a teacher: {", ".join(teachers)}',
-      found=', '.join(sorted(unknown)),
-      argument='weights',
-      do='correct the names',
-    )
+  weights = dict(weights or dict.fromkeys(teachers, 1.0))
   return Distill(
     dict(teachers),
     {
@@ -354,6 +344,7 @@ class Trainer:
     options: dict[str, Any] = {}
     if distill is not None:
       _check_teachers(distill.teachers, tasks)
+      _check_weights(distill.settings['distill.weights'], distill.teachers)
       if ADAPTORS in extras:
         raise InputError(
           expected='extra networks with names of their own',
@@ -497,6 +488,17 @@ def _check_teachers(teachers, tasks) -> None:
       argument='distill',
       do='give teachers by task: distill({task: network})',
     )
+
+
+def _check_weights(weights, teachers) -> None:
+  for name in weights:
+    if name not in teachers:
+      raise InputError(
+        expected=f'weights of tasks with a teacher: {", ".join(teachers)}',
+        found=repr(name),
+        argument='weights',
+        do=f'correct the name{hint(name, teachers)}, or give a teacher of it',
+      )
 
 
 def _check_comparable(tasks, single_task: Metrics) -> None:

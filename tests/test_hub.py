@@ -123,7 +123,8 @@ def test_the_card_says_what_it_is(saved):
   values = {m['type']: m['value'] for m in depth['metrics']}
   assert values == {'abs_error': 0.5, 'rmse': 0.75}  # and no NaN
   for part in (
-    '| `depth` | float32 `[h w]`, depth | m |',
+    '| `depth` | float32 `[h w]`, distance along z, the axis of the camera | '
+    'm |',
     'Classes of `semantic`: 0 floor, 1 wall',
     'on split `val` of scenes',
     '| distilled | 25.00 | 50.00 | 0.5000 | – | 0.7500 |',

@@ -52,7 +52,10 @@ class ExportedNetwork(PredictsPictures):
       outputs = self.run(as_bytes(images))
       if not self.metadata['finished']:
         return outputs
-      return {t: _as_raw(self.tasks[t], x) for t, x in outputs.items()}
+      return {
+        t: _as_raw(self.tasks[t], x, images.shape[1:3])
+        for t, x in outputs.items()
+      }
 
     about = self.metadata['artifacts'][self.format]
     return Predictor(call, self.tasks, self.image_size, about.get('stride'))
@@ -62,10 +65,10 @@ class ExportedNetwork(PredictsPictures):
     return f'ExportedNetwork({self.name!r}: {tasks}; {self.format})'
 
 
-def _as_raw(task: Task, x: np.ndarray) -> np.ndarray:
+def _as_raw(task: Task, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Something that is finished to `x`, and can be resized: float [b h w c]."""
-  if task.form.is_class:
-    return np.eye(task.channels, dtype=np.float32)[x]
+  if task.form.unfinish is not None:
+    return task.form.unfinish(np.asarray(x), size)
   return x[..., None] if x.ndim == 3 else x
 
 

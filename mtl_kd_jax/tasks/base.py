@@ -70,6 +70,9 @@ class Form:
     axes: of one prediction as users get it; '' for the axes of its label.
     tolerance: (raw [... c]) -> how much a finished value may move where a raw
       one moves by 1; None for as much.
+    unfinish: (what users get of a batch, (height, width) of its images) ->
+      something that is finished to it and can be resized, float [b h w c] or
+      [b c]; None where that is the same with an axis of channels.
     keep: float [... c] -> what is kept of it until it is drawn.
     restore: what is kept -> something with the same metrics, float [... c].
   """
@@ -80,6 +83,7 @@ class Form:
   is_class: bool = False
   axes: str = ''
   tolerance: Callable | None = None
+  unfinish: Callable | None = None
   keep: Callable = np.asarray
   restore: Callable = np.asarray
 

@@ -84,12 +84,16 @@ def probabilities(meaning: str) -> base.Form:
   return base.Form(
     finish=lambda x: base.squeezed(base.sigmoid(x)),
     meaning=meaning,
+    unfinish=lambda p, size: np.asarray(
+      logits_of(p[..., None] if p.ndim == 3 else p)
+    ),
     keep=lambda x: base.sigmoid(np.asarray(x, np.float32)),
-    restore=_logits,
+    restore=logits_of,
   )
 
 
-def _logits(p):
+def logits_of(p: np.ndarray):
+  """The logits of probabilities."""
   p = np.clip(p, 1e-7, 1 - 1e-7)
   return jnp.asarray(np.log(p) - np.log1p(-p))
 

@@ -108,6 +108,7 @@ def form(classes: int) -> base.Form:
     finish_resized=_argmax_resized,
     meaning='ids of classes',
     is_class=True,
+    unfinish=lambda ids, size: np.eye(classes, dtype=np.float32)[ids],
     # Of many classes, one number is kept.
     keep=lambda x: np.argmax(x, axis=-1).astype(np.int16),
     restore=lambda x: (

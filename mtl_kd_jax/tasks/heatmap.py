@@ -92,6 +92,7 @@ def make(label: Label, *, sigma: float = 2.0) -> base.Task:
       finish=_positions,
       meaning='x, y in pixels, and the probability of the most likely pixel',
       axes='c 3',
+      unfinish=_maps_of,
       keep=lambda x: np.asarray(x, np.float16),
     ),
     colors=base.Colors(
@@ -145,8 +146,22 @@ def _positions(x):
   flat = x.reshape(*batch, h * w, c)
   best, highest = flat.argmax(axis=-2), flat.max(axis=-2)
   total = xp.exp(flat - highest[..., None, :]).sum(axis=-2)
-  place = [best % w, best // w, 1 / total]
+  # In floats, which all formats of programs can divide.
+  best = best.astype(np.float32)
+  row = xp.floor((best + 0.5) / w)
+  place = [best - w * row, row, 1 / total]
   return xp.stack([p.astype(np.float32) for p in place], axis=-1)
+
+
+def _maps_of(points, size):
+  """Scores float32 [b h w c] of which `_positions` are points [b c 3]."""
+  h, w = size
+  x, y, p = np.moveaxis(np.asarray(points, np.float64), -1, 0)
+  p = np.clip(p, 1e-6, 1 - 1e-6)
+  b, c = np.indices(x.shape)
+  maps = np.zeros((len(points), h, w, points.shape[1]), np.float32)
+  maps[b, y.astype(int), x.astype(int), c] = np.log(p * (h * w - 1) / (1 - p))
+  return maps
 
 
 def _label_positions(label):

@@ -82,6 +82,7 @@ def make(label: Label, *, weights: Sequence[float] = ()) -> base.Task:
       finish=_softmax,
       meaning='probability of every class',
       axes='c',
+      unfinish=lambda p, size: np.log(np.maximum(p, 1e-30)),
       keep=lambda x: _softmax(np.asarray(x, np.float32)),
       restore=lambda p: np.log(np.maximum(p, 1e-30)),
     ),

@@ -10,7 +10,7 @@ from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import _options, _scores, base
 from mtl_kd_jax.tasks._drawing import draw_words
 from mtl_kd_jax.tasks.augmentation import of_images, swap_channels
-from mtl_kd_jax.tasks.binary import probabilities
+from mtl_kd_jax.tasks.binary import logits_of, probabilities
 
 
 def describe(
@@ -70,6 +70,7 @@ def make(label: Label, *, weights: Sequence[float] = ()) -> base.Task:
     form=dataclasses.replace(
       probabilities('probability of every attribute'),
       finish=base.sigmoid,
+      unfinish=lambda p, size: np.asarray(logits_of(p)),
       axes='c',
     ),
     colors=base.Colors(draw=draw),

@@ -69,7 +69,7 @@ def make(label: Label, *, loss: str = 'l1', delta: float = 1.0) -> base.Task:
     columns=_errors.columns(unit),
     headline='abs_error',
     render=lambda x, y: draw(x, y, np.zeros((60, 80, 3))),
-    form=base.Form(finish=lambda x: x, axes='c'),
+    form=base.Form(finish=lambda x: x, unfinish=lambda x, size: x, axes='c'),
     colors=base.Colors(draw=draw),
   )
 

@@ -267,6 +267,21 @@ def test_depth_that_has_no_label_has_a_scale_of_its_own():
   )
 
 
+def test_what_users_get_can_be_finished_again(task):
+  # Programs that are exported give it, and it is resized after them.
+  finished = np.asarray(task.form.finish(random_prediction(task)))
+  if task.form.unfinish is not None:
+    raw = task.form.unfinish(finished, SIZE)
+  else:
+    raw = finished[..., None] if finished.ndim == 3 else finished
+  assert raw.shape == random_prediction(task).shape
+  np.testing.assert_allclose(
+    task.form.finish(raw), finished, rtol=1e-4, atol=1e-6
+  )
+  kept = task.form.keep(random_prediction(task))
+  assert task.form.restore(kept).shape == raw.shape
+
+
 # ---- Semantic segmentation --------------------------------------------------
 
 
