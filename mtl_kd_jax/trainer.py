@@ -141,7 +141,8 @@ def distill(
     adapt: what lambda follows: 'none'; 'baseline', how far that is behind the
       teacher on the split that checkpoints are chosen on; 'gap', how far the
       student is, while it trains; 'cosine', how far a task and its alignment
-      agree in each step; or 'baseline+cosine' or 'gap+cosine', the product.
+      agree in each step, or 'cosine_all', all tasks and the alignment; or two,
+      'baseline+cosine', for the product.
     full_gap: with 'baseline' and 'gap', the percent from which on lambda is
       whole.
     baseline: for 'baseline', the network that was trained without teachers.

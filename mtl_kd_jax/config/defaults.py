@@ -401,8 +401,9 @@ def _add_distill(config):
   # behind the teacher on the split that checkpoints are chosen on (0 for a task
   # in which it is ahead); 'gap', the same of the network itself, whenever it is
   # scored (report.eval_every_epochs); 'cosine', how far the gradients of a task
-  # and its alignment agree in each step (Du et al. 2018); 'baseline+cosine' or
-  # 'gap+cosine', the product.
+  # and its alignment agree in each step (Du et al. 2018); 'cosine_all', how far
+  # the alignment agrees with the sum of all tasks; 'baseline+cosine' and the
+  # like, the product.
   distill.adapt = 'none'
   # 'baseline' and 'gap' apply all of lambda from this gap on, in percent of the
   # teacher's headline metric.

@@ -17,6 +17,7 @@ from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.adaptation import (
   BASELINE,
   COSINE,
+  COSINE_ALL,
   Adaptation,
   by_gap,
   check_adaptation,
@@ -85,7 +86,7 @@ def make_distillation(
       placement=config.balancing.distillation,
       head_taps=head_taps,
       schedule=schedule,
-      gated=COSINE in parts,
+      gated='task' if COSINE in parts else 'all' if COSINE_ALL in parts else '',
     )
   return terms, {
     'teachers': made,
@@ -113,7 +114,7 @@ def _make_adaptation(
     parts = check_adaptation(
       values.adapt, held_out=held_out, eval_every_epochs=eval_every_epochs
     )
-    if not parts - {COSINE}:
+    if not parts - {COSINE, COSINE_ALL}:
       return None, parts
     if BASELINE in parts and baseline is None:
       raise InputError(

@@ -21,15 +21,19 @@ from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.training.evaluation import Metrics
 
-# 'cosine' is in agreement.py: it changes in every step.
-GAP, BASELINE, COSINE = 'gap', 'baseline', 'cosine'
+# Those of the cosine are in agreement.py: they change in every step.
+GAP, BASELINE = 'gap', 'baseline'
+COSINE, COSINE_ALL = 'cosine', 'cosine_all'
 _CHOICES = (
   'none',
   GAP,
   BASELINE,
   COSINE,
+  COSINE_ALL,
   f'{GAP}+{COSINE}',
+  f'{GAP}+{COSINE_ALL}',
   f'{BASELINE}+{COSINE}',
+  f'{BASELINE}+{COSINE_ALL}',
 )
 
 
@@ -56,8 +60,8 @@ def check_adaptation(
   """Checks that lambda can be adapted as asked.
 
   Args:
-    adapt: 'none', `GAP`, `BASELINE` or `COSINE`, or one of the first two and
-      the last, joined by a '+'.
+    adapt: 'none', `GAP`, `BASELINE`, `COSINE` or `COSINE_ALL`, or one of the
+      first two and one of the last, joined by a '+'.
     held_out: whether checkpoints are chosen on another split than the one that
       is reported.
     eval_every_epochs: how often the student is scored; 0 for never.

@@ -1,8 +1,11 @@
 """Terms that count as far as their gradient agrees with that of another term.
 
 Of an alignment and its task it is the gate of Du et al. 2018 (arXiv
-1812.02224): lambda_t * max(0, cos(grad L_t, grad l^d_t)). The gradients are of
-the whole batch: where few of its images have a label, the cosine is small.
+1812.02224): lambda_t * max(0, cos(grad L_t, grad l^d_t)). They have one task.
+Of an alignment and the sum of all tasks, it is the same where there are
+several: what helps one task may harm the others, with which it shares features.
+The gradients are of the whole batch: where few of its images have a label, the
+cosine is small.
 """
 
 from collections.abc import Mapping
@@ -12,6 +15,7 @@ import jax.numpy as jnp
 
 from mtl_kd_jax.balancing import Gram, inner_products
 from mtl_kd_jax.training.forward import Cotangent, Forward, add
+from mtl_kd_jax.training.loss_terms import ALL_TASKS, is_task
 
 
 def with_agreement(forward: Forward, axis_name: str | None) -> Forward:
@@ -29,7 +33,13 @@ def with_agreement(forward: Forward, axis_name: str | None) -> Forward:
   if not pairs:
     return forward
   names = sorted({*pairs, *pairs.values()})
-  gradients = {name: forward.vjp({name: 1.0}) for name in names}
+  tasks = [t.name for t in forward.terms if is_task(t)]
+  gradients = {
+    name: forward.vjp(
+      dict.fromkeys(tasks, 1.0) if name == ALL_TASKS else {name: 1.0}
+    )
+    for name in names
+  }
 
   def vjp(weights):
     # These have been through the heads already, and the way back is linear.

@@ -25,6 +25,7 @@ from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks.base import Task, masked_mean
 
 ADAPTORS = 'adaptors'  # the extra network that distillation adds
+ALL_TASKS = '*'  # in place of the name of a term: the sum of all tasks
 PLACEMENTS = ('outside', 'task', 'objective')
 
 Batch = Mapping[str, jax.Array]
@@ -46,8 +47,8 @@ class LossTerm(NamedTuple):
       as it is. A task's name, or 'alignment/<name>'.
     weight: factor on it, lambda.
     schedule: steps taken -> factor on the weight; None where it never changes.
-    agrees_with: name of a term; the weight is times max(0, cosine) of the two
-      gradients (agreement.py). '' for none.
+    agrees_with: name of a term, or `ALL_TASKS`; the weight is times max(0,
+      cosine) of the two gradients (agreement.py). '' for none.
     labeled: batch -> bool scalar, whether the batch (of this device) has what
       the term is about; None for always. An objective none of whose terms has
       anything in the global batch is left out of the balancing.
@@ -116,7 +117,7 @@ def alignment_terms(
   placement: str = 'outside',
   head_taps: Sequence[str] = (),
   schedule: Callable[[jax.Array], jax.Array] | None = None,
-  gated: bool = False,
+  gated: str = '',
 ) -> tuple[LossTerm, ...]:
   """The distillation of every alignment, summed over its pairs of taps.
 
@@ -127,7 +128,8 @@ def alignment_terms(
     placement: of `PLACEMENTS`.
     head_taps: the student's features that are computed by heads.
     schedule: of lambda, see `LossTerm`.
-    gated: whether an alignment has to agree with the loss of its task.
+    gated: 'task', where an alignment has to agree with the loss of its task,
+      'all' with the sum of those of all tasks, or ''.
 
   Raises:
     InputError: unknown placement.
@@ -149,12 +151,22 @@ def alignment_terms(
       head_taps,
     )._replace(
       schedule=schedule,
-      agrees_with=metric_keys.key(metric_keys.TASK_LOSS, alignment.task)
-      if gated and alignment.task
-      else '',
+      agrees_with=_gate(gated, alignment.task),
     )
     for name, alignment in adaptors.alignments.items()
   )
+
+
+def _gate(gated: str, task: str) -> str:
+  """What the alignment of a task has to agree with."""
+  if gated == 'task' and task:
+    return metric_keys.key(metric_keys.TASK_LOSS, task)
+  return ALL_TASKS if gated == 'all' else ''
+
+
+def is_task(term: LossTerm) -> bool:
+  """Whether a term is the loss of a task."""
+  return metric_keys.kind_of(term.name) == metric_keys.TASK_LOSS
 
 
 def _alignment_term(name, adaptors, weight, loss, placement, head_taps):
@@ -219,7 +231,7 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
         f'terms that read tasks of the network: {", ".join(tasks)}',
         f'{term.name}, which reads {", ".join(unknown)}',
       )
-    elif other and (other not in names or other == term.name):
+    elif other not in ('', ALL_TASKS, *names) or other == term.name:
       problem = (
         f'terms that agree with another one: {", ".join(names)}',
         f'{term.name}, which is to agree with {other}',

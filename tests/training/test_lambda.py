@@ -25,9 +25,11 @@ from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.training.adaptation import by_gap
 from mtl_kd_jax.training.conflict import measure_conflict
+from mtl_kd_jax.training.forward import run_forward
 from mtl_kd_jax.training.loss_terms import check_terms
 from mtl_kd_jax.training.optim import make_decay
 from mtl_kd_jax.training.state import AdaptedState
+from mtl_kd_jax.training.step import teacher_outputs
 
 STEP, STEPS = 7, 10
 ALIGNMENTS = {f'alignment/{task}': (task, task) for task in TASKS}
@@ -137,6 +139,41 @@ def test_an_alignment_counts_as_far_as_it_agrees_with_its_task(
   assert factors == pytest.approx(expected, rel=1e-3, abs=1e-6)
   *smaller, _ = steps.take(weighted(steps.terms, factors))
   assert_close(gated, smaller)
+
+
+def test_an_alignment_may_have_to_agree_with_all_tasks_together():
+  """Against gradients of the features, one term at a time."""
+  steps = Steps('uniform', 'outside')
+  gates = [t.agrees_with for t in make_terms(distill=True, gated='all')]
+  terms = [
+    t._replace(agrees_with=gate)
+    for t, gate in zip(steps.terms, gates, strict=True)
+  ]
+  *_, factors = steps.take(terms)
+  given = make_step(terms=steps.terms, **steps.options).keywords
+  forward = run_forward(
+    steps.state(),
+    teacher_outputs(given['teachers'], steps.frozen, steps.batch['image']),
+    steps.batch,
+    network=given['network'],
+    terms=steps.terms,
+    extras=given['extras'],
+    key=jax.random.key(0),
+    axis_name=None,
+  )
+
+  def flat(names):
+    # The tasks' losses as they are, whatever weights the step gives them.
+    gradient = forward.vjp(dict.fromkeys(names, 1.0)).features
+    leaves = jax.tree.leaves(gradient)
+    return np.concatenate([np.ravel(np.float64(x)) for x in leaves])
+
+  together = flat([t.name for t in steps.terms if t.name.startswith('loss/')])
+  for name, factor in factors.items():
+    one = flat([name])
+    cosine = one @ together / np.linalg.norm(one) / np.linalg.norm(together)
+    assert factor == pytest.approx(max(0, cosine), rel=1e-3, abs=1e-6)
+  assert len(factors) == 3 and max(factors.values()) > 0
 
 
 def test_without_a_label_there_is_nothing_to_contradict():
