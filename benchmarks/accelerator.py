@@ -25,6 +25,7 @@ time that was taken.
 """
 
 import argparse
+import importlib.util
 import json
 import pathlib
 import statistics
@@ -58,7 +59,7 @@ def parse_arguments(argv=None):
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   add = parser.add_argument
-  add('--minutes', type=float, default=7.5, help='Time to take, in all.')
+  add('--minutes', type=float, help='In all; 7.5, and 2 with --smoke.')
   add('--out', default='accelerator.json', help='Where to write the JSON.')
   add('--networks', default='segnet,deeplab,mtan')
   add('--batches', default='8,2,32', help='The first one is measured most.')
@@ -77,6 +78,8 @@ def parse_arguments(argv=None):
   add('--bandwidth', type=float, default=0, help='Of the memory, GB/s.')
   add('--smoke', action='store_true', help='Shallow networks, small images.')
   options = parser.parse_args(argv)
+  if options.minutes is None:
+    options.minutes = 2 if options.smoke else 7.5
   if options.smoke:
     options.size, options.width, options.batches = '32x64', 1 / 16, '2'
     options.no_torch_compile = True
@@ -180,6 +183,9 @@ class Session:
 
   def _about(self, rival):
     self._say(f'starting {rival}')
+    if importlib.util.find_spec(rival) is None:
+      self.results['about'][f'no {rival}'] = {'error': 'not installed'}
+      return
     try:
       answer = self._worker(rival).ask('about', min(self.left, 120))
     except WorkerLost as error:
@@ -297,7 +303,8 @@ class Session:
 
   def _turn(self, cell, facts):
     if cell.rival not in self._workers:
-      facts['error'] = f'{cell.rival} has ended in the work of another'
+      lost = f'{cell.rival} was lost in the work of another'
+      facts['error'] = LATE if self.left <= 0 else lost
       return
     seconds = 0.05 if self._options.smoke else 0.4
     try:

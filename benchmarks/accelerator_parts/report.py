@@ -107,6 +107,9 @@ def show(results, console=None):
   if results['cells']:
     console.print()
     console.print(_cells_table(results['cells']))
+    for name, cell in results['cells'].items():
+      if 'error' in cell:
+        console.print(f'  {name}: {cell["error"]}')
   if results.get('summary'):
     console.print()
     console.print(_summary_table(results['summary']))
@@ -145,7 +148,6 @@ def _cells_table(cells):
     table.add_column(column, justify='right', no_wrap=True)
   for name, cell in cells.items():
     if 'seconds' not in cell:
-      table.add_row(name, cell.get('error', ''))
       continue
     table.add_row(
       name + (' (alone)' if cell['alone'] else ''),

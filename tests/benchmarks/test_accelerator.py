@@ -28,6 +28,7 @@ def test_a_tiny_report_is_written(tmp_path):
       REPOSITORY / 'benchmarks' / 'accelerator.py',
       *arguments.split(),
       '--no_torch',
+      '--minutes=8',
       '--rules=upgrad',
       '--parts=directions,steps',
       '--peak=bfloat16:1',

@@ -34,7 +34,6 @@ CASES = {
     'tasks': ('depth', 'normals'),
     'balancing.name': 'upgrad',
     'balancing.grad_wrt': 'features',
-    'balancing.distillation': 'objective',
   },
   'cityscapes': {'balancing.name': 'famo', 'optim.clip_norm': 1.0},
 }
