@@ -345,7 +345,9 @@ class Trainer:
     options: dict[str, Any] = {}
     if distill is not None:
       _check_teachers(distill.teachers, tasks)
-      _check_weights(distill.settings['distill.weights'], distill.teachers)
+      _check_weights(
+        distill.settings['distill.weights'], self._experiment.dataset.labels
+      )
       if ADAPTORS in extras:
         raise InputError(
           expected='extra networks with names of their own',
@@ -491,14 +493,15 @@ def _check_teachers(teachers, tasks) -> None:
     )
 
 
-def _check_weights(weights, teachers) -> None:
+def _check_weights(weights, labels) -> None:
+  """Those of tasks that have no teacher, or are not learned, do nothing."""
   for name in weights:
-    if name not in teachers:
+    if name not in labels:
       raise InputError(
-        expected=f'weights of tasks with a teacher: {", ".join(teachers)}',
+        expected=f'weights of tasks that there are: {", ".join(labels)}',
         found=repr(name),
         argument='weights',
-        do=f'correct the name{hint(name, teachers)}, or give a teacher of it',
+        do=f'correct the name{hint(name, labels)}',
       )
 
 

@@ -303,7 +303,7 @@ def test_what_cannot_be_is_refused_before_training(
   [
     ({'taps': 'neck'}, 'a feature of the backbone'),
     ({'weights': {'depth': -1.0}}, '0 or more'),
-    ({'weights': {'normals': 1.0}}, 'tasks with a teacher'),
+    ({'weights': {'depht': 1.0}}, 'tasks that there are'),
     ({'learning_rate': 0.0}, 'above 0'),
     ({'weight_decay': 'small'}, 'of the type float'),
     ({'loss': 'taps'}, 'a known distillation loss'),

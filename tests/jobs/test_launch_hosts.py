@@ -17,7 +17,7 @@ from mtl_kd_jax.runtime import peers
 from mtl_kd_jax.runtime.lock import exclusive
 
 SHORT = (
-  *TINY,
+  *(flag for flag in TINY if not flag.startswith('--config.tasks')),
   "--config.tasks=('depth',)",
   '--config.baseline=False',
   '--config.batch_size=4',
