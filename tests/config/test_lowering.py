@@ -25,7 +25,6 @@ CASES = {
   'quickstart': {
     'tasks': ('semantic', 'depth'),
     'precision': 'bfloat16',
-    'accumulate': 2,
     'optim.ema': 0.9,
   },
   'nyuv2': {'balancing.name': 'mgda'},
@@ -35,7 +34,12 @@ CASES = {
     'balancing.name': 'upgrad',
     'balancing.grad_wrt': 'features',
   },
-  'cityscapes': {'balancing.name': 'famo', 'optim.clip_norm': 1.0},
+  'cityscapes': {
+    'precision': 'bfloat16',
+    'accumulate': 2,
+    'balancing.name': 'famo',
+    'optim.clip_norm': 1.0,
+  },
 }
 
 
