@@ -200,7 +200,11 @@ def rendered(tmp_path_factory):
     ('distill.schedule_lambda', 'step', 'constant, linear, cosine'),
     ('distill.lambda_until', 0.0, 'above 0 and up to 1'),
     ('distill.lambda_until', 1.5, 'above 0 and up to 1'),
-    ('distill.adapt', 'always', r'none, gap, baseline, cosine, gap\+cosine'),
+    (
+      'distill.adapt',
+      'always',
+      r'none, gap, baseline, cosine, cosine_all, gap\+cosine',
+    ),
     ('distill.adapt', 'gap+baseline', 'none, gap, baseline, cosine'),
     ('distill.adapt', 'gap+cosine', 'neither trained on nor reported'),
     ('distill.adapt', 'baseline', 'neither trained on nor reported'),

@@ -42,7 +42,8 @@ def bytes_on_a_device(tree):
 
 @pytest.mark.parametrize(
   'balancer, how',
-  [('uniform', Computation()), ('moco', Computation(accumulate=2))],
+  # One that keeps gradients, which are shared, too.
+  [('moco', Computation(accumulate=2))],
 )
 def test_steps_agree_and_each_device_holds_a_part(balancer, how):
   results, sizes = [], []
