@@ -58,6 +58,22 @@ jax.config.update(
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
+# Those whose tests take longest, of which each has child processes or trains.
+LONG = (
+  'test_launch_hosts.py',
+  'test_launch.py',
+  'test_notebooks.py',
+  'test_longer.py',
+  'test_launch_import.py',
+  'test_readme.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  """Long tests first: at the end, other processes would wait for them."""
+  items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def pytest_collection_finish():
   # Tracing makes many objects that live, and collecting is then in vain: it
   # took a tenth of the time.

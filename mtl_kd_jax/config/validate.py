@@ -178,6 +178,12 @@ def check_values(config: ConfigDict) -> None:
   for key in ('optim.ema', 'optim.momentum'):
     if not 0 <= value(config, key) < 1:
       raise _bad(config, key, 'a share from 0 to below 1')
+  if config.data.image_size and not config.data.sets:
+    raise _bad(
+      config,
+      'data.image_size',
+      f'() without data.sets; the size is data.{config.data.name}.image_size',
+    )
   if not config.distill.taps:
     raise _bad(config, 'distill.taps', 'at least one feature')
   scales = config.data.scales

@@ -170,6 +170,22 @@ def as_vectors(
   return vectors
 
 
+def as_directions(path: pathlib.Path, colors: np.ndarray) -> np.ndarray:
+  """Unit vectors of colors that networks, or resizing, made; of any length.
+
+  Args:
+    path: the file, for messages.
+    colors: uint8 [h w 3], v = 127.5 (n + 1).
+
+  Returns:
+    float32 [h w 3].
+  """
+  check_shape(path, colors, (None, None, 3))
+  vectors = colors.astype(np.float32) / 127.5 - 1
+  length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+  return vectors / np.maximum(length, 1e-6)
+
+
 def as_float32(array: np.ndarray) -> np.ndarray:
   """Converts to float32; what is too large becomes infinity."""
   with np.errstate(over='ignore'):

@@ -1,10 +1,10 @@
 """Checks options that several datasets have."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 import numbers
 from typing import Any
 
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, hint
 
 # Of one image or map: what Pillow decodes at most. Headers can declare more
 # than any memory holds.
@@ -35,6 +35,26 @@ def check_whole(argument: str, value: Any, *, minimum: int) -> int:
   if not (is_whole(value) and value >= minimum):
     raise _bad(argument, f'a whole number from {minimum}', value)
   return int(value)
+
+
+def check_names(
+  argument: str, value: Any, known: Collection[str]
+) -> tuple[str, ...]:
+  """Returns an option of one or more names that are known.
+
+  Raises:
+    InputError: there is none, or one is unknown.
+  """
+  names = as_tuple(value)
+  for name in names or ('',):
+    if name not in known:
+      raise InputError(
+        expected=f'one or more of {", ".join(known)}',
+        found=repr(name),
+        argument=argument,
+        do=f'name some of those{hint(f"{name}", known)}',
+      )
+  return names
 
 
 def is_whole(value: Any) -> bool:

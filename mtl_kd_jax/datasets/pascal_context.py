@@ -33,8 +33,8 @@ import numpy as np
 
 from mtl_kd_jax.datasets import files, paths, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
-from mtl_kd_jax.datasets.option_checks import as_tuple, check_size
-from mtl_kd_jax.errors import InputError, hint
+from mtl_kd_jax.datasets.option_checks import as_tuple, check_names, check_size
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
 CLASSES = (
@@ -120,7 +120,7 @@ def make(
   Raises:
     InputError: an option cannot be used, or files are missing.
   """
-  size, names = check_size(image_size), _check_tasks(tasks)
+  size, names = check_size(image_size), check_names('tasks', tasks, _LABELS)
   root = paths.expand(data_dir, argument='data_dir')
   lists = {s: root / f'ImageSets/Context/{s}.txt' for s in ('train', 'val')}
   found = '' if data_dir else 'no folder was named'
@@ -160,21 +160,10 @@ def preview(
   tasks: Sequence[str] = tuple(_LABELS),
 ) -> Dataset:
   """The labels and the size that the options say."""
-  labels = {name: _LABELS[name] for name in _check_tasks(tasks)}
+  labels = {
+    name: _LABELS[name] for name in check_names('tasks', tasks, _LABELS)
+  }
   return Dataset('pascal_context', check_size(image_size), labels, sources={})
-
-
-def _check_tasks(tasks: Any) -> tuple[str, ...]:
-  names = as_tuple(tasks)
-  for name in names or ('',):
-    if name not in _LABELS:
-      raise InputError(
-        expected=f'labels of PASCAL-Context: {", ".join(_LABELS)}',
-        found=repr(name),
-        argument='tasks',
-        do=f'name some of those{hint(name, _LABELS)}',
-      )
-  return names
 
 
 def _read_list(path: pathlib.Path) -> tuple[str, ...]:
@@ -256,11 +245,7 @@ class _Frames:
 
   def _normals(self, frame):
     path = self._path('normals_distill', frame, 'png')
-    colors = files.read_array(path)
-    files.check_shape(path, colors, (None, None, 3))
-    vectors = colors.astype(np.float32) / 127.5 - 1
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    vectors /= np.maximum(length, 1e-6)
+    vectors = files.as_directions(path, files.read_array(path))
     if self._normals_classes:
       labels = self._label_map(frame)
       vectors[~np.isin(labels, list(self._normals_classes))] = 0

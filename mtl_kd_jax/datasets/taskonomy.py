@@ -30,8 +30,8 @@ import numpy as np
 
 from mtl_kd_jax.datasets import files, paths, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
-from mtl_kd_jax.datasets.option_checks import as_tuple, check_size
-from mtl_kd_jax.errors import InputError, hint
+from mtl_kd_jax.datasets.option_checks import check_names, check_size
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
 
 CLASSES = (
@@ -89,13 +89,6 @@ def _depth(path, array):
   return np.where(array == _NOT_MEASURED, 0, meters)[..., None]
 
 
-def _normals(path, array):
-  files.check_shape(path, array, (None, None, 3))
-  vectors = array.astype(np.float32) / 127.5 - 1
-  length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-  return vectors / np.maximum(length, 1e-6)
-
-
 def _share(path, array):
   del path
   largest = np.iinfo(array.dtype).max
@@ -120,7 +113,7 @@ DOMAINS = {
     'segmentsemantic',
   ),
   'depth': Domain('depth_zbuffer', Label('depth', unit='m'), _depth),
-  'normals': Domain('normal', Label('normal'), _normals),
+  'normals': Domain('normal', Label('normal'), files.as_directions),
   'edges': Domain('edge_texture', _map(), _share),
   'occlusion': Domain('edge_occlusion', _map(), _share),
   'keypoints': Domain('keypoints2d', _map(), _share),
@@ -199,16 +192,7 @@ def preview(
 
 
 def _check_tasks(tasks: Any) -> dict[str, Domain]:
-  names = as_tuple(tasks)
-  for name in names or ('',):
-    if name not in DOMAINS:
-      raise InputError(
-        expected=f'labels of Taskonomy: {", ".join(DOMAINS)}',
-        found=repr(name),
-        argument='tasks',
-        do=f'name some of those{hint(name, DOMAINS)}',
-      )
-  return {name: DOMAINS[name] for name in names}
+  return {n: DOMAINS[n] for n in check_names('tasks', tasks, DOMAINS)}
 
 
 def _folder(root: pathlib.Path, domain: str) -> pathlib.Path:

@@ -242,7 +242,7 @@ def train_stage(
       score=score,
     )
     if best:
-      state = checkpoints.restore_best(state)
+      state = checkpoints.restore_best(stage.abstract_checkpoint)
   finally:
     checkpoints.close()
   return stage.parallel.whole(state.result)

@@ -18,6 +18,7 @@ dropped after it. A checkpoint is the same again.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -173,9 +174,11 @@ class Parallel:
 
   def whole(self, tree: Any) -> Any:
     """Puts arrays that devices share whole on every device."""
-    if not self.fsdp:
-      return tree
-    return jax.jit(lambda x: x, out_shardings=self.replicated)(tree)
+    return _gather_to(self.replicated)(tree) if self.fsdp else tree
+
+  def saveable(self, tree: Any) -> Any:
+    """The same, where a process cannot see all parts; every one calls this."""
+    return self.whole(tree) if jax.process_count() > 1 else tree
 
   def local(self, batch: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """This process's share of an array split over the batch, [b ...]."""
@@ -192,6 +195,11 @@ class Parallel:
 
   def _sharding(self, *axes: str) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+@functools.cache
+def _gather_to(sharding: NamedSharding) -> Callable[[Any], Any]:
+  return jax.jit(lambda tree: tree, out_shardings=sharding)
 
 
 def make_parallel(

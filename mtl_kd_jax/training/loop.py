@@ -70,7 +70,8 @@ def run_stage(
     Stopped: a signal asked for it; the state is saved.
   """
   # --- Where an earlier run ended ---------------------------------------------
-  state = checkpoints.restore_last(stage.abstract_state) or stage.init()
+  state = checkpoints.restore_last(stage.abstract_checkpoint)
+  state = stage.init() if state is None else stage.parallel.place(state)
   start = step = int(state.step)
   writer = open_writer(start)
   # A run may go on for longer than it once ended.
@@ -113,7 +114,8 @@ def run_stage(
       if scores.change_state:  # it is part of what is saved
         state, due = scores.take(state, due), []
       if saves or stops:
-        checkpoints.save(step, state, finished=last)
+        whole = stage.parallel.saveable(state)
+        checkpoints.save(step, whole, finished=last)
       # After saving: who is killed while it evaluates has lost nothing.
       state = scores.take(state, due)
       if stops:
@@ -171,7 +173,9 @@ class _Scores:
     if SELECTION in kinds:
       state = self._follow(state, metrics[SELECTION])
       self._checkpoints.save_if_best(
-        step, state, self._score(metrics[SELECTION])
+        step,
+        stage.parallel.saveable(state),
+        self._score(metrics[SELECTION]),
       )
       # What is in the log is not done again by a run that continues.
       self._checkpoints.wait()

@@ -57,6 +57,16 @@ def row_of(name: str, tasks: Sequence[str]) -> str:
   return SINGLE_TASK if alone else name
 
 
+def _placed(tree: Any, shardings: Any) -> Any:
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding
+    ),
+    tree,
+    shardings,
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class StageData:
   """Where a stage's batches come from; this process's share of them.
@@ -176,13 +186,17 @@ class Stage:
   def abstract_state(self) -> TrainState:
     """Shapes and placement of the state; nothing is drawn or computed."""
     state = jax.eval_shape(self._init)
-    return jax.tree.map(
-      lambda x, sharding: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=sharding
-      ),
-      state,
-      self.parallel.state_sharding(state),
-    )
+    return _placed(state, self.parallel.state_sharding(state))
+
+  @property
+  def abstract_checkpoint(self) -> TrainState:
+    """The same of a state as it is read from checkpoints."""
+    if jax.process_count() == 1:
+      return self.abstract_state
+    # Checksums are of whole arrays, all of which a process has to see.
+    whole = self.parallel.replicated
+    state = self.abstract_state
+    return _placed(state, jax.tree.map(lambda _: whole, state))
 
   @functools.cached_property
   def teacher_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -27,6 +27,9 @@ SHORT = (
 IMPATIENT = """
 from mtl_kd_jax.runtime import peers
 peers._EVERY, peers._PATIENCE, peers._GRACE = 0.5, 6.0, 1.0
+# Arrays of tiny networks are worth sharing.
+from mtl_kd_jax.runtime import parallel
+parallel._MIN_SHARED = 4
 """
 
 
@@ -50,6 +53,7 @@ def start_two(*arguments):
       *SHORT,
       *arguments,
       '--config.parallel.multihost=True',
+      '--config.parallel.fsdp=True',
       **environment,
       JAX_PROCESS_ID=str(i),
     )

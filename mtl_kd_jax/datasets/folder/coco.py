@@ -137,7 +137,7 @@ def make_from_row(
     label: what its label means.
     categories: what counts as what: of 'class', 'multilabel' and
       'image_multilabel', {class: category or categories}, () for categories
-      that are called like the classes; of 'binary' and 'points', the names of
+      of the names of the classes; of 'binary' and 'points', the names of
       categories, () for all.
 
   Raises:

@@ -85,7 +85,7 @@ def guess_folder(root: pathlib.Path) -> Folder:
   _add_coco(root, folders, options, tasks, notes)
   if not tasks:
     raise InputError(
-      expected='label maps that are called like the pictures, a table with a '
+      expected='label maps with the names of the pictures, a table with a '
       'row for each, or annotations of COCO',
       found='; '.join(notes) or f'pictures alone: {pictures.pattern}',
       where=paths.as_text(root),

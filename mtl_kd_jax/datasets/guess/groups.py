@@ -7,7 +7,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-# Folders that are called like splits.
+# Names that folders of splits have.
 _SPLITS = {
   'train': ('train', 'training'),
   'val': ('val', 'valid', 'validation', 'dev'),
