@@ -36,8 +36,8 @@ def get_config() -> ConfigDict:
   # Samples in a step, over all devices of all hosts.
   config.batch_size = 2
   # Micro-batches of a step: the network runs on one after another, which takes
-  # less memory, and a third longer. Losses, and what balances them, see the
-  # whole batch; BatchNorm sees micro-batches.
+  # less memory (but on CPUs), and one more forward pass. Losses, and what
+  # balances them, see the whole batch; BatchNorm sees micro-batches.
   config.accumulate = 1
   # What networks compute in while they train: 'float32', or 'bfloat16', with
   # parameters, statistics, losses, balancing and optimizers in float32.

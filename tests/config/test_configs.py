@@ -412,7 +412,8 @@ def test_how_steps_compute_is_wired(shallow):
     },
   )
   for stage in plan.stages:
-    assert stage.computation == (jnp.bfloat16, 2)
+    # On CPUs without a loop, which would take ten times as long.
+    assert stage.computation == (jnp.bfloat16, 2, True)
     assert stage.ema == 0.9
     assert stage.network.backbone.remat
     state = jax.eval_shape(stage.init)
