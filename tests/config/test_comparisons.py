@@ -76,3 +76,16 @@ def test_only_what_is_compared_with_a_baseline_trains_one():
   assert distilled.adapt.baseline == plan['uniform'].network
   assert distilled.inputs['baseline'] == 'uniform'
   assert all(t.agrees_with for t in distilled.terms if 'alignment' in t.name)
+
+
+def test_every_task_has_a_third_of_the_rooms_to_itself():
+  sets = cells_of('compare/thirds')['gated'].config.data.sets
+  whole = get_config('quickstart').data.scenes
+  rooms = {task: dict(entry)['scenes'] for task, entry in sets.items()}
+  assert sum(r['num_train'] for r in rooms.values()) == whole.num_train
+  assert len({r['seed'] for r in rooms.values()}) == len(rooms) == 3
+  assert {tuple(dict(e)['labels']) for e in sets.values()} == {
+    ('semantic',),
+    ('depth',),
+    ('normals',),
+  }
