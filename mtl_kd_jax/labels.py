@@ -128,6 +128,13 @@ class Label:
     return _FORMS[self.quantity].dtype
 
   @property
+  def values(self) -> tuple[str, ...]:
+    """What whole numbers stand for, or the channels of flags; () for none."""
+    if self.quantity == 'binary':
+      return self.classes or ('no', 'yes')
+    return self.classes if self.dtype == np.int32 else ()
+
+  @property
   def is_map(self) -> bool:
     """Whether it says something of every pixel: arrays [h w] or [h w c]."""
     return _FORMS[self.quantity].axes.startswith('h w')

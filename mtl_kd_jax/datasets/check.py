@@ -63,7 +63,7 @@ def check_dataset(
       label = dataset.labels[name]
       what = 'pixel' if label.is_map else 'picture'
       note(
-        f'{split}: {len(absent)} of the {len(_values_of(label))} classes of '
+        f'{split}: {len(absent)} of the {len(label.values)} classes of '
         f'{name} have no {what}: {paths.some(absent, most=12)}'
       )
 
@@ -87,7 +87,7 @@ class _Tally:
     """Label name -> its classes without a pixel, where there are any."""
     found = {}
     for name, counts in self.pixels.items():
-      classes = zip(_values_of(dataset.labels[name]), counts, strict=True)
+      classes = zip(dataset.labels[name].values, counts, strict=True)
       absent = [each for each, pixels in classes if not pixels]
       if absent:
         found[name] = absent
@@ -106,24 +106,17 @@ def _examine(
   pixels = {
     name: _count(sample[name], label)
     for name, label in dataset.labels.items()
-    if _values_of(label)
+    if label.values
   }
   return remarks, pixels
 
 
-def _values_of(label: Label) -> tuple[str, ...]:
-  """What integers stand for, each of which should occur; () for none."""
-  if label.quantity == 'binary':
-    return label.classes or ('no', 'yes')
-  return label.classes if label.dtype == np.int32 else ()
-
-
 def _count(array: np.ndarray, label: Label) -> np.ndarray:
-  """How often each of `_values_of` occurs."""
+  """How often each of `Label.values` occurs."""
   if label.num_channels:  # 0 or 1 of each
     return (array > 0).reshape(-1, label.num_channels).sum(axis=0)
   ids = array.ravel().astype(np.intp) + 1
-  return np.bincount(ids, minlength=len(_values_of(label)) + 1)[1:]
+  return np.bincount(ids, minlength=len(label.values) + 1)[1:]
 
 
 def check_sample(dataset: Dataset, sample: Sample, *, where: str) -> None:
@@ -142,7 +135,7 @@ def check_sample(dataset: Dataset, sample: Sample, *, where: str) -> None:
   size = tuple(dataset.image_size)
   forms = {'image': ((*size, 3), np.dtype(np.float32), 0)}
   for name, label in dataset.labels.items():
-    values = 2 if label.num_channels else len(_values_of(label))
+    values = 2 if label.num_channels else len(label.values)
     integers = label.dtype == np.int32
     dtype = np.dtype(label.dtype)
     forms[name] = label.shape(size), dtype, values if integers else 0

@@ -95,7 +95,7 @@ def _print_card(console, dataset, profiles, findings) -> None:
       read = len(found.indices)
       _print_note(console, f'{split}: {count} of {read} {remark}')
   for task, label in dataset.labels.items():
-    if label.quantity == 'class':
+    if label.values:
       console.print(_histogram(task, label, profiles, console.width))
   _print_findings(console, findings)
 
@@ -146,7 +146,7 @@ def _spread_of(facts, label) -> list[str]:
   if not known:
     return ['–'] * 5
   ends = _ends([f.low for f in known], [f.high for f in known])
-  if label.quantity in ('depth', 'disparity'):
+  if label.dtype == np.float32 and label.quantity != 'normal':
     values = np.concatenate([f.values for f in known])
     inner = np.quantile(values, (0.02, 0.5, 0.98))
     ends[1:4] = map(_number, inner)
@@ -163,16 +163,17 @@ def _shares(facts) -> list[str]:
 
 
 def _histogram(task, label, profiles, width) -> Table:
-  """The share of labeled pixels of each class, in every split."""
+  """The share of each class, or of each flag, in every split."""
   shares = {}
   for split, found in profiles.items():
     total = sum(f.known for f in found.labels[task])
     shares[split] = [
       sum(f.counts.get(i, 0) for f in found.labels[task]) / max(total, 1)
-      for i in range(len(label.classes))
+      for i in range(len(label.values))
     ]
+  labeled = 'pixels' if label.is_map else 'pictures'
   table = Table(
-    title=Text(f'{task}: share of the labeled pixels', 'table.title'),
+    title=Text(f'{task}: share of the labeled {labeled}', 'table.title'),
     title_justify='left',
     box=SIMPLE_HEAD,
     collapse_padding=True,
@@ -183,10 +184,10 @@ def _histogram(task, label, profiles, width) -> Table:
   for split in profiles:
     table.add_column(Text(split))
   longest = max(map(max, shares.values()), default=0) or 1
-  names = max(map(len, label.classes))
+  names = max(map(len, label.values))
   room = (width - names - 6) // len(profiles) - 12
   bar = max(4, min(_LONGEST_BAR, room))
-  for i, name in enumerate(label.classes):
+  for i, name in enumerate(label.values):
     cells = [
       _bar(share[i], bar * share[i] / longest) for share in shares.values()
     ]

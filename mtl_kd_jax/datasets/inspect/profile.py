@@ -51,8 +51,10 @@ class LabelProfile:
     known: number of labeled pixels.
     low, high: range of their values.
     values: a part of them, float [n].
-    counts: class id -> number of pixels; for classes.
-    fractions: whether some classes are not whole numbers.
+    counts: of `Label.values`, number of each that occurs -> how often.
+    fractions: whether some of these are not whole numbers.
+    ends: range of every channel, float [c 2]; for numbers.
+    outside: number of labeled points outside of the image.
     planes: see `plane_votes`; for depth and disparity.
     wrong_length: number of vectors whose length is not 1; for normals.
     facing: see `horizontal_facing`; for normals.
@@ -66,6 +68,8 @@ class LabelProfile:
   values: np.ndarray
   counts: Mapping[int, int] = dataclasses.field(default_factory=dict)
   fractions: bool = False
+  ends: np.ndarray | None = None
+  outside: int = 0
   planes: tuple[int, int] = (0, 0)
   wrong_length: int = 0
   facing: tuple[float, float] = (0.0, 0.0)
@@ -132,7 +136,7 @@ def profile_split(
       return str(error)
     with np.errstate(all='ignore'):  # whatever the values are
       by_name = {
-        name: _profile_label(sample[name], label)
+        name: _profile_label(sample[name], label, sample['image'].shape)
         for name, label in dataset.labels.items()
       }
       return _profile_image(sample['image']), by_name, remarks
@@ -196,18 +200,30 @@ def _profile_image(image: np.ndarray) -> ImageProfile:
   )
 
 
-def _profile_label(array: np.ndarray, label: Label) -> LabelProfile:
+def _profile_label(
+  array: np.ndarray, label: Label, image_shape: tuple[int, ...]
+) -> LabelProfile:
   known = label.known(array)
   axes = tuple(range(known.ndim, array.ndim))
   finite = np.isfinite(array).all(axes)
+  non_finite = int((known & ~finite).sum())  # NaN is no label of some
   known &= finite
   values = array[known]
+  if label.quantity == 'points':
+    values = values[..., :2]  # x, y
   low, high = _range(values)
   details = {}
-  if label.quantity == 'class':
-    ids, counts = np.unique(np.floor(values), return_counts=True)
-    details['counts'] = dict(zip(map(int, ids), map(int, counts), strict=True))
+  if label.values and label.dtype == np.int32:
+    details['counts'] = _counts(values, label)
     details['fractions'] = bool((values != np.floor(values)).any())
+  elif label.quantity in ('regression', 'image_regression') and known.any():
+    rows = values.reshape(-1, values.shape[-1])
+    details['ends'] = np.stack([rows.min(0), rows.max(0)], axis=-1)
+  elif label.quantity == 'points':
+    height, width = image_shape[:2]
+    # Points are numbered like the centers of pixels.
+    inside = (values > -0.5) & (values < np.array([width, height]) - 0.5)
+    details['outside'] = int((~inside.all(-1)).sum())
   elif label.quantity == 'normal':
     length = np.linalg.norm(values.astype(np.float64), axis=-1)
     details['wrong_length'] = int(
@@ -222,13 +238,22 @@ def _profile_label(array: np.ndarray, label: Label) -> LabelProfile:
   flat = values.reshape(-1)
   return LabelProfile(
     size=known.shape,
-    non_finite=int((~finite).sum()),
+    non_finite=non_finite,
     known=int(known.sum()),
     low=low,
     high=high,
     values=flat[:: max(1, len(flat) // _MAX_VALUES)].astype(np.float64),
     **details,
   )
+
+
+def _counts(values: np.ndarray, label: Label) -> dict[int, int]:
+  """How often each of `Label.values` occurs, also of numbers that are none."""
+  if label.num_channels:  # 0 or 1 of each
+    counts = (values > 0).reshape(-1, label.num_channels).sum(0)
+    return {i: int(n) for i, n in enumerate(counts) if n}
+  ids, counts = np.unique(np.floor(values), return_counts=True)
+  return dict(zip(map(int, ids), map(int, counts), strict=True))
 
 
 def _range(values):
