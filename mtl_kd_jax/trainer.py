@@ -102,6 +102,7 @@ def distill(
   weights: Mapping[str, float] | None = None,
   loss: str = 'feature_l2',
   placement: str = 'outside',
+  choose: str = 'single_task',
   batch_norm: str = 'running',
   cache: str = 'none',
   cache_dtype: str = 'float32',
@@ -127,6 +128,9 @@ def distill(
     loss: of `distillation.LOSSES`.
     placement: whether alignment losses are added 'outside' of the balancing
       (the paper), inside the loss of their 'task', or each as an 'objective'.
+    choose: which network teaches: 'single_task', those of `teachers`; or the
+      'best' of each and the baseline, on the split that checkpoints are chosen
+      on.
     batch_norm: statistics that teachers normalize with: their own 'running'
       ones, or those of the student's 'batch', as the paper's code does.
     cache: whether the teachers' outputs for a frame are computed once and kept,
@@ -145,7 +149,8 @@ def distill(
       'baseline+cosine', for the product.
     full_gap: with 'baseline' and 'gap', the percent from which on lambda is
       whole.
-    baseline: for 'baseline', the network that was trained without teachers.
+    baseline: for adapt='baseline' and choose='best', the network that was
+      trained without teachers.
     **loss_options: options of the loss.
 
   Returns:
@@ -166,6 +171,7 @@ def distill(
       'distill.adapt': adapt,
       'distill.full_gap': full_gap,
       'balancing.distillation': placement,
+      'teacher.choose': choose,
       'teacher.batch_norm': batch_norm,
       'teacher.cache': cache,
       'teacher.cache_dtype': cache_dtype,
@@ -368,6 +374,7 @@ class Trainer:
       extras |= attributes['extras']
       options['teachers'] = attributes['teachers']
       options['adapt'] = attributes['adapt']
+      options['rival'] = attributes['rival']
       options['cache'] = attributes['cache']
       options['inputs'] = {t: x.name for t, x in distill.frozen.items()}
     balancer = balancer or balancing.make('uniform')
@@ -397,17 +404,21 @@ class Trainer:
   def _baseline(self, distill, tasks) -> Network | None:
     """The network of the baseline, which has to predict what the student does.
 
-    Raises InputError where lambda does not follow it.
+    Raises InputError where nothing follows it.
     """
     if distill.baseline is None:
       return None
-    follows = BASELINE in distill.settings['distill.adapt']
+    settings = distill.settings
+    follows = (
+      BASELINE in settings['distill.adapt']
+      or settings['teacher.choose'] != 'single_task'
+    )
     missing = [t for t in tasks if t not in distill.baseline.tasks]
     if missing or not follows:
       raise InputError(
         expected=f'a network that predicts {", ".join(tasks)}'
         if follows
-        else "adapt='baseline', which is what a baseline is for",
+        else "adapt='baseline' or choose='best', which need a baseline",
         found=f'one without {", ".join(missing)}'
         if follows
         else f'adapt={distill.settings["distill.adapt"]!r}',

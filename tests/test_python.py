@@ -311,6 +311,7 @@ def test_what_cannot_be_is_refused_before_training(
     ({'batch_norm': 'eval'}, 'running, batch'),
     ({'adapt': 'gap'}, 'neither trained on nor reported'),
     ({'adapt': 'baseline'}, 'neither trained on nor reported'),
+    ({'choose': 'best'}, 'neither trained on nor reported'),
   ],
   ids=lambda x: next(iter(x)) if isinstance(x, dict) else '',
 )
@@ -333,6 +334,7 @@ def test_a_baseline_predicts_what_the_student_does(notebook, tmp_path):
 
   depth = teachers['depth']
   refuses('a baseline to compare', adapt='baseline')
+  refuses('a baseline to choose from', choose='best')
   refuses('a network that predicts', adapt='baseline', baseline=depth)
   refuses("adapt='baseline'", baseline=depth)
 

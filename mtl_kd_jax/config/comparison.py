@@ -39,6 +39,7 @@ _NOT_OF_SINGLE_TASK = (
   'teacher.cache',
   'teacher.cache_dtype',
   'teacher.cache_dir',
+  'teacher.choose',
 )
 _FIXED = ('seed', 'teacher.workdir', 'name')
 
@@ -215,9 +216,10 @@ def _vary(base: ConfigDict, name: str, keys: Mapping[str, Any]) -> ConfigDict:
   config = copy.deepcopy(base)
   override(config, keys, argument=f'variations ({name})')
   if 'baseline' not in keys:
-    # Baselines are rows of their own, but where lambda follows one.
-    config.baseline = (
-      config.method == 'distill' and BASELINE in config.distill.adapt
+    # Baselines are rows of their own, but where lambda follows one, or teachers
+    # are chosen from one.
+    config.baseline = config.method == 'distill' and (
+      BASELINE in config.distill.adapt or config.teacher.choose != 'single_task'
     )
   return config.copy_and_resolve_references().lock()
 

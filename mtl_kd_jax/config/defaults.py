@@ -373,6 +373,10 @@ def _add_teacher(config):
   # The workdir of another run or import whose single-task networks teach, and
   # are not trained here; '' to train them.
   teacher.workdir = ''
+  # Which network teaches a task: its 'single_task' one (the paper), or the
+  # 'best' of that and the baseline, by the split that checkpoints are chosen
+  # on. Where sharing helps, that is the baseline.
+  teacher.choose = 'single_task'
   # BatchNorm of the frozen teachers: 'running' statistics, frozen like their
   # parameters, or those of the student's 'batch', as the paper's code does.
   teacher.batch_norm = 'running'

@@ -22,6 +22,7 @@ from mtl_kd_jax.training.adaptation import (
   by_gap,
   check_adaptation,
 )
+from mtl_kd_jax.training.choosing import check_choice
 from mtl_kd_jax.training.loss_terms import (
   ADAPTORS,
   ExtraNetwork,
@@ -41,6 +42,7 @@ def make_distillation(
   tx: Any,
   steps: int,
   held_out: bool,
+  image_size: tuple[int, int],
   baseline: Network | None = None,
 ) -> tuple[tuple[LossTerm, ...], dict[str, Any]]:
   """Makes what distillation adds to a stage.
@@ -55,17 +57,26 @@ def make_distillation(
     steps: length of the stage.
     held_out: whether checkpoints are chosen on another split than the one that
       is reported.
+    image_size: (height, width).
     baseline: the network that is trained without teachers, if there is one.
 
   Returns:
-    Its terms, and the attributes `teachers`, `extras` and `adapt` of the stage.
+    Its terms, and the attributes `teachers`, `extras`, `adapt` and `rival` of
+    the stage.
 
   Raises:
     InputError: an option that cannot be used.
   """
   values = config.distill
   batch_norm = config.teacher.batch_norm
-  with named_by_keys('teacher'):
+  with named_by_keys('teacher', {'baseline': 'baseline'}):
+    chosen = check_choice(
+      config.teacher.choose,
+      held_out=held_out,
+      baseline=baseline,
+      teachers=teachers,
+      image_size=image_size,
+    )
     made = {task: Teacher(n, batch_norm) for task, n in teachers.items()}
   known = values.loss in distillation.LOSSES
   options = values[values.loss].to_dict() if known else {}
@@ -92,6 +103,7 @@ def make_distillation(
     'teachers': made,
     'extras': {ADAPTORS: adaptor_network(adaptors, tx)},
     'adapt': adapt,
+    'rival': baseline if chosen else None,
   }
 
 

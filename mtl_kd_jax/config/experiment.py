@@ -305,8 +305,8 @@ class Experiment:
       baseline: the network that is trained without teachers, if there is one.
 
     Returns:
-      Its terms, and the attributes `teachers`, `extras`, `adapt` and `cache` of
-      the stage.
+      Its terms, and the attributes `teachers`, `extras`, `adapt`, `rival` and
+      `cache` of the stage.
 
     Raises:
       InputError: features that cannot be aligned, or an unknown option.
@@ -323,6 +323,7 @@ class Experiment:
       ),
       steps=config.epochs * self.steps_per_epoch,
       held_out=select_split(config) != config.data.eval_split,
+      image_size=self.dataset.image_size,
       baseline=baseline,
     )
     return terms, {**attributes, 'cache': self.teacher_cache()}

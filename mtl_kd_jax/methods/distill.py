@@ -27,7 +27,8 @@ def stages(experiment: Experiment) -> list[Stage]:
   )
   terms = task_terms(tasks) + alignments
   inputs = {task: single_task_name(task) for task in tasks}
-  if attributes['adapt'] is not None and attributes['adapt'].baseline:
+  adapt = attributes['adapt']
+  if attributes['rival'] or (adapt is not None and adapt.baseline):
     inputs[BASELINE] = UNIFORM
   distilled = experiment.stage(
     DISTILLED,

@@ -11,6 +11,9 @@
   cosine/<one>/<other>          of two gradients
   conflict/<one>/<other>        1 where the cosine is below 0, else 0
   gradient_norm                 length of the gradient that is descended on
+  teacher/<task>                headline metric of the network of a task alone,
+  baseline/<task>               and of that of all tasks, of which the better
+                                one teaches
   labeled/<task>, combined      flags, 0 or 1: whether what is said of a task,
                                 or of gradients, means anything in a step
 
@@ -31,6 +34,8 @@ WEIGHT, NORM, COSINE, CONFLICT = 'weight', 'norm', 'cosine', 'conflict'
 LABELED, FACTOR = 'labeled', 'factor'
 # The kind of lines with norms and cosines of gradients, of single steps.
 OBSERVED = 'balance'
+# That of a line with what teachers were chosen from.
+CHOSEN, TEACHER, BASELINE = 'teachers', 'teacher', 'baseline'
 
 _OF_GRADIENTS = (NORM, COSINE, CONFLICT)
 _OF_OBJECTIVES = (WEIGHT, *_OF_GRADIENTS)

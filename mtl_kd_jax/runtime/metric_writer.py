@@ -205,6 +205,26 @@ class StageWriter:
     if self._parent.enabled:
       self._progress.pause(reason)
 
+  def teachers(self, compared: Mapping[str, Any]) -> None:
+    """Shows and logs what teachers were chosen from, if they were.
+
+    Args:
+      compared: task -> its `Contest`.
+    """
+    if not compared or not self._parent.enabled:
+      return
+    said = [
+      f'{task} {"the baseline" if c.baseline_wins else "its own network"} '
+      f'({c.baseline:.4g} against {c.teacher:.4g})'
+      for task, c in compared.items()
+    ]
+    self._progress.say(f'teachers: {", ".join(said)}')
+    values = {}
+    for task, contest in compared.items():
+      values[metric_keys.key(metric_keys.TEACHER, task)] = contest.teacher
+      values[metric_keys.key(metric_keys.BASELINE, task)] = contest.baseline
+    self._write(metric_keys.CHOSEN, values)
+
   def scored(self, step: int) -> set[str]:
     """The kinds of evaluation of a step that an earlier run has logged."""
     if not self._parent.enabled:

@@ -44,7 +44,7 @@ class StageProgress:
   def start(self) -> None:
     """Shows that the first step is being compiled."""
     if self._bar is None:
-      self._say(f'step {self._start}/{self._steps}, compiling')
+      self.say(f'step {self._start}/{self._steps}, compiling')
       return
     self._bar.start()
     self._row = self._bar.add_task(
@@ -74,7 +74,7 @@ class StageProgress:
     elif step == self._steps or time.monotonic() > self._next_line:
       left = (self._steps - step) / speed if speed else math.nan
       pace = f', {speed:.1f} steps/s, {left:.0f} s left' if speed else ''
-      self._say(f'step {step}/{self._steps}{pace}: {shown}')
+      self.say(f'step {step}/{self._steps}{pace}: {shown}')
     if self._started is None:
       self._started, self._first = time.monotonic(), step
       self._paused = 0.0
@@ -97,7 +97,8 @@ class StageProgress:
     seconds = time.monotonic() - self._started - self._paused
     return (step - self._first) / max(seconds, 1e-9)
 
-  def _say(self, text):
+  def say(self, text: str) -> None:
+    """Prints a line about the stage."""
     self._next_line = time.monotonic() + _PLAIN_SECONDS
     self._console.print(f'[{self._name}] {text}', markup=False, soft_wrap=True)
 

@@ -84,10 +84,14 @@ def run_stage(
   ]
   if finished and not missed:
     return state
-  scores = _Scores(stage, frozen, writer, checkpoints, score)
-
   # --- Step by step -----------------------------------------------------------
   with Preemption() as preemption, writer:
+    if stage.rival is not None:
+      writer.pause('choosing the teachers')
+    # The same again where a run continues: scores do not change.
+    frozen, compared = stage.choose_teachers(frozen)
+    writer.teachers(compared)
+    scores = _Scores(stage, frozen, writer, checkpoints, score)
     state = scores.take(state, missed) if start else scores.begin(state)
     if stage.cache is not None and not finished:
       writer.pause('computing the outputs of the teachers')

@@ -21,7 +21,8 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime.parallel import Parallel
 from mtl_kd_jax.tasks import Task
-from mtl_kd_jax.training.adaptation import Adaptation
+from mtl_kd_jax.training.adaptation import BASELINE, Adaptation
+from mtl_kd_jax.training.choosing import Contest, contests, part_of
 from mtl_kd_jax.training.combined import check_grad_wrt
 from mtl_kd_jax.training.computation import PLAIN, Computation
 from mtl_kd_jax.training.conflict import measure_conflict
@@ -105,6 +106,8 @@ class Stage:
     teachers: name -> frozen network.
     inputs: teacher -> the stage whose network it is.
     extras: name -> network with an optimizer of its own, trained along.
+    rival: the network of the input `BASELINE`, which teaches in place of the
+      teachers that it is better than (choosing.py); None for none.
     cache: keeps the outputs of the teachers; None to compute them in every
       step.
     adapt: sets factors on the weights of terms from scores.
@@ -135,6 +138,7 @@ class Stage:
   teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
   inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
   extras: Mapping[str, ExtraNetwork] = dataclasses.field(default_factory=dict)
+  rival: Network | None = None
   cache: TeacherCache | None = None
   adapt: Adaptation | None = None
   computation: Computation = PLAIN
@@ -274,6 +278,31 @@ class Stage:
       parallel=self.parallel,
       keep=keep,
     )
+
+  def choose_teachers(
+    self, frozen: Mapping[str, Any]
+  ) -> tuple[dict[str, Any], dict[str, Contest]]:
+    """Lets the rival teach the tasks in which it is better than the teacher.
+
+    Args:
+      frozen: teacher -> its variables, and those of the input `BASELINE`.
+
+    Returns:
+      Teacher -> the variables of the better network; and what was compared.
+    """
+    frozen = dict(frozen)
+    if self.rival is None:
+      return frozen, {}
+    shared = frozen[BASELINE]
+    compared = contests(
+      self.score_frozen(self.rival, shared),
+      self.score_teachers(frozen),
+      self.tasks,
+    )
+    for task, contest in compared.items():
+      if contest.baseline_wins:
+        frozen[task] = part_of(shared, frozen[task])
+    return frozen, compared
 
   def score_teachers(self, frozen: Mapping[str, Any]) -> dict[str, Metrics]:
     """Scores the teachers on the split that checkpoints are chosen on.

@@ -1,0 +1,128 @@
+"""Of two networks, the better one teaches."""
+
+import dataclasses
+import math
+
+from fixtures.configs import plan_of
+from fixtures.samples import random_batch
+from fixtures.stages import make_stage, run
+from fixtures.toy import SIZE, TASKS, make_network, make_teachers
+import jax
+import numpy as np
+import pytest
+
+from mtl_kd_jax import models
+from mtl_kd_jax.config import get_config
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.models.network import abstract_init
+from mtl_kd_jax.runtime.metric_log import read_log
+from mtl_kd_jax.training.choosing import contests, part_of
+
+
+@pytest.mark.parametrize(
+  'task, metric, teacher, baseline, wins',
+  [
+    ('semantic', 'miou', 40.0, 41.0, True),
+    ('semantic', 'miou', 40.0, 40.0, False),
+    ('depth', 'abs_error', 0.5, 0.4, True),  # lower is better
+    ('depth', 'abs_error', 0.5, 0.6, False),
+    ('depth', 'abs_error', math.nan, 0.4, False),
+    ('normals', 'mean_angle', 20.0, math.nan, False),
+  ],
+)
+def test_the_headline_decides(task, metric, teacher, baseline, wins):
+  found = contests(
+    {task: {metric: baseline}}, {task: {task: {metric: teacher}}}, TASKS
+  )
+  assert found[task].baseline_wins is wins
+
+
+@pytest.mark.parametrize(
+  'backbone, head', [('mtan', 'dense'), ('resnet18', 'fpn')]
+)
+def test_a_task_of_a_network_is_the_network_of_this_task(backbone, head):
+  options = {'head': head, 'width': 0.0625, 'output_stride': 8}
+  if backbone == 'mtan':
+    options = {'width': 0.0625}
+  network = models.make(backbone, TASKS, **options)
+  image = random_batch(1, SIZE)['image']
+  variables = network.init(jax.random.key(0), image, train=False)
+  alone = network.only('depth')
+  _, wanted = abstract_init(alone, SIZE)
+  part = part_of(variables, wanted)
+  assert jax.tree.structure(part) == jax.tree.structure(wanted)
+  one = alone.apply(part, image, train=False).predictions
+  all_ = network.apply(variables, image, train=False).predictions
+  assert set(one) == {'depth'}
+  np.testing.assert_array_equal(one['depth'], all_['depth'])
+
+
+def test_what_is_not_there_is_no_part():
+  _, large = abstract_init(make_network(), SIZE)
+  _, small = abstract_init(make_network(('depth',)), SIZE)
+  assert part_of(small, large) is None
+  wider = jax.tree.map(lambda x: jax.ShapeDtypeStruct((9,), x.dtype), small)
+  assert part_of(large, wider) is None
+
+
+def test_the_student_is_that_of_the_teachers_that_were_better(
+  toy_dataset, tmp_path
+):
+  """Bit for bit, as if it had been given them."""
+  stage = make_stage(toy_dataset)
+  baseline = make_stage(toy_dataset).init().variables
+  # A stage whose programs it shares.
+  chosen = dataclasses.replace(stage, rival=stage.network)
+  vars(chosen)['train_step'] = stage.train_step
+  compared = contests(
+    stage.score_frozen(stage.network, baseline),
+    stage.score_teachers(make_teachers()),
+    TASKS,
+  )
+  wins = {task for task, contest in compared.items() if contest.baseline_wins}
+  assert 0 < len(wins) < len(TASKS)
+  state = run(chosen, tmp_path / 'chosen', inputs={'baseline': baseline})
+  teachers = make_teachers()
+  given = {t: part_of(baseline, teachers[t]) for t in wins}
+  expected = run(stage, tmp_path / 'given', inputs=given)
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, state, expected)))
+  other = run(stage, tmp_path / 'other')
+  assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, state, other)))
+  (line,) = [
+    e for e in read_log(tmp_path / 'chosen') if e['kind'] == 'teachers'
+  ]
+  for task, contest in compared.items():
+    assert line[f'teacher/{task}'] == pytest.approx(contest.teacher)
+    assert line[f'baseline/{task}'] == pytest.approx(contest.baseline)
+
+
+def with_choice(**changes):
+  config = get_config('quickstart')
+  config.teacher.choose = 'best'
+  config.data.val_fraction = 0.1
+  for key, value in changes.items():
+    config.update_from_flattened_dict({key.replace('__', '.'): value})
+  return config
+
+
+def test_a_config_chooses():
+  _, plan = plan_of(with_choice(), data=False)
+  distilled = plan['distilled']
+  assert distilled.rival is plan['uniform'].network
+  assert distilled.inputs['baseline'] == 'uniform'
+
+
+@pytest.mark.parametrize(
+  'changes, argument',
+  [
+    ({'teacher__choose': 'worst'}, 'choose'),
+    ({'data__val_fraction': 0.0}, 'choose'),
+    ({'baseline': False}, 'baseline'),
+    ({'teacher__model__width': 0.5}, 'choose'),
+    ({'teacher__model__head': 'fpn'}, 'choose'),
+  ],
+)
+def test_a_choice_that_there_is_none_is_refused(changes, argument):
+  with pytest.raises(InputError) as error:
+    plan_of(with_choice(**changes), data=False)
+  assert error.value.argument == argument
