@@ -190,3 +190,89 @@ def test_no_config_is_overwritten(tmp_path, here):
   with pytest.raises(InputError, match='there already'):
     data.run(None, None, init=str(root))
   assert (here / 'mine.py').read_text() == 'kept'
+
+
+# ---- Public layouts ----------------------------------------------------------
+
+
+def test_towns_of_carla_are_splits_and_depth_has_24_bits(
+  tmp_path, here, capsys
+):
+  rng, root = np.random.default_rng(0), tmp_path / 'carla'
+  colors = np.uint8([[0, 0, 0], [128, 64, 128], [0, 0, 142]])
+  ramp = np.linspace(0.004, 0.04, SIZE[1]) * (256**3 - 1)
+  for town, count in (('Town02', 2), ('Town01', 5)):
+    for i in range(count):
+      photo(rng, root / town / 'rgb' / f'{i:04d}.png')
+      ids = rng.integers(0, 3, SIZE)
+      save(root / town / 'seg' / f'{i:04d}.png', colors[ids])
+      digits = np.int64(ramp + rng.integers(0, 9999, SIZE))
+      depth = np.stack([digits, digits >> 8, digits >> 16], axis=-1) & 255
+      save(root / town / 'depth' / f'{i:04d}.png', np.uint8(depth))
+  palette = 'road,128,64,128\nvehicle,0,0,142\nUnlabeled,0,0,0\ntree,9,9,9\n'
+  (root / 'palette.txt').write_text(palette)
+  data.run(None, None, init=str(root))
+  said = capsys.readouterr().out
+  assert "'Town01' for train, 'Town02' for val" in said and '7 pictures' in said
+  config = from_file('carla.py')
+  assert config.task.seg.classes == ('road', 'vehicle')
+  dataset = opened('carla')
+  assert len(dataset.source('train')) == 5 and len(dataset.source('val')) == 2
+  sample = dataset.source('train')[0]
+  assert set(np.unique(sample['seg'])) == {-1, 0, 1}
+  assert 4 < sample['depth'].min() < sample['depth'].max() < 42
+
+
+def test_years_in_the_names_of_splits_and_names_of_key_points(tmp_path, here):
+  rng, root = np.random.default_rng(0), tmp_path / 'coco'
+  points = ['nose', 'left_eye', 'right_eye']
+  for split, count in (('train2017', 4), ('val2017', 2)):
+    images, annotations = [], []
+    for i in range(count):
+      photo(rng, root / split / f'{i:012d}.jpg')
+      images.append(
+        {'id': i, 'file_name': f'{i:012d}.jpg', 'height': 48, 'width': 64}
+      )
+      annotations.append(
+        {
+          'id': i,
+          'image_id': i,
+          'category_id': 1,
+          'iscrowd': 0,
+          'segmentation': [[9, 9, 30, 9, 30, 30]],
+          'keypoints': [20, 12, 2, 24, 10, 2, 0, 0, 0],
+        }
+      )
+    (root / 'annotations').mkdir(exist_ok=True)
+    (root / f'annotations/person_{split}.json').write_text(
+      json.dumps(
+        {
+          'images': images,
+          'annotations': annotations,
+          'categories': [{'id': 1, 'name': 'person', 'keypoints': points}],
+        }
+      )
+    )
+  data.run(None, None, init=str(root))
+  task = from_file('coco.py').task.keypoints
+  assert task.points == tuple(points)
+  assert task.pairs == (('left_eye', 'right_eye'),)
+  dataset = opened('coco')
+  assert len(dataset.source('train')) == 4 and len(dataset.source('val')) == 2
+
+
+def test_a_column_of_the_table_tells_splits_apart(tmp_path, here):
+  rng, root = np.random.default_rng(0), tmp_path / 'faces'
+  lines = ['image_id,split,hat,beard']
+  for i in range(12):
+    photo(rng, root / 'img' / f'{i:06d}.jpg')
+    split = 'train' if i < 8 else 'val'
+    lines.append(f'{i:06d}.jpg,{split},{i % 2},{i % 3 == 0:d}')
+  photo(rng, root / 'img' / '999999.jpg')
+  (root / 'attributes.csv').write_text('\n'.join(lines))
+  data.run(None, None, init=str(root))
+  dataset = opened('faces')
+  assert len(dataset.source('train')) == 8 and len(dataset.source('val')) == 4
+  np.testing.assert_array_equal(dataset.source('val')[1]['attributes'], [1, 1])
+  (note,) = dataset.notes
+  assert 'no row of a split names them (1)' in note and '999999' in note

@@ -69,7 +69,8 @@ def find_frames(
     patterns: 'image', and '<label>.files' for the labels -> pattern.
     splits: split -> the folder of it, or a file .txt that lists its frames.
     tables: split -> its table, if there are any. Where the pattern of images
-      names one of its columns, a row is a frame.
+      names one of its columns, a row is a frame. Where it has no {split}, and
+      tables have a column of that name, they say whose the pictures are.
 
   Returns:
     Split -> frames, in natural order of their names or in that of the list; and
@@ -89,6 +90,8 @@ def find_frames(
       for split, table in (tables or {}).items()
     }
     return frames, tuple(_shared(frames, patterns[_IMAGE]))
+  if _tables_split(patterns[_IMAGE], tables or {}, splits):
+    return _split_by_tables(root, patterns[_IMAGE], splits, tables)
   folders = {}
   for split, value in splits.items():
     # A list may be anywhere: data are often not to be written to.
@@ -114,6 +117,37 @@ def find_frames(
   notes += _without_picture(root, patterns, folders, frames)
   notes += _shared(frames, patterns[_IMAGE])
   return frames, tuple(notes)
+
+
+def _tables_split(pattern, tables, splits) -> bool:
+  """Whether a column of the tables is all that tells splits apart."""
+  return (
+    bool(tables)
+    and '{split}' not in pattern
+    and all('split' in table.columns for table in tables.values())
+    and not any(f'{value}'.endswith('.txt') for value in splits.values())
+  )
+
+
+def _split_by_tables(root, pattern, splits, tables):
+  """The frames of all splits, and a note on pictures that are in none."""
+  (names, _), frames = listing.list_pictures(root, pattern), {}
+  for split, table in tables.items():
+    rows = table.by_frame(names)
+    frames[split] = tuple(
+      Frame(root, splits[split], name, rows[name])
+      for name in sorted(rows, key=listing.natural_order)
+    )
+  left = names.difference(
+    f.name for members in frames.values() for f in members
+  )
+  if not left:
+    return frames, ()
+  shown = _shown([listing.fill(pattern, '', name) for name in left])
+  note = (
+    f'not used, because no row of a split names them ({len(left)}): {shown}'
+  )
+  return frames, (note,)
 
 
 def _folder_of(split: str, value: str) -> str:

@@ -1,14 +1,16 @@
 """Guesses what a folder of one's own holds, for a first config."""
 
 from collections.abc import Sequence
+import json
 import pathlib
 import re
 from typing import Any, NamedTuple
 
 from mtl_kd_jax.datasets import files, paths
 from mtl_kd_jax.datasets.folder.coco import read_coco
+from mtl_kd_jax.datasets.folder.palette import read_palette
 from mtl_kd_jax.datasets.folder.rows import SUFFIXES, read_table
-from mtl_kd_jax.datasets.guess.contents import PICTURE, guess_contents
+from mtl_kd_jax.datasets.guess.contents import PICTURE, Guess, guess_contents
 from mtl_kd_jax.datasets.guess.groups import Group, find_groups
 from mtl_kd_jax.datasets.guess.tables import guess_columns, key_column
 from mtl_kd_jax.errors import InputError
@@ -16,6 +18,8 @@ from mtl_kd_jax.errors import InputError
 __all__ = ['Folder', 'Task', 'guess_folder']
 
 _EXAMINED = 6  # files of each group
+_PALETTES = ('.txt', '.csv', '.json')
+_UNLABELED = ('unlabeled', 'unlabelled', 'unknown', 'void', 'ignore')
 _MULTIPLE, _LARGEST_SIDE = 32, 256
 
 
@@ -78,6 +82,7 @@ def guess_folder(root: pathlib.Path) -> Folder:
       continue
     name = _task_name(group.pattern, tasks)
     description = {'kind': guess.kind, 'files': group.pattern}
+    guess = _with_names(root, guess)
     tasks[name] = Task({**description, **guess.description}, guess.why)
   options: dict[str, Any] = {'image': pictures.pattern}
   options |= folders if '{split}' in pictures.pattern else {}
@@ -92,16 +97,49 @@ def guess_folder(root: pathlib.Path) -> Folder:
       argument='init',
       do='see docs/own_tasks.md for what can be read',
     )
+  if folders and '{split}' in pictures.pattern:
+    notes.insert(0, _why_splits(folders))
   size = guesses[pictures.pattern].size
   options['image_size'] = _fitting(size)
   return Folder(
     options,
     tasks,
     size,
-    len(names),
+    sum(map(len, pictures.frames.values())),
     () if folders and '{split}' in pictures.pattern else tuple(sorted(names)),
     tuple(notes),
   )
+
+
+def _why_splits(folders) -> str:
+  said = [f'{name!r} for {split}' for split, name in folders.items()]
+  return f'splits: {", ".join(said)}'
+
+
+def _with_names(root, guess: Guess) -> Guess:
+  """With names for colors, of a palette in the folder."""
+  colors = set(guess.description.get('palette', {}).values())
+  for path in sorted(root.iterdir()) if colors else ():
+    if path.suffix.lower() not in _PALETTES:
+      continue
+    try:
+      palette = read_palette(path)
+    except InputError:
+      continue
+    named = {c: name for name, of_name in palette.items() for c in of_name}
+    if colors <= named.keys():
+      present = {named[color] for color in colors}
+      classes = tuple(
+        name
+        for name in palette
+        if name in present and name.lower() not in _UNLABELED
+      )
+      return guess._replace(
+        description={'classes': classes, 'palette': path.name},
+        why=f'{len(colors)} different colors, whose names are in {path.name}. '
+        'What is called unlabeled or void is left out',
+      )
+  return guess
 
 
 def _some(root, group: Group, folders) -> list[pathlib.Path]:
@@ -203,9 +241,26 @@ def _add_coco(root, folders, options, tasks, notes) -> None:
     }
     if len(counts) == 1:
       tasks['keypoints'] = Task(
-        {'kind': 'heatmap', 'source': 'coco', 'points': counts.pop()},
+        {'kind': 'heatmap', 'source': 'coco', **_points(path, counts.pop())},
         'key points of the annotations; of the largest object',
       )
+
+
+def _points(path: pathlib.Path, count: int) -> dict[str, Any]:
+  """Names of key points, as categories say, and pairs of left and right."""
+  categories = json.loads(path.read_text(encoding='utf-8'))['categories']
+  named = [c['keypoints'] for c in categories if c.get('keypoints')]
+  if len(named) != 1 or len(set(map(str, named[0]))) != count:
+    return {'points': count}
+  names = tuple(map(str, named[0]))
+  others = {name: name.lower().replace('left', 'right') for name in names}
+  known = {name.lower(): name for name in names}
+  pairs = tuple(
+    (name, known[other])
+    for name, other in others.items()
+    if other != name.lower() and other in known
+  )
+  return {'points': names} | ({'pairs': pairs} if pairs else {})
 
 
 def _with_split(relative: str, folders) -> str:

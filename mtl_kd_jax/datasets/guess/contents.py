@@ -13,6 +13,9 @@ PICTURE = 'picture'
 # More values than these are no ids of classes, and more colors no palette.
 _MOST_CLASSES, _MOST_COLORS = 256, 64
 _UNLABELED = 255
+_LOSSY = ('.jpg', '.jpeg')
+_DIGITS = np.array([1, 256, 65536])  # of red, green and blue
+_FAR = 1000.0  # meters, what the largest number of CARLA stands for
 
 
 class Guess(NamedTuple):
@@ -52,7 +55,7 @@ def guess_contents(paths: Sequence[pathlib.Path]) -> Guess:
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
-  jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
+  jpeg = path.suffix.lower() in _LOSSY
   return files.read_array(path, finite=False, colors=jpeg)
 
 
@@ -60,6 +63,13 @@ def _of_channels(arrays, suffix) -> Guess:
   count = arrays[0].shape[-1]
   pixels = np.concatenate([a.reshape(-1, count) for a in arrays])
   if count in (3, 4) and pixels.dtype == np.uint8:
+    if suffix not in _LOSSY and all(map(_are_24_bits, arrays)):
+      return Guess(
+        'depth',
+        {'unit': 'm', 'encoding': 'rgb24', 'scale': _FAR},
+        'numbers of 24 bits in three colors, as CARLA stores depth: taken for '
+        f"shares of {_FAR:g} m. If it is something else, correct 'scale'",
+      )
     return _of_colors(pixels[:, :3], suffix)
   known = pixels[np.isfinite(pixels).all(axis=-1)]
   if count == 3 and pixels.dtype.kind == 'f' and len(known):
@@ -80,10 +90,22 @@ def _of_channels(arrays, suffix) -> Guess:
   )
 
 
+def _are_24_bits(array) -> bool:
+  """Whether colors are digits of one number, of which red is the lowest.
+
+  That one looks like noise, and the number does not.
+  """
+  red, number = array[..., 0].astype(int), array[..., :3] @ _DIGITS
+  low = np.median(np.abs(np.diff(red, axis=1)))
+  return low > 16 and np.median(np.abs(np.diff(number, axis=1))) < 0.02 * max(
+    np.ptp(number), 1
+  )
+
+
 def _of_colors(pixels, suffix) -> Guess:
   coded = pixels.astype(np.int64) @ (65536, 256, 1)
   colors = np.unique(coded)
-  if suffix not in ('.jpg', '.jpeg') and len(colors) <= _MOST_COLORS:
+  if suffix not in _LOSSY and len(colors) <= _MOST_COLORS:
     palette = {
       f'color_{c:06x}': (int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)
       for c in colors
@@ -97,7 +119,7 @@ def _of_colors(pixels, suffix) -> Guess:
   vectors = pixels.astype(np.float64) / 127.5 - 1
   length = np.linalg.norm(vectors, axis=-1)
   near = np.abs(length - 1) < 0.05
-  if suffix not in ('.jpg', '.jpeg') and near.mean() > 0.9:
+  if suffix not in _LOSSY and near.mean() > 0.9:
     return Guess('normals', {}, 'colors of unit vectors')
   return Guess(PICTURE, {}, f'{len(colors)} different colors')
 

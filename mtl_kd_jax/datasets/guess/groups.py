@@ -1,19 +1,24 @@
 """Files of a folder by what their paths have in common: patterns."""
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import os
 import pathlib
 import re
 from typing import NamedTuple
 
-# Names that folders of splits have.
+# Words that stand for splits in the names of folders: train, train2017,
+# train_images.
 _SPLITS = {
   'train': ('train', 'training'),
   'val': ('val', 'valid', 'validation', 'dev'),
   'test': ('test', 'testing'),
 }
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
+_WORD = re.compile(
+  rf'(?<![a-z0-9])({"|".join(_SPLIT_OF)})(\d*)(?![a-z0-9])',
+  flags=re.IGNORECASE,
+)
 # What a name may end with after the number of a frame: 0001_depth, frame1.seg
 _TAIL = re.compile(r'[_.-][A-Za-z][A-Za-z_.-]*$')
 _MOST_FILES = 200_000
@@ -60,16 +65,22 @@ def find_groups(
     suffixes: endings of the files that are meant.
 
   Returns:
-    The groups, those with most files first; and split -> the name of the folder
-    that stands for it.
+    The groups, those with most files first; and split -> what stands for it in
+    the names of folders.
   """
   by_place: dict[tuple[str, str], list[tuple[str, str]]] = {}
-  folders: dict[str, str] = {}
   suffixes = tuple(suffixes)
-  for parts in _paths(root):
+  found = [
+    parts
+    for parts in _paths(root)
+    if os.path.splitext(parts[-1])[1].lower() in suffixes
+  ]
+  folders: dict[str, str] = {}
+  for parts in found:
+    _split_of(parts[:-1], folders)
+  folders = folders or _alike(found)
+  for parts in found:
     stem, suffix = os.path.splitext(parts[-1])
-    if suffix.lower() not in suffixes:
-      continue
     split, place = _split_of(parts[:-1], folders)
     by_place.setdefault((place, suffix), []).append((split, stem))
   groups = []
@@ -104,16 +115,40 @@ def _paths(root: pathlib.Path):
 
 
 def _split_of(parts, folders) -> tuple[str, str]:
-  """The split of a path, and its folder as a pattern."""
-  found, pattern = '', []
-  for part in parts:
-    split = _SPLIT_OF.get(part.lower(), '')
-    if split and not found and folders.setdefault(split, part) == part:
-      found = split
-      pattern.append('{split}')
-    else:
-      pattern.append(part)
-  return found, ''.join(f'{part}/' for part in pattern)
+  """The split of a path, and its folder as a pattern; `folders` may grow."""
+  known = {name: split for split, name in folders.items()}
+  for i, part in enumerate(parts):
+    if part in known:  # a whole name, which may be no word of the above
+      return known[part], _joined(parts, i, '{split}')
+    if match := _WORD.search(part):
+      split = _SPLIT_OF[match[1].lower()]
+      if folders.setdefault(split, match[0]) == match[0]:
+        name = f'{part[: match.start()]}{{split}}{part[match.end() :]}'
+        return split, _joined(parts, i, name)
+  return '', _joined(parts, 0, *parts[:1])
+
+
+def _joined(parts, i, name='') -> str:
+  """A folder, one of whose parts has another name."""
+  parts = [*parts[:i], name, *parts[i + 1 :]] if name else parts
+  return ''.join(f'{part}/' for part in parts)
+
+
+def _alike(found: Sequence[tuple[str, ...]]) -> dict[str, str]:
+  """Folders for splits where no name says so: two that hold the same folders.
+
+  The one with more files is for training. {} where there are none.
+  """
+  inner: dict[str, dict[tuple[str, ...], int]] = {}
+  for parts in found:
+    if len(parts) > 2:
+      places = inner.setdefault(parts[0], {})
+      places[parts[1:-1]] = places.get(parts[1:-1], 0) + 1
+  same = len({frozenset(places) for places in inner.values()}) == 1
+  if len(inner) != 2 or not same or len(next(iter(inner.values()))) < 2:
+    return {}
+  ordered = sorted(inner, key=lambda name: (-sum(inner[name].values()), name))
+  return dict(zip(('train', 'val'), ordered, strict=True))
 
 
 def _by_tail(members) -> dict[str, list[tuple[str, str]]]:
