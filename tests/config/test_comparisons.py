@@ -69,7 +69,9 @@ def test_only_what_is_compared_with_a_baseline_trains_one():
   with_baseline = {row for row, c in cells.items() if c.config.baseline}
   assert with_baseline == {
     'baseline, gated',
+    'best, gated',
     'one label, baseline, gated',
+    'one label, best, gated',
   }
   _, plan = plan_of(cells['baseline, gated'].config, data=False)
   distilled = plan['distilled']

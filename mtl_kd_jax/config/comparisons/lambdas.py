@@ -28,9 +28,11 @@ def get_config():
     ('gap', {'distill.adapt': 'gap'}),
     ('gated', {'distill.adapt': 'cosine'}),
     ('baseline, gated', baseline_gated()),
+    ('best, gated', best_gated()),
     ('one label, uniform', {'method': 'multi_task'} | ONE_LABEL),
     ('one label, lambda x 1', constant(1.0) | ONE_LABEL),
     ('one label, baseline, gated', baseline_gated() | ONE_LABEL),
+    ('one label, best, gated', best_gated() | ONE_LABEL),
   )
   return config
 
@@ -55,3 +57,8 @@ def constant(factor):
 def baseline_gated():
   """Overrides: no alignment of tasks in which uniform is ahead."""
   return {'distill.adapt': 'baseline+cosine', 'distill.full_gap': 5.0}
+
+
+def best_gated():
+  """Overrides: the better one of a task's own network and uniform teaches."""
+  return {'distill.adapt': 'cosine', 'teacher.choose': 'best'}

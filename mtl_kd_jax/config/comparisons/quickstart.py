@@ -7,6 +7,7 @@ from mtl_kd_jax.config import comparison
 from mtl_kd_jax.config.comparisons.lambdas import (
   TO_LAST,
   baseline_gated,
+  best_gated,
   constant,
   held_out_quickstart,
 )
@@ -39,5 +40,6 @@ def get_config():
     ('gated', {'distill.adapt': 'cosine'}),
     ('gated, to last', {'distill.adapt': 'cosine'} | TO_LAST),
     ('baseline, gated', baseline_gated()),
+    ('best, gated', best_gated()),
   )
   return config
