@@ -10,7 +10,6 @@ import functools
 import pathlib
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from mtl_kd_jax import distillation, models
@@ -461,9 +460,9 @@ class Experiment:
 
     Those that pad its last batch are none.
     """
-    split = range(len(self.dataset.source(self.config.data.eval_split)))
-    share = split[jax.process_index() :: jax.process_count()]
-    return min(self.config.report.images, len(share))
+    samples = len(self.dataset.source(self.config.data.eval_split))
+    share = loader.share_size(samples, self.config.batch_size)
+    return min(self.config.report.images, share)
 
   @property
   def average_epochs(self) -> int:

@@ -1,7 +1,8 @@
 """The input pipeline, with Grain: shuffle, augment, batch, shard, resume.
 
-The batch of a training step depends on (seed, epoch, index) alone: not on the
-number of processes or workers, nor on where a run was resumed.
+The batch of a training step, and the order in it, depend on (seed, epoch,
+index) alone: not on the number of processes or workers, nor on where a run was
+resumed.
 """
 
 import atexit
@@ -184,8 +185,8 @@ class _Padded:
 
 
 def _batches(samples, batch_size, num_workers):
-  count = jax.process_count()
-  share = samples[jax.process_index() :: count].batch(batch_size // count)
+  share = _share(samples, batch_size)
+  share = share.batch(batch_size // jax.process_count())
   threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   if num_workers == 0:
     return iter(share.to_iter_dataset(threads))
@@ -196,6 +197,30 @@ def _batches(samples, batch_size, num_workers):
     num_workers=num_workers, per_worker_buffer_size=2
   )
   return _own_arrays(share.to_iter_dataset(threads).mp_prefetch(options))
+
+
+def _share(samples: grain.MapDataset, batch_size: int) -> grain.MapDataset:
+  """This process's samples: of every batch, those that its devices hold.
+
+  Processes have the first, second .. part of a batch. Its order decides which
+  samples a micro-batch, or a part that a balancer draws, consists of.
+  """
+  if jax.process_count() == 1:
+    return samples
+  length = batch_size // jax.process_count()
+  first = jax.process_index() * length
+  # In turns, one of every place in the batch.
+  return grain.MapDataset.mix(
+    [samples[first + i :: batch_size] for i in range(length)]
+  )
+
+
+def share_size(samples: int, batch_size: int) -> int:
+  """How many samples of a split this process reads, without padding."""
+  length = batch_size // jax.process_count()
+  first = jax.process_index() * length
+  whole, rest = divmod(samples, batch_size)
+  return whole * length + min(max(0, rest - first), length)
 
 
 def _own_arrays(batches: grain.IterDataset) -> Iterator[Batch]:

@@ -18,9 +18,14 @@ from mtl_kd_jax.runtime.lock import exclusive
 
 SHORT = (
   *(flag for flag in TINY if not flag.startswith('--config.tasks')),
-  "--config.tasks=('depth',)",
+  "--config.tasks=('semantic','depth')",
   '--config.baseline=False',
-  '--config.batch_size=4',
+  # Two samples of each device, one after another; gradients that are combined
+  # over all of them.
+  '--config.batch_size=8',
+  '--config.accumulate=2',
+  '--config.balancing.name=mgda',
+  '--config.balancing.grad_wrt=features',
   '--config.checkpoint.every_steps=1',
 )
 # launch.py, less patient.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_kd_jax.datasets.loader import eval_batches
+from mtl_kd_jax.datasets.loader import eval_batches, share_size
 from mtl_kd_jax.models.network import Output
 from mtl_kd_jax.runtime.parallel import make_parallel
 from mtl_kd_jax.tasks import make_tasks
@@ -149,7 +149,7 @@ def test_a_black_image_is_kept_where_others_follow(toy_dataset):
 def test_on_several_hosts_a_picture_stands_beside_its_own_prediction(
   toy_dataset, monkeypatch
 ):
-  """The second of two processes sees every other sample, and keeps those."""
+  """The second of two processes sees half of every batch, and keeps that."""
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
   batches = list(
@@ -160,6 +160,7 @@ def test_on_several_hosts_a_picture_stands_beside_its_own_prediction(
       num_workers=0,
     )
   )
+  keep = share_size(6, 2 * BATCH)
   monkeypatch.undo()
   parallel = make_parallel('jit', batch_size=BATCH)
   step = functools.partial(eval_step, network=PerPixel(), tasks=TOY_TASKS)
@@ -169,11 +170,11 @@ def test_on_several_hosts_a_picture_stands_beside_its_own_prediction(
     batches,
     TOY_TASKS,
     parallel=parallel,
-    keep=3,
+    keep=keep,
   )
   samples, _ = predict(toy_dataset)
   images = evaluation.samples['image']
-  np.testing.assert_array_equal(images, samples['image'][1::2])
+  np.testing.assert_array_equal(images, samples['image'][BATCH:])
   np.testing.assert_allclose(
     evaluation.predictions['depth'], predict_images(images)['depth'], atol=1e-5
   )
