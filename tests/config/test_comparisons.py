@@ -70,8 +70,10 @@ def test_only_what_is_compared_with_a_baseline_trains_one():
   assert with_baseline == {
     'baseline, gated',
     'best, gated',
+    'nash_mtl, best, gated',
     'one label, baseline, gated',
     'one label, best, gated',
+    'one label, nash_mtl, best, gated',
   }
   _, plan = plan_of(cells['baseline, gated'].config, data=False)
   distilled = plan['distilled']

@@ -11,6 +11,7 @@ PAPER = {'semantic': 1.0, 'depth': 1.0, 'normals': 2.0}
 # Both features of the student to the teacher's last one (Li, Liu & Bilen, IJCV
 # 2023), instead of each to its own (2020).
 TO_LAST = {'distill.taps': ('layer4:decoder', 'decoder')}
+NASH = {'balancing.name': 'nash_mtl'}
 ONE_LABEL = {'data.label_fraction': 'one'}
 
 
@@ -29,10 +30,13 @@ def get_config():
     ('gated', {'distill.adapt': 'cosine'}),
     ('baseline, gated', baseline_gated()),
     ('best, gated', best_gated()),
+    ('nash_mtl', {'method': 'multi_task'} | NASH),
+    ('nash_mtl, best, gated', best_gated() | NASH),
     ('one label, uniform', {'method': 'multi_task'} | ONE_LABEL),
     ('one label, lambda x 1', constant(1.0) | ONE_LABEL),
     ('one label, baseline, gated', baseline_gated() | ONE_LABEL),
     ('one label, best, gated', best_gated() | ONE_LABEL),
+    ('one label, nash_mtl, best, gated', best_gated() | NASH | ONE_LABEL),
   )
   return config
 

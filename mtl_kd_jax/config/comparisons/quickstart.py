@@ -5,6 +5,7 @@ python launch.py --job=compare --config=configs/compare/quickstart.py
 
 from mtl_kd_jax.config import comparison
 from mtl_kd_jax.config.comparisons.lambdas import (
+  NASH,
   TO_LAST,
   baseline_gated,
   best_gated,
@@ -41,5 +42,8 @@ def get_config():
     ('gated, to last', {'distill.adapt': 'cosine'} | TO_LAST),
     ('baseline, gated', baseline_gated()),
     ('best, gated', best_gated()),
+    ('imtl_h, gated', {'distill.adapt': 'cosine', 'balancing.name': 'imtl_h'}),
+    ('nash_mtl, gated', {'distill.adapt': 'cosine'} | NASH),
+    ('nash_mtl, best, gated', best_gated() | NASH),
   )
   return config
