@@ -258,10 +258,10 @@ def _drawable(dataset, sample, tasks: Mapping[str, Task]):
   image = _bounded(sample['image']).astype(np.float32)
   in_bytes = looks_like_bytes(image.min(), image.max())
   drawn = {'image': image / 255 if in_bytes else image}
-  drawn['outlines'] = np.zeros(image.shape[:2], bool)
   notes = {}
   for name in tasks:
-    label, array = dataset.labels[name], _bounded(sample[name])
+    label, array = dataset.labels[name], np.array(_bounded(sample[name]))
+    array[~label.known(sample[name])] = label.missing((1, 1)).flat[0]
     if label.quantity == 'class':
       inside = (array >= 0) & (array < len(label.classes))
       drawn[name] = np.where(inside, array, -1).astype(np.int32)

@@ -51,7 +51,7 @@ def _sample(i):
     'face': np.column_stack([points, np.ones(3)]).astype(np.float32),
     'weather': np.int32(i % 2),
     'seen': np.int32([i % 2, i % 3 == 0]),
-    'age': np.float32([rng.uniform(1, 80), rng.uniform(3, 90)]),
+    'age': np.float32([rng.uniform(0.1, 8), rng.uniform(0.3, 9)]),
   }
 
 

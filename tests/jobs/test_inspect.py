@@ -7,8 +7,10 @@ import pytest
 
 from mtl_kd_jax.config import defaults as common
 from mtl_kd_jax.datasets import DATASETS
+from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import inspect
+from mtl_kd_jax.labels import Label
 
 
 @pytest.fixture(autouse=True)
@@ -242,3 +244,18 @@ def test_a_full_disk_is_one_message(tmp_path, monkeypatch):
   with pytest.raises(InputError, match='No space left') as error:
     inspect.run(folder_config(tmp_path / 'data'), tmp_path / 'run')
   assert error.value.argument == 'workdir'
+
+
+def test_numbers_without_a_label_are_drawn_as_such():
+  label = Label('image_regression')
+  size, values = (32, 48), {'known': 7.0, 'missing': np.nan}
+  samples = [
+    {'image': np.zeros((*size, 3), np.float32), 'age': np.float32([value])}
+    for value in values.values()
+  ]
+  dataset = Dataset('ages', size, {'age': label}, {'train': lambda: samples})
+  tasks = dataset.tasks()
+  drawn = [inspect._drawable(dataset, s, tasks) for s in samples]
+  assert [d['age'].tolist() for d, _ in drawn[:1]] == [[7.0]]
+  assert np.isnan(drawn[1][0]['age']).all()
+  assert [notes['age'] for _, notes in drawn] == ['100% labeled', 'no label']

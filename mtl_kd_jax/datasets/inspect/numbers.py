@@ -11,7 +11,7 @@ _MAX_CLASSES = 64
 # Fewer values say nothing about what they are.
 _MIN_VALUES = 100
 # A spread of numbers, above which their loss outweighs that of other tasks.
-_LARGE = 100.0
+_LARGE = 20.0
 # Share of labeled points outside the picture that is tolerated.
 _TOLERATED_POINTS = 0.01
 

@@ -34,14 +34,17 @@ def draw_samples(
 
   Args:
     samples: name -> 'image' float [h w 3] in [0, 1], and a label for each task;
-      'outlines' bool [h w], drawn over the image in a column of its own.
+      where there are classes, 'outlines' bool [h w] of them, drawn over the
+      image in a column of its own.
     tasks: the tasks, for their colors.
     path: the file to write.
     notes: name -> task -> what is written under its label.
     legend: name of a class -> its color, uint8 RGB.
   """
-  columns = ['image', *tasks, 'outlines']
-  titles = [*columns[:-1], 'classes over image']
+  columns = ['image', *tasks]
+  if any('outlines' in sample for sample in samples.values()):
+    columns.append('outlines')
+  titles = {'outlines': 'classes over image'}
   with report_style():
     figure, axes = _make_grid(samples, len(columns), legend)
     for line, (name, sample) in zip(axes, samples.items(), strict=True):
@@ -51,13 +54,15 @@ def draw_samples(
         t.picture(sample[k], sample[k], sample['image'])
         for k, t in tasks.items()
       ]
-      pictures += [np.where(sample['outlines'][..., None], 255, image // 2)]
+      if 'outlines' in columns:
+        outlined = sample['outlines'][..., None]
+        pictures.append(np.where(outlined, 255, image // 2))
       for axis, picture, column in zip(line, pictures, columns, strict=True):
         add_picture(axis, picture)
         axis.set_xlabel(notes[name].get(column, ''), labelpad=2, fontsize=7)
       line[0].set_ylabel(name)
-    for axis, title in zip(axes[0], titles, strict=True):
-      axis.set_title(title, loc='center', weight='bold')
+    for axis, column in zip(axes[0], columns, strict=True):
+      axis.set_title(titles.get(column, column), loc='center', weight='bold')
     if legend:
       figure.legend(
         [Patch(color=np.divide(color, 255)) for color in legend.values()],
