@@ -128,9 +128,9 @@ def distill(
     loss: of `distillation.LOSSES`.
     placement: whether alignment losses are added 'outside' of the balancing
       (the paper), inside the loss of their 'task', or each as an 'objective'.
-    choose: which network teaches: 'single_task', those of `teachers`; or the
-      'best' of each and the baseline, on the split that checkpoints are chosen
-      on.
+    choose: 'single_task' to be taught by these teachers, or 'best' by the
+      better one of each and the baseline, on the split that checkpoints are
+      chosen on.
     batch_norm: statistics that teachers normalize with: their own 'running'
       ones, or those of the student's 'batch', as the paper's code does.
     cache: whether the teachers' outputs for a frame are computed once and kept,
@@ -149,8 +149,8 @@ def distill(
       'baseline+cosine', for the product.
     full_gap: with 'baseline' and 'gap', the percent from which on lambda is
       whole.
-    baseline: for adapt='baseline' and choose='best', the network that was
-      trained without teachers.
+    baseline: the network that was trained without teachers, for 'baseline' and
+      'best'.
     **loss_options: options of the loss.
 
   Returns:

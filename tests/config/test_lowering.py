@@ -26,14 +26,11 @@ CASES = {
     'tasks': ('semantic', 'depth'),
     'precision': 'bfloat16',
     'optim.ema': 0.9,
-  },
-  'nyuv2': {'balancing.name': 'mgda'},
-  'nyuv2:mtan': {'tasks': ('depth', 'normals'), 'precision': 'bfloat16'},
-  'nyuv2:deeplab': {
-    'tasks': ('depth', 'normals'),
     'balancing.name': 'upgrad',
     'balancing.grad_wrt': 'features',
   },
+  'nyuv2': {'balancing.name': 'mgda'},
+  'nyuv2:mtan': {'tasks': ('depth', 'normals'), 'precision': 'bfloat16'},
   'cityscapes': {
     'precision': 'bfloat16',
     'accumulate': 2,

@@ -18,13 +18,14 @@ from mtl_kd_jax.runtime.lock import exclusive
 
 SHORT = (
   *(flag for flag in TINY if not flag.startswith('--config.tasks')),
-  "--config.tasks=('semantic','depth')",
+  "--config.tasks=('depth',)",
   '--config.baseline=False',
-  # Two samples of each device, one after another; gradients that are combined
-  # over all of them.
+  # Two samples of each device, one after another. The gradients of a task and
+  # of its alignment, which are combined, are of all samples.
   '--config.batch_size=8',
   '--config.accumulate=2',
   '--config.balancing.name=mgda',
+  '--config.balancing.distillation=objective',
   '--config.balancing.grad_wrt=features',
   '--config.checkpoint.every_steps=1',
 )

@@ -80,7 +80,6 @@ SETTINGS = {
     'outside',
   ),
   'mgda-ub': (lambda: make_balancer('mgda'), 'features', 'objective'),
-  'famo': (lambda: make_balancer('famo'), 'parameters', 'objective'),
   'auto-lambda': (lambda: make_balancer('auto_lambda'), 'parameters', 'task'),
 }
 

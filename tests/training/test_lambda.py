@@ -81,12 +81,8 @@ class Steps:
     return (after.params, after.extras), measured, factors
 
 
-@pytest.mark.parametrize(
-  'balancer, placement',
-  [('uniform', 'task'), ('mgda', 'outside')],
-)
-def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then(balancer, placement):
-  steps = Steps(balancer, placement)
+def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then():
+  steps = Steps('uniform', 'task')
   decay = make_decay('linear', steps=STEPS)
   given = dict(zip(ALIGNMENTS, (0.0, 0.5, 1.0), strict=True))
   *scheduled, factors = steps.take(
@@ -101,14 +97,8 @@ def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then(balancer, placement):
   assert scheduled[1]['loss'] < sum(scheduled[1][t.name] for t in steps.terms)
 
 
-@pytest.mark.parametrize(
-  'balancer, placement',
-  [('uniform', 'task'), ('mgda', 'outside')],
-)
-def test_an_alignment_counts_as_far_as_it_agrees_with_its_task(
-  balancer, placement
-):
-  steps = Steps(balancer, placement)
+def test_an_alignment_counts_as_far_as_it_agrees_with_its_task():
+  steps = Steps('mgda', 'outside')
   # One of the three is turned around: it conflicts with its task.
   turned = dict(zip(ALIGNMENTS, (1.0, -1.0, 1.0), strict=True))
   steps.terms = changed(
