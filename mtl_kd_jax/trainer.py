@@ -51,6 +51,7 @@ from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.adaptation import BASELINE
+from mtl_kd_jax.training.choosing import needs_baseline
 from mtl_kd_jax.training.evaluation import Metrics
 from mtl_kd_jax.training.loss_terms import (
   ADAPTORS,
@@ -409,9 +410,8 @@ class Trainer:
     if distill.baseline is None:
       return None
     settings = distill.settings
-    follows = (
-      BASELINE in settings['distill.adapt']
-      or settings['teacher.choose'] != 'single_task'
+    follows = needs_baseline(
+      settings['distill.adapt'], settings['teacher.choose']
     )
     missing = [t for t in tasks if t not in distill.baseline.tasks]
     if missing or not follows:

@@ -334,7 +334,7 @@ def test_a_baseline_predicts_what_the_student_does(notebook, tmp_path):
 
   depth = teachers['depth']
   refuses('a baseline to compare', adapt='baseline')
-  refuses('a baseline to choose from', choose='best')
+  refuses('a baseline to compare', choose='best')
   refuses('a network that predicts', adapt='baseline', baseline=depth)
   refuses("adapt='baseline'", baseline=depth)
 

@@ -23,7 +23,7 @@ from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import buckets
-from mtl_kd_jax.training.adaptation import BASELINE
+from mtl_kd_jax.training.choosing import needs_baseline
 from mtl_kd_jax.training.stage import SINGLE_TASK
 
 # Keys that single-task networks do not depend on.
@@ -216,10 +216,9 @@ def _vary(base: ConfigDict, name: str, keys: Mapping[str, Any]) -> ConfigDict:
   config = copy.deepcopy(base)
   override(config, keys, argument=f'variations ({name})')
   if 'baseline' not in keys:
-    # Baselines are rows of their own, but where lambda follows one, or teachers
-    # are chosen from one.
-    config.baseline = config.method == 'distill' and (
-      BASELINE in config.distill.adapt or config.teacher.choose != 'single_task'
+    # Baselines are rows of their own, but where something follows one.
+    config.baseline = config.method == 'distill' and needs_baseline(
+      config.distill.adapt, config.teacher.choose
     )
   return config.copy_and_resolve_references().lock()
 

@@ -10,7 +10,6 @@ from mtl_kd_jax import distillation
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.tasks import lambdas
 from mtl_kd_jax.distillation import Adaptors, Teacher
-from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models import Network
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks import Task
@@ -21,6 +20,7 @@ from mtl_kd_jax.training.adaptation import (
   Adaptation,
   by_gap,
   check_adaptation,
+  check_baseline,
 )
 from mtl_kd_jax.training.choosing import check_choice
 from mtl_kd_jax.training.loss_terms import (
@@ -128,14 +128,8 @@ def _make_adaptation(
     )
     if not parts - {COSINE, COSINE_ALL}:
       return None, parts
-    if BASELINE in parts and baseline is None:
-      raise InputError(
-        expected='a baseline to compare with the teachers: the same network, '
-        'trained without them',
-        found='none',
-        argument='baseline',
-        do='train one',
-      )
+    if BASELINE in parts:
+      check_baseline(baseline)
     terms = {
       metric_keys.alignment(name): (alignment.teacher, alignment.task)
       for name, alignment in adaptors.alignments.items()

@@ -9,6 +9,7 @@ from mtl_kd_jax.config.experiment import STUDENT, TEACHER, Experiment
 from mtl_kd_jax.methods import single_task
 from mtl_kd_jax.methods.multi_task import UNIFORM, baseline
 from mtl_kd_jax.training.adaptation import BASELINE
+from mtl_kd_jax.training.choosing import needs_baseline
 from mtl_kd_jax.training.loss_terms import task_terms
 from mtl_kd_jax.training.stage import Stage, single_task_name
 
@@ -27,8 +28,8 @@ def stages(experiment: Experiment) -> list[Stage]:
   )
   terms = task_terms(tasks) + alignments
   inputs = {task: single_task_name(task) for task in tasks}
-  adapt = attributes['adapt']
-  if attributes['rival'] or (adapt is not None and adapt.baseline):
+  config = experiment.config
+  if needs_baseline(config.distill.adapt, config.teacher.choose):
     inputs[BASELINE] = UNIFORM
   distilled = experiment.stage(
     DISTILLED,

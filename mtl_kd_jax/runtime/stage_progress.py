@@ -91,16 +91,16 @@ class StageProgress:
       self._paused += time.monotonic() - self._pause_started
       self._pause_started = None
 
+  def say(self, text: str) -> None:
+    """Prints a line about the stage."""
+    self._next_line = time.monotonic() + _PLAIN_SECONDS
+    self._console.print(f'[{self._name}] {text}', markup=False, soft_wrap=True)
+
   def _steps_per_second(self, step):
     if self._started is None or step == self._first:
       return None
     seconds = time.monotonic() - self._started - self._paused
     return (step - self._first) / max(seconds, 1e-9)
-
-  def say(self, text: str) -> None:
-    """Prints a line about the stage."""
-    self._next_line = time.monotonic() + _PLAIN_SECONDS
-    self._console.print(f'[{self._name}] {text}', markup=False, soft_wrap=True)
 
 
 def _show(losses):

@@ -80,15 +80,8 @@ def check_adaptation(
       do="'none' is the paper's",
     )
   parts = frozenset(adapt.split('+')) - {'none'}
-  if parts & {GAP, BASELINE} and not held_out:
-    raise InputError(
-      expected='samples that are neither trained on nor reported, on which '
-      f'{adapt!r} compares networks with their teachers',
-      found='the split that is reported',
-      argument='adapt',
-      do='hold out a share of training with data.val_fraction=0.1, or name a '
-      'split in data.select_split',
-    )
+  if parts & {GAP, BASELINE}:
+    check_held_out(held_out, adapt, argument='adapt')
   if GAP in parts and not eval_every_epochs:
     raise InputError(
       expected="a number of epochs, after which 'gap' looks at the scores",
@@ -97,6 +90,41 @@ def check_adaptation(
       do='score every epoch',
     )
   return parts
+
+
+def check_held_out(held_out: bool, value: str, *, argument: str) -> None:
+  """Checks that there are samples on which networks can be compared.
+
+  Args:
+    held_out: whether checkpoints are chosen on another split than the one that
+      is reported.
+    value: of the option that compares networks.
+    argument: its name.
+
+  Raises:
+    InputError: there are none.
+  """
+  if not held_out:
+    raise InputError(
+      expected='samples that are neither trained on nor reported, on which '
+      f'{value!r} compares networks',
+      found='the split that is reported',
+      argument=argument,
+      do='hold out a share of training with data.val_fraction=0.1, or name a '
+      'split in data.select_split',
+    )
+
+
+def check_baseline(baseline: Network | None) -> None:
+  """Checks that there is a baseline; raises InputError where there is none."""
+  if baseline is None:
+    raise InputError(
+      expected='a baseline to compare with the teachers: the same network, '
+      'trained without them',
+      found='none',
+      argument='baseline',
+      do='train one',
+    )
 
 
 def by_gap(

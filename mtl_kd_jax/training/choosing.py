@@ -12,11 +12,21 @@ import math
 from typing import Any, NamedTuple
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models.network import Network, abstract_init
+from mtl_kd_jax.models.network import Network, abstract_init, feature_shapes
 from mtl_kd_jax.tasks.base import Task
+from mtl_kd_jax.training.adaptation import (
+  BASELINE,
+  check_baseline,
+  check_held_out,
+)
 from mtl_kd_jax.training.evaluation import Metrics
 
 CHOICES = ('single_task', 'best')
+
+
+def needs_baseline(adapt: str, choose: str) -> bool:
+  """Whether lambda follows the baseline, or it may teach."""
+  return BASELINE in adapt or choose == 'best'
 
 
 class Contest(NamedTuple):
@@ -67,31 +77,22 @@ def check_choice(
     )
   if choose == 'single_task':
     return False
-  if not held_out:
-    raise InputError(
-      expected='samples that are neither trained on nor reported, on which '
-      f'{choose!r} compares two networks',
-      found='the split that is reported',
-      argument='choose',
-      do='hold out a share of training with data.val_fraction=0.1, or name a '
-      'split in data.select_split',
-    )
-  if baseline is None:
-    raise InputError(
-      expected='a baseline to choose from: the network of all tasks, trained '
-      'without teachers',
-      found='none',
-      argument='baseline',
-      do='train one',
-    )
+  check_held_out(held_out, choose, argument='choose')
+  check_baseline(baseline)
   _, variables = abstract_init(baseline, image_size)
   for task, network in teachers.items():
     _, wanted = abstract_init(network, image_size)
-    if task not in baseline.channels or part_of(variables, wanted) is None:
+    if (
+      task not in baseline.channels
+      or part_of(variables, wanted) is None
+      # With other strides, the same parameters are another network.
+      or feature_shapes(network, image_size).all
+      != feature_shapes(baseline.only(task), image_size).all
+    ):
       raise InputError(
         expected=f'a teacher of {task} of the same kind as the baseline, which '
         'may take its place',
-        found='another backbone, head or width',
+        found='another backbone, head, width or output stride',
         argument='choose',
         do="leave teacher.model as the student's, or choose 'single_task'",
       )

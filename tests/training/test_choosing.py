@@ -125,6 +125,7 @@ def test_a_config_chooses():
     ({'baseline': False}, 'baseline'),
     ({'teacher__model__width': 0.5}, 'choose'),
     ({'teacher__model__head': 'fpn'}, 'choose'),
+    ({'teacher__model__output_stride': 16}, 'choose'),
   ],
 )
 @pytest.mark.usefixtures('shallow')

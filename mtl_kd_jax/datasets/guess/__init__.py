@@ -11,7 +11,7 @@ from mtl_kd_jax.datasets.folder.coco import read_coco
 from mtl_kd_jax.datasets.folder.palette import read_palette
 from mtl_kd_jax.datasets.folder.rows import SUFFIXES, read_table
 from mtl_kd_jax.datasets.guess.contents import PICTURE, Guess, guess_contents
-from mtl_kd_jax.datasets.guess.groups import Group, find_groups
+from mtl_kd_jax.datasets.guess.groups import Group, find_groups, split_in
 from mtl_kd_jax.datasets.guess.tables import guess_columns, key_column
 from mtl_kd_jax.errors import InputError
 
@@ -220,10 +220,10 @@ def _add_coco(root, folders, options, tasks, notes) -> None:
       continue
     relative = path.relative_to(root).as_posix()
     if 'coco' in options or 'rows' in options:
-      if _with_split(relative, folders) != options.get('coco'):
+      if split_in(relative, folders)[1] != options.get('coco'):
         notes.append(f'{relative}: not used (one table is enough)')
       continue
-    options['coco'] = _with_split(relative, folders)
+    options['coco'] = split_in(relative, folders)[1]
     first = next(iter(table.rows.values())).values['annotations']
     tasks['objects'] = Task(
       {
@@ -261,16 +261,6 @@ def _points(path: pathlib.Path, count: int) -> dict[str, Any]:
     if other != name.lower() and other in known
   )
   return {'points': names} | ({'pairs': pairs} if pairs else {})
-
-
-def _with_split(relative: str, folders) -> str:
-  """A path in which the name of a split's folder is {split}."""
-  for folder in folders.values():
-    # Not a part of a longer word.
-    pattern = rf'(?<![a-z]){re.escape(folder)}(?![a-z])'
-    if re.search(pattern, relative, flags=re.IGNORECASE):
-      return re.sub(pattern, '{split}', relative, flags=re.IGNORECASE)
-  return relative
 
 
 def _fitting(size: tuple[int, int]) -> tuple[int, int]:

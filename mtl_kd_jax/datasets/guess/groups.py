@@ -75,13 +75,11 @@ def find_groups(
     for parts in _paths(root)
     if os.path.splitext(parts[-1])[1].lower() in suffixes
   ]
-  folders: dict[str, str] = {}
-  for parts in found:
-    _split_of(parts[:-1], folders)
-  folders = folders or _alike(found)
+  folders = _find_splits(found)
   for parts in found:
     stem, suffix = os.path.splitext(parts[-1])
-    split, place = _split_of(parts[:-1], folders)
+    folder = ''.join(f'{part}/' for part in parts[:-1])
+    split, place = split_in(folder, folders)
     by_place.setdefault((place, suffix), []).append((split, stem))
   groups = []
   for (place, suffix), members in by_place.items():
@@ -114,24 +112,29 @@ def _paths(root: pathlib.Path):
       yield (*relative, name)
 
 
-def _split_of(parts, folders) -> tuple[str, str]:
-  """The split of a path, and its folder as a pattern; `folders` may grow."""
-  known = {name: split for split, name in folders.items()}
-  for i, part in enumerate(parts):
-    if part in known:  # a whole name, which may be no word of the above
-      return known[part], _joined(parts, i, '{split}')
-    if match := _WORD.search(part):
-      split = _SPLIT_OF[match[1].lower()]
-      if folders.setdefault(split, match[0]) == match[0]:
-        name = f'{part[: match.start()]}{{split}}{part[match.end() :]}'
-        return split, _joined(parts, i, name)
-  return '', _joined(parts, 0, *parts[:1])
+def split_in(path: str, folders: Mapping[str, str]) -> tuple[str, str]:
+  """The split that a path names, '' for none, and the path with {split} in it.
+
+  Args:
+    path: of a file or folder.
+    folders: split -> what stands for it in names.
+  """
+  for split, name in folders.items():
+    # Not a part of a longer word.
+    word = rf'(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])'
+    if re.search(word, path):
+      return split, re.sub(word, '{split}', path)
+  return '', path
 
 
-def _joined(parts, i, name='') -> str:
-  """A folder, one of whose parts has another name."""
-  parts = [*parts[:i], name, *parts[i + 1 :]] if name else parts
-  return ''.join(f'{part}/' for part in parts)
+def _find_splits(found: Sequence[tuple[str, ...]]) -> dict[str, str]:
+  """Split -> what stands for it in the names of folders; {} for none."""
+  folders: dict[str, str] = {}
+  for parts in found:
+    words = (match for part in parts[:-1] if (match := _WORD.search(part)))
+    if match := next(words, None):
+      folders.setdefault(_SPLIT_OF[match[1].lower()], match[0])
+  return folders if 'train' in folders else _alike(found)
 
 
 def _alike(found: Sequence[tuple[str, ...]]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from mtl_kd_jax.datasets import paths
-from mtl_kd_jax.datasets.inspect.finding import Defect, Finding
+from mtl_kd_jax.datasets.inspect.finding import Defect, Finding, range_of
 from mtl_kd_jax.datasets.inspect.profile import LabelProfile, SplitProfile
 from mtl_kd_jax.labels import Label
 
@@ -56,8 +56,7 @@ def _one_class(task, facts, label) -> Iterator[Defect]:
 
 def of_flags(task, facts, label) -> Iterator[Defect]:
   """Values besides 0 and 1, and flags that are nearly always set."""
-  high = max(f.high for f in facts if f.known)
-  low = min(f.low for f in facts if f.known)
+  low, high = range_of(facts)
   if low < 0 or high > 1 or any(f.fractions for f in facts):
     yield Defect(
       f'values from {low:g} to {high:g}, not 0 and 1 alone',
@@ -69,7 +68,7 @@ def of_flags(task, facts, label) -> Iterator[Defect]:
     share = sum(f.counts.get(1, 0) for f in facts) / sum(f.known for f in facts)
     if _NEARLY_ALL < share < 1:
       yield Defect(
-        f'{share:.1%} of the pixels are {(label.values)[1]}',
+        f'{share:.1%} of the pixels are {label.values[1]}',
         'if 0 and 1 are exchanged, exchange them: F1 and average precision are '
         'about the rare case, which is to be 1',
       )

@@ -36,3 +36,9 @@ class Finding(NamedTuple):
 # (name of the task, profiles of its label in a split, label) -> defects. Some
 # of the profiles have a known value.
 Check = Callable[[str, Sequence[LabelProfile], Label], Iterator[Defect]]
+
+
+def range_of(facts: Sequence[LabelProfile]) -> tuple[float, float]:
+  """The lowest and the highest known value of some profiles."""
+  known = [f for f in facts if f.known]
+  return min(f.low for f in known), max(f.high for f in known)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtl_kd_jax.datasets.inspect.finding import Defect
+from mtl_kd_jax.datasets.inspect.finding import Defect, range_of
 
 # More different whole numbers in maps are no ids of classes.
 _MAX_CLASSES = 64
@@ -49,8 +49,8 @@ def of_numbers(task, facts, label) -> Iterator[Defect]:
   if spread > _LARGE:
     factor = 10.0 ** -np.floor(np.log10(spread))
     yield Defect(
-      f'98 % of the values are within {spread:.3g} of each other',
-      'losses of so large numbers outweigh those of other tasks: choose '
+      f'96 % of the values are within {spread:.3g} of each other',
+      'losses of numbers this large outweigh those of other tasks: choose '
       f'another unit, e.g. {factor:g} times these numbers; of files in a '
       f"folder or table, config.task.{task} has an entry 'scale'",
     )
@@ -59,8 +59,7 @@ def of_numbers(task, facts, label) -> Iterator[Defect]:
 def of_vectors(task, facts, label) -> Iterator[Defect]:
   """Vectors that are longer than the image, or always 0."""
   del label
-  low = min(f.low for f in facts if f.known)
-  high = max(f.high for f in facts if f.known)
+  low, high = range_of(facts)
   side = max(max(f.size) for f in facts)
   if low == high == 0:
     yield Defect('all are 0', 'nothing moves: check what the files hold')
@@ -75,8 +74,7 @@ def of_vectors(task, facts, label) -> Iterator[Defect]:
 def of_heatmaps(task, facts, label) -> Iterator[Defect]:
   """Values outside of 0 to 1."""
   del label
-  low = min(f.low for f in facts if f.known)
-  high = max(f.high for f in facts if f.known)
+  low, high = range_of(facts)
   if low < 0 or high > 1:
     yield Defect(
       f'values from {low:.4g} to {high:.4g}, which should be from 0 to 1',
@@ -87,11 +85,10 @@ def of_heatmaps(task, facts, label) -> Iterator[Defect]:
 
 def of_points(task, facts, label) -> Iterator[Defect]:
   """Points outside the picture, and coordinates that are not pixels."""
-  del label
+  del task, label
   known = sum(f.known for f in facts)
   outside = sum(f.outside for f in facts)
-  high = max(f.high for f in facts if f.known)
-  low = min(f.low for f in facts if f.known)
+  low, high = range_of(facts)
   if 0 <= low and high <= 1 and known > 1:
     yield Defect(
       f'all coordinates are from {low:.3g} to {high:.3g}',
@@ -104,6 +101,5 @@ def of_points(task, facts, label) -> Iterator[Defect]:
       f'{outside} of {known} points are outside the picture, in {samples} of '
       f'{len(facts)} samples',
       'points are in pixels of the file, x before y: check the order, and the '
-      'size of the pictures that they were marked in. Those outside are '
-      f'unlabeled where config.task.{task} is cropped',
+      'size of the pictures that they were marked in',
     )

@@ -211,11 +211,12 @@ def _profile_label(
   values = array[known]
   if label.quantity == 'points':
     values = values[..., :2]  # x, y
-  low, high = _range(values)
   details = {}
-  if label.values and label.dtype == np.int32:
+  if label.values:
     details['counts'] = _counts(values, label)
     details['fractions'] = bool((values != np.floor(values)).any())
+    if label.num_channels:  # some flags of a pixel may be missing
+      values = values[values != label.missing((1, 1)).flat[0]]
   elif label.quantity in ('regression', 'image_regression') and known.any():
     rows = values.reshape(-1, values.shape[-1])
     details['ends'] = np.stack([rows.min(0), rows.max(0)], axis=-1)
@@ -236,6 +237,7 @@ def _profile_label(
       array[..., 0], above, step=max(1, min(array.shape[:2]) // 16)
     )
   flat = values.reshape(-1)
+  low, high = _range(flat)
   return LabelProfile(
     size=known.shape,
     non_finite=non_finite,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtl_kd_jax.datasets.inspect.finding import Defect
+from mtl_kd_jax.datasets.inspect.finding import Defect, range_of
 
 # A larger median depth in meters is neither that of rooms nor of streets.
 _MAX_MEDIAN_DEPTH = 100.0
@@ -40,7 +40,7 @@ def of_disparity(task, facts, label) -> Iterator[Defect]:
 
 
 def _negative(facts) -> Iterator[Defect]:
-  low = min(f.low for f in facts if f.known)
+  low, _ = range_of(facts)
   if low < 0:
     yield Defect(
       f'values below 0, down to {low:g}', 'missing pixels are exactly 0'
@@ -67,7 +67,7 @@ def of_normals(task, facts, label) -> Iterator[Defect]:
   known = sum(f.known for f in facts)
   wrong = sum(f.wrong_length for f in facts)
   if wrong > _TOLERATED_VECTORS * known:
-    colors = min(f.low for f in facts if f.known) >= 0
+    colors = range_of(facts)[0] >= 0
     yield Defect(
       f'{wrong / known:.1%} of the vectors do not have length 1'
       + (', and none has a negative component' if colors else ''),
