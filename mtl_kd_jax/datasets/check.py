@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import Progress
 
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.datasets.base import Dataset, Sample, Source
@@ -42,19 +42,18 @@ def check_dataset(
   for split in dict.fromkeys(splits):
     source = dataset.source(split)
     tally = _Tally(len(source))
-    with futures.ThreadPoolExecutor(4) as pool:
+    # No `rich.progress.track`: an error would leave its thread to be ended when
+    # garbage is collected. In the start of another thread, that waits forever.
+    progress = Progress(
+      console=console, transient=True, disable=not console.is_terminal
+    )
+    with futures.ThreadPoolExecutor(4) as pool, progress:
       examine = functools.partial(_examine, dataset, split, source)
-      examined = pool.map(examine, range(len(source)))
-      progress = track(
-        examined,
-        escape(f'checking {dataset.name} {split}'),
-        total=len(source),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-      )
-      for remarks, pixels in progress:
+      title = escape(f'checking {dataset.name} {split}')
+      bar = progress.add_task(title, total=len(source))
+      for remarks, pixels in pool.map(examine, range(len(source))):
         tally.add(remarks, pixels)
+        progress.advance(bar)
     for text, count in tally.remarks.items():
       note(f'{split}: {count} of {tally.samples} {text}')
     for name, absent in tally.absent(dataset).items():

@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 
@@ -335,5 +336,9 @@ def test_the_error_for_a_full_disk_says_what_is_needed(tmp_path, monkeypatch):
     raise RuntimeError('write() failed: No space left on device')  # as it does
 
   monkeypatch.setattr(array_record_module.ArrayRecordWriter, 'write', full)
+  threads = threading.enumerate()
   error = expect_error(tmp_path, 'No space left', '4 MB to spare')
   assert error.argument == 'data_dir'
+  # Ended now, not when what the error holds is garbage and collected: in the
+  # start of another thread, that waits forever.
+  assert threading.enumerate() == threads

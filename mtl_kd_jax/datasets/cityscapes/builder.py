@@ -105,12 +105,16 @@ class Preparation:
     source: the size of their images.
     image_size: (height, width) of the records, in pixels.
     progress: called with (number of frames done, total number).
+    pool: of threads that make the records. Whoever gives it ends it: records
+      that an error leaves unread are garbage, and collecting that must not wait
+      for threads.
   """
 
   frames: Mapping[str, Sequence[files.Frame]]
   source: files.Size
   image_size: tuple[int, int]
   progress: Callable[[int, int], None]
+  pool: futures.Executor
 
   def shards(self) -> dict[str, list[Callable[[], Iterator]]]:
     """Split -> functions that iterate over the (key, record) of one file."""
@@ -132,7 +136,8 @@ class Preparation:
       prepare_frame, source=self.source, image_size=self.image_size
     )
     checks = _GlobalChecks(frames[0])
-    for done, (record, highest) in enumerate(_ordered_map(prepare, frames), 1):
+    made = _ordered_map(self.pool, prepare, frames)
+    for done, (record, highest) in enumerate(made, 1):
       checks.add(record, highest)
       if done == len(frames):
         checks.finish()
@@ -144,6 +149,7 @@ def make_preparation(
   frames: Mapping[str, Sequence[files.Frame]],
   image_size: tuple[int, int],
   progress: Callable[[int, int], None],
+  pool: futures.Executor,
 ) -> Preparation:
   """Plans the records of `image_size`, (height, width).
 
@@ -163,7 +169,7 @@ def make_preparation(
       do='choose an image_size that divides that of the images, or use the '
       'official archives',
     )
-  return Preparation(frames, source, tuple(image_size), progress)
+  return Preparation(frames, source, tuple(image_size), progress, pool)
 
 
 def prepare_frame(
@@ -217,20 +223,20 @@ class _GlobalChecks:
       )
 
 
-def _ordered_map(function, items):
-  """Like `map`, with several threads that work a few items ahead."""
-  threads = min(_MAX_THREADS, _cores())
-  pool = futures.ThreadPoolExecutor(threads)
+def _ordered_map(pool, function, items):
+  """Like `map`, in a pool that works a few items ahead."""
   ahead = collections.deque()
-  try:
-    for item in items:
-      ahead.append(pool.submit(function, item))
-      if len(ahead) > threads + 2:
-        yield ahead.popleft().result()
-    while ahead:
+  for item in items:
+    ahead.append(pool.submit(function, item))
+    if len(ahead) > num_threads() + 2:
       yield ahead.popleft().result()
-  finally:
-    pool.shutdown(cancel_futures=True)
+  while ahead:
+    yield ahead.popleft().result()
+
+
+def num_threads() -> int:
+  """How many threads make records."""
+  return min(_MAX_THREADS, _cores())
 
 
 def _cores() -> int:

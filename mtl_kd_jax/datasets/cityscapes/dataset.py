@@ -14,6 +14,7 @@ archives are not needed. Splits: 'train' and 'val'.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 import contextlib
 import functools
 import os
@@ -31,6 +32,7 @@ from mtl_kd_jax.datasets.cityscapes.builder import (
   CityscapesFrames,
   FramesConfig,
   make_preparation,
+  num_threads,
 )
 from mtl_kd_jax.datasets.cityscapes.classes import LABELS, class_table
 from mtl_kd_jax.datasets.option_checks import check_size
@@ -187,8 +189,9 @@ def _prepare(config, archives, root, progress) -> CityscapesFrames:
         title = f'preparing cityscapes {config.name}'
         console = Console(stderr=True)
         show = stack.enter_context(show_progress(title, console))
+      pool = stack.enter_context(futures.ThreadPoolExecutor(num_threads()))
       builder.preparation = make_preparation(
-        files.join_frames(archives), config.image_size, show
+        files.join_frames(archives), config.image_size, show, pool
       )
       prepared.write_files(builder)
 
