@@ -43,6 +43,10 @@ _SIGNATURES = (
   ),
   (b'<', 'text, such as a web page'),
 )
+# How Pillow reads colors of 16 bits, of which it keeps the upper eight; and how
+# it can be told to keep the lower ones.
+_LOW_BYTES = {'RGB;16B': 'RGB;16L', 'RGBA;16B': 'RGBA;16L'}
+_BITS_OF_TIFF = 258  # a tag
 # The files that were turned, while `turned_files` is entered in this thread.
 _turned: contextvars.ContextVar[dict[pathlib.Path, int] | None] = (
   contextvars.ContextVar('turned', default=None)
@@ -162,10 +166,12 @@ def load_image(
     turn: whether it may have an EXIF orientation, and is turned then.
 
   Returns:
-    [h w] or [h w c], of the dtype of the file; bool of 1 bit.
+    [h w] or [h w c], of the dtype of the file; bool of 1 bit. Pictures with
+    colors of 16 bits lose the lower eight.
 
   Raises:
-    CannotUse: it is another kind of file, or may not be turned and should be.
+    CannotUse: it is another kind of file, may not be turned and should be, or
+      is a map of which Pillow would drop bits.
     Exception: Pillow raises many types for damaged files.
   """
   formats = {'PNG': (b'\x89PNG',)}
@@ -176,6 +182,7 @@ def load_image(
   with open(path, 'rb') as file:
     check_start(file, tuple(s for signs in formats.values() for s in signs))
     with Image.open(file, formats=tuple(formats)) as image:
+      low_bytes = '' if colors else _mode_of_low_bytes(image)
       image.load()  # or reading the tags would, and hide its errors
       number = orientation(image)
       if number != 1:
@@ -187,7 +194,34 @@ def load_image(
           )
         if (turned := _turned.get()) is not None:
           turned[path] = number
-      return pixels(image, colors=colors)
+      array = pixels(image, colors=colors)
+  if not low_bytes:
+    return array
+  with Image.open(path, formats=tuple(formats)) as image:
+    image.tile = [tile._replace(args=low_bytes) for tile in image.tile]
+    return array.astype(np.uint16) << 8 | pixels(image, colors=False)
+
+
+def _mode_of_low_bytes(image: Image.Image) -> str:
+  """How to read what Pillow drops of an image that is not loaded; '' for none.
+
+  Raises:
+    CannotUse: it cannot be read.
+  """
+  if image.mode.startswith(('I', 'F')):
+    return ''  # whose numbers Pillow keeps
+  if image.format == 'TIFF':
+    deep = max(image.tag_v2.get(_BITS_OF_TIFF, (8,))) > 8
+    mode = ''
+  else:
+    raw = f'{image.tile[0].args}'
+    deep, mode = raw.endswith(';16B'), _LOW_BYTES.get(raw, '')
+  if deep and not mode:
+    raise CannotUse(
+      f'channels of more than 8 bits in a {image.format}',
+      'store them as .npy, or .npz with one array',
+    )
+  return mode
 
 
 def pixels(image: Image.Image, *, colors: bool) -> np.ndarray:

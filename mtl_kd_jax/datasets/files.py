@@ -4,13 +4,19 @@ import pathlib
 
 import numpy as np
 
-from mtl_kd_jax.datasets import decode, paths
+from mtl_kd_jax.datasets import decode, decode_maps, paths
 from mtl_kd_jax.errors import InputError
 
 LOSSLESS = ('.npy', '.png')  # of pictures, and of maps:
-MAPS = (*LOSSLESS, '.npz', '.tif', '.tiff')
+MAPS = (*LOSSLESS, '.npz', '.tif', '.tiff', '.exr', '.flo')
 SUFFIXES = (*LOSSLESS, '.jpg', '.jpeg')
 _FORMATS = {'.tif': 'TIFF', '.tiff': 'TIFF'}
+_LOADERS = {
+  '.npy': decode.load_npy,
+  '.npz': decode.load_npz,
+  '.exr': decode_maps.load_exr,
+  '.flo': decode_maps.load_flo,
+}
 # How far from 1 the length of a vector may be. Floats: float16 passes, and
 # interpolated vectors do not. Integers: rounding all components to steps of
 # 2/255 passes.
@@ -31,9 +37,10 @@ def read_array(
   turned, be they pictures or maps.
 
   Args:
-    path: the file. A gray image is [h w], and uint16 if it has 16 bits.
+    path: the file. A gray image is [h w]; 16 bits are uint16.
     finite: whether NaN and infinity are errors.
-    colors: whether to convert images to RGB, [h w 3], which may be JPEG then.
+    colors: whether to convert images to RGB of 8 bits, [h w 3], which may be
+      JPEG then.
       If not, a palette PNG gives the indices of its colors, which is how label
       maps use it, and an image of 1 bit gives uint8, 0 and 1.
     vectors: whether the values are directions in the image. Turning an image
@@ -58,10 +65,9 @@ def read_array(
     )
   kind = 'a PNG or JPEG' if colors else f'a {_FORMATS.get(suffix, "PNG")}'
   try:
-    if suffix in ('.npy', '.npz'):
+    if suffix in _LOADERS:
       kind = f'a {suffix}'
-      load = decode.load_npy if suffix == '.npy' else decode.load_npz
-      array = load(path)
+      array = _LOADERS[suffix](path)
     else:
       array = decode.load_image(path, colors=colors, turn=not vectors)
   except decode.CannotUse as error:
@@ -82,6 +88,14 @@ def read_array(
   if finite:
     check_finite(path, array)
   return array
+
+
+def repeats_channel(path: pathlib.Path, array: np.ndarray) -> bool:
+  """Whether an OpenEXR file has one number in all channels, as of renderers."""
+  if array.ndim < 3 or path.suffix.lower() != '.exr':
+    return False
+  same = (array == array[..., :1]).all(axis=-1)
+  return bool((same | np.isnan(array).all(axis=-1)).all())
 
 
 def check_finite(path: pathlib.Path, array: np.ndarray) -> None:

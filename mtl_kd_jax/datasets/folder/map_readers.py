@@ -19,6 +19,7 @@ from mtl_kd_jax.labels import Label
 
 _RGB24 = 'rgb24'
 _POWERS = np.array([1, 256, 65536], np.int64)
+_KITTI = 'kitti'
 
 
 def classes(
@@ -168,16 +169,7 @@ def numbers(
   """Numbers in any range, times a scale; NaN and infinity are unlabeled."""
   del root
   _check_scale(name, scale, invalid, encoding)
-  return Reader(
-    label,
-    functools.partial(
-      _read_numbers,
-      scale=scale,
-      invalid=tuple(invalid),
-      count=label.num_channels,
-      packed=bool(encoding),
-    ),
-  )
+  return _numbers(label, scale, invalid, _packed_channel if encoding else None)
 
 
 def vectors(
@@ -187,15 +179,30 @@ def vectors(
   *,
   scale: float = 1.0,
   invalid: Sequence[float] = (),
+  encoding: str = '',
 ) -> Reader:
   """Two numbers, right and down in pixels of the file."""
-  return numbers(name, label, root, scale=scale, invalid=invalid)
+  del root
+  _check_scale(name, scale, invalid, encoding, known=_KITTI)
+  return _numbers(label, scale, invalid, _flow_of_kitti if encoding else None)
 
 
-def _read_numbers(path, *, scale, invalid, count, packed):
-  stored = (
-    _packed(path)[..., None] if packed else _channels(path, count, finite=False)
+def _numbers(label, scale, invalid, read) -> Reader:
+  """Of all channels; `read` is of an encoding, or None."""
+  return Reader(
+    label,
+    functools.partial(
+      _read_numbers,
+      scale=scale,
+      invalid=tuple(invalid),
+      read=read
+      or functools.partial(_channels, count=label.num_channels, finite=False),
+    ),
   )
+
+
+def _read_numbers(path, *, scale, invalid, read):
+  stored = read(path)
   missing = ~np.isfinite(stored) | np.isin(stored, invalid)
   values = np.where(missing, 0, stored).astype(np.float64) * scale
   if np.abs(values).max() > np.finfo(np.float32).max:
@@ -261,11 +268,34 @@ def _packed(path, **options) -> np.ndarray:
   return array.astype(np.int64) @ _POWERS / (256**3 - 1)
 
 
-def _check_scale(name, scale, invalid, encoding) -> None:
+def _packed_channel(path) -> np.ndarray:
+  return _packed(path)[..., None]
+
+
+def _flow_of_kitti(path) -> np.ndarray:
+  """Flow as KITTI stores it (Geiger et al. 2012), float64 [h w 2].
+
+  Its PNG has three channels of 16 bits: 64 u + 2^15, 64 v + 2^15, and whether
+  there is a label.
+  """
+  array = files.read_array(path)
+  files.check_shape(path, array, (None, None, 3))
+  if array.dtype != np.uint16 or array[..., 2].max() > 1:
+    raise files.bad_file(
+      path,
+      'three channels of 16 bits, the last of which is 0 or 1',
+      f'{array.dtype}, up to {array[..., 2].max()} in the last',
+    )
+  flow = (array[..., :2].astype(np.float64) - 2**15) / 64
+  flow[array[..., 2] == 0] = np.nan
+  return flow
+
+
+def _check_scale(name, scale, invalid, encoding, known=_RGB24) -> None:
   maps.check_scale(f'{name}.scale', scale)
   maps.check_numbers(f'{name}.invalid', 'a tuple of stored values', invalid)
-  if encoding not in ('', _RGB24):
-    raise maps.bad_option(f'{name}.encoding', f"'' or {_RGB24!r}", encoding)
+  if encoding not in ('', known):
+    raise maps.bad_option(f'{name}.encoding', f"'' or {known!r}", encoding)
 
 
 def _span(values) -> str:

@@ -308,6 +308,8 @@ def read_gray(
 ) -> np.ndarray:
   """One number for each pixel, [h w]."""
   array = files.read_array(path, finite=finite, booleans=booleans)
+  if files.repeats_channel(path, array):
+    array = array[..., 0]
   if array.ndim == 3:
     raise files.bad_file(
       path,

@@ -46,6 +46,8 @@ def guess_contents(paths: Sequence[pathlib.Path]) -> Guess:
       arrays.append(_read(path))
     except InputError as error:
       return Guess('', {}, f'cannot be read: {error.found}')
+  if all(map(files.repeats_channel, paths, arrays)):
+    arrays = [array[..., 0] for array in arrays]
   first = arrays[0]
   size = first.shape[:2]
   if any(a.shape[2:] != first.shape[2:] for a in arrays):
@@ -71,6 +73,16 @@ def _of_channels(arrays, suffix) -> Guess:
         f"shares of {_FAR:g} m. If it is something else, correct 'scale'",
       )
     return _of_colors(pixels[:, :3], suffix)
+  if count == 3 and pixels.dtype == np.uint16:
+    if pixels[:, 2].max() <= 1:
+      return Guess(
+        'vectors',
+        {'encoding': 'kitti'},
+        'three numbers of 16 bits, of which the last is 0 or 1: flow as KITTI '
+        'stores it',
+      )
+    if _are_directions(pixels):
+      return Guess('normals', {}, 'colors of unit vectors, of 16 bits')
   known = pixels[np.isfinite(pixels).all(axis=-1)]
   if count == 3 and pixels.dtype.kind == 'f' and len(known):
     length = np.linalg.norm(known.astype(np.float64), axis=-1)
@@ -116,12 +128,17 @@ def _of_colors(pixels, suffix) -> Guess:
       f'{len(colors)} different colors: each is taken for a class. Give the '
       'classes their names',
     )
-  vectors = pixels.astype(np.float64) / 127.5 - 1
-  length = np.linalg.norm(vectors, axis=-1)
-  near = np.abs(length - 1) < 0.05
-  if suffix not in _LOSSY and near.mean() > 0.9:
+  if suffix not in _LOSSY and _are_directions(pixels):
     return Guess('normals', {}, 'colors of unit vectors')
   return Guess(PICTURE, {}, f'{len(colors)} different colors')
+
+
+def _are_directions(pixels) -> bool:
+  """Whether nearly all colors are those of unit vectors."""
+  largest = np.iinfo(pixels.dtype).max
+  vectors = pixels.astype(np.float64) / (largest / 2) - 1
+  near = np.abs(np.linalg.norm(vectors, axis=-1) - 1) < 0.05
+  return near.mean() > 0.9
 
 
 def _of_numbers(arrays, suffix) -> Guess:
