@@ -35,6 +35,7 @@ _NOT_OF_SINGLE_TASK = (
   'model.',  # teacher.model is what they are
   'name',
   'report.',
+  'task.',  # but see `_identity`
   'teacher.batch_norm',
   'teacher.cache',
   'teacher.cache_dtype',
@@ -259,6 +260,10 @@ def _identity(config: ConfigDict) -> str:
         for k in _NOT_OF_SINGLE_TASK
       ):
         kept[path] = x
+  # Nor on what of them is aligned.
+  for task, description in config.task.to_dict().items():
+    rest = {key: x for key, x in description.items() if key != 'taps'}
+    kept |= {f'task.{task}': rest} if rest else {}
   return json.dumps(kept, sort_keys=True, default=str)
 
 

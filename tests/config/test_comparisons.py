@@ -14,10 +14,24 @@ def cells_of(name):
   return {cell.row: cell for cell in reversed(cells)}
 
 
-def test_one_set_of_teachers_for_all():
-  cells = cells_of('compare/quickstart')
+@pytest.mark.parametrize('name', ['quickstart', 'attributes', 'thirds'])
+def test_one_set_of_teachers_for_all(name):
+  cells = cells_of(f'compare/{name}')
   assert [row for row, cell in cells.items() if cell.teaches] == ['single-task']
-  assert len(cells) > 10
+  assert len(cells) > 4
+
+
+def test_other_tasks_need_other_teachers():
+  config = get_config('compare/quickstart')
+  config.variations = (
+    ('taps', {'task': {'depth': {'taps': ('decoder',)}}}),
+    ('head', {'task': {'depth': {'taps': ('decoder',), 'head': 'fpn'}}}),
+  )
+  cells = comparison.make_cells(config, pathlib.Path('runs/x'))
+  assert {cell.row: cell.single_task for cell in cells if not cell.teaches} == {
+    'taps': 'single-task',
+    'head': 'single-task of head',
+  }
 
 
 def test_with_one_label_there_are_other_teachers():
