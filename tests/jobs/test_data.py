@@ -2,11 +2,14 @@
 
 import csv
 import json
+import pathlib
 
+from fixtures.configs import plan_of
 import numpy as np
 from PIL import Image
 import pytest
 
+from mtl_kd_jax.balancing import GradientBalancer
 from mtl_kd_jax.config.build import open_dataset
 from mtl_kd_jax.config.from_file import from_file
 from mtl_kd_jax.datasets.guess import guess_folder
@@ -66,6 +69,14 @@ def test_folders_of_maps_are_found_by_their_values(tmp_path, here, capsys):
   sample = dataset.source('val')[1]
   assert 0.5 < sample['depth'].max() < 9  # meters
   assert sample['labels'].min() == -1
+
+  text = pathlib.Path('my_street.py').read_text()
+  pathlib.Path('slower.py').write_text(text.replace('# config.', 'config.'))
+  config = from_file('slower.py')
+  config.batch_size = 4
+  _, plan = plan_of(config)
+  assert isinstance(plan['distilled'].balancer, GradientBalancer)
+  assert plan['distilled'].rival
 
 
 def test_names_in_one_folder_are_told_apart_by_their_ends(tmp_path, here):
