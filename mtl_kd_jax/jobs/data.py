@@ -81,8 +81,9 @@ def run(
   console = Console(highlight=False)
   console.print(_as_table(root, folder))
   for note in folder.notes:
-    console.print(f'note: {note}', markup=False)
-  console.print(f'written: {", ".join(map(str, (path, *lists)))}', markup=False)
+    console.print(f'note: {note}', markup=False, soft_wrap=True)
+  written = ', '.join(map(str, (path, *lists)))
+  console.print(f'written: {written}', markup=False, soft_wrap=True)
   _try(path, console)
   return path
 
