@@ -97,12 +97,12 @@ def _check_header(library: Any, file: Any) -> None:
 
 
 def _short(name: str) -> str:
-  """The name of a channel, without that of its layer."""
-  return name.rpartition('.')[2]
+  """The name of a channel in capitals, without that of its layer."""
+  return name.rpartition('.')[2].upper()
 
 
 def _place(name: str) -> int:
-  short = _short(name).upper()
+  short = _short(name)
   return _ORDER.index(short) if short in set(_ORDER) else len(_ORDER)
 
 

@@ -119,7 +119,7 @@ def test_depth_in_exr_is_one_channel_or_the_same_three_times(tmp_path, names):
 
 
 def test_channels_of_exr_stand_in_the_order_of_vectors(tmp_path):
-  for names in ('XYZ', 'RGB', 'RGBA'):
+  for names in ('XYZ', 'RGB', 'rgb', 'RGBA'):
     named = dict(zip(names, np.moveaxis(DIRECTIONS, -1, 0), strict=False))
     # Three of four, and alpha, which is no component.
     named |= {'A': np.zeros_like(DEPTH)} if 'A' in names else {}
