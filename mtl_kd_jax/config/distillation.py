@@ -146,6 +146,9 @@ def adaptor_network(adaptors: Adaptors, tx: Any) -> ExtraNetwork:
   """Adaptors as the extra network of a stage."""
 
   def init(key: jax.Array, output: Any) -> Any:
-    return adaptors.init(key, output.features)
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), output.features
+    )
+    return adaptors.lazy_init(key, shapes)
 
   return ExtraNetwork(init=init, tx=tx)

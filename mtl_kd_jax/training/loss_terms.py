@@ -72,7 +72,8 @@ class ExtraNetwork(NamedTuple):
 
   Attributes:
     init: (key, output) -> variables, {'params': ...} and other collections,
-      where `output` is that of the trained network, shapes [1 h w c].
+      where `output` has the shapes, [1 h w c], and dtypes of what the trained
+      network returns; its values are 0.
     tx: optimizer of its parameters.
     apply: (variables, image, *, key) -> (Output, updated collections), for one
       that teaches: terms find its output among the teachers, and a gradient

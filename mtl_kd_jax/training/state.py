@@ -7,6 +7,7 @@ from flax import struct
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @struct.dataclass
@@ -87,8 +88,10 @@ def init_state(
     adapted: the terms with factors, which begin at 1.
     averaged: whether a moving average of the variables is kept.
   """
-  image = jnp.zeros((1, *image_size, 3), jnp.float32)
-  output, variables = network.init_with_output(key, image, train=False)
+  image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+  # It draws, and nothing else: `init` runs forward besides, an operation at a
+  # time, and XLA compiles each of them for each new shape.
+  variables = network.lazy_init(key, image, train=False)
   variables = {kind: dict(tree) for kind, tree in variables.items()}
   for kind, parts in (pretrained or {}).items():
     variables[kind] |= parts
@@ -98,6 +101,12 @@ def init_state(
     opt_state[AVERAGED] = jax.tree.map(
       jnp.copy, {'params': params, **variables}
     )
+  if extras:
+    shapes = jax.eval_shape(
+      lambda x: network.apply({'params': params, **variables}, x, train=False),
+      image,
+    )
+    output = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   for i, (name, extra) in enumerate(sorted((extras or {}).items()), start=1):
     extra_variables[name] = extra.init(jax.random.fold_in(key, i), output)
     opt_state[name] = extra.tx.init(extra_variables[name]['params'])
