@@ -28,8 +28,8 @@ from rich.table import Table
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from mtl_kd_jax import datasets, methods
-from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
+from mtl_kd_jax.config.experiments import quickstart
 from mtl_kd_jax.datasets import loader
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.runtime.platform import keep_freed_memory
@@ -198,7 +198,7 @@ def _report_training(console, root) -> None:
 
 
 def _quickstart_step():
-  config = get_config('quickstart')
+  config = quickstart.papers_method()
   config.data.scenes.num_train, config.data.scenes.num_val = 8, 8
   plan = methods.plan(build(config))
   stage = plan[DISTILLED]

@@ -125,7 +125,7 @@ data
 # prints ranges, units, how much is labeled, and what looks wrong.
 
 # %%
-config = mtl.get_config('quickstart')
+config = mtl.get_config()
 config.tasks = ('semantic', 'depth')
 config.data.name, config.data.data_dir = 'folder', str(folder)
 config.data.folder.update(description)

@@ -17,14 +17,14 @@ from mtl_kd_jax.errors import InputError
 # Without folders for splits, every so-many-th picture is one of the split val.
 _HELD = 10
 
-
-# What did better than the quickstart's setting, for more than one task.
-_SLOWER = """
-  # Slower, and better on both data sets of docs/results.md: a balancer, and the
-  # better one of two teachers, chosen on a tenth of the training pictures.
-  # config.balancing.name = 'nash_mtl'
-  # config.teacher.choose = 'best'
-  # config.data.val_fraction = 0.1"""
+# Whether there are several tasks -> the setting that a config begins with.
+_SETTING = {
+  True: (
+    '  # Holds an eighth of the training pictures out, to choose teachers on.',
+    '  config = quickstart.get_config()',
+  ),
+  False: ('  config = quickstart.papers_method()',),
+}
 
 
 def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
@@ -118,7 +118,7 @@ def _as_python(name, root, folder: Folder, lists) -> str:
     '',
     'def get_config():',
     '  """The config."""',
-    '  config = quickstart.get_config()',
+    *_SETTING[len(folder.tasks) > 1],
     f'  config.name = {name!r}',
     "  config.data.name = 'folder'",
     f'  config.data.data_dir = {str(root.absolute())!r}',
@@ -139,8 +139,6 @@ def _as_python(name, root, folder: Folder, lists) -> str:
     lines += [f'  # Guessed: {why}.', f'  config.task[{task!r}] = {{']
     lines += [f'    {key!r}: {value!r},' for key, value in description.items()]
     lines += ['  }']
-  if len(folder.tasks) > 1:
-    lines += _SLOWER.splitlines()
   return '\n'.join([*lines, '  return config', ''])
 
 

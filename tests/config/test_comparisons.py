@@ -44,10 +44,21 @@ def test_with_one_label_there_are_other_teachers():
 
 @pytest.mark.parametrize('name', ['compare/quickstart', 'compare/lambdas'])
 def test_trains_on_as_many_rooms_as_the_quickstart(name):
-  whole = get_config('quickstart').data.scenes.num_train
+  whole = get_config('quickstart').data
   for cell in cells_of(name).values():
     data = cell.config.data
-    assert data.scenes.num_train * (1 - data.val_fraction) == whole
+    assert data.scenes.num_train == whole.scenes.num_train
+    assert data.val_fraction == whole.val_fraction
+
+
+def test_a_row_is_the_setting_of_the_quickstart():
+  cells = cells_of('compare/quickstart')
+  shown = get_config('quickstart')
+  row = cells['nash_mtl, best, gated'].config
+  for key in ('balancing.name', 'teacher.choose', 'distill.adapt'):
+    section, name = key.split('.')
+    assert row[section][name] == shown[section][name]
+    assert cells['lambda x 1'].config[section][name] != shown[section][name]
 
 
 @pytest.mark.parametrize('name', ['compare/quickstart', 'compare/lambdas'])

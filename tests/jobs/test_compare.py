@@ -11,6 +11,7 @@ import pytest
 
 import mtl_kd_jax as mtl
 from mtl_kd_jax.config import comparison
+from mtl_kd_jax.config.experiments import quickstart
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import compare
 from mtl_kd_jax.runtime.lock import exclusive
@@ -41,7 +42,8 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def config(tiny, data_dir):
   """Of two seeds, and runs of two steps."""
-  base = mtl.get_config('quickstart')
+  base = quickstart.papers_method()
+  base.distill.adapt, base.data.val_fraction = 'cosine', 0.0
   base.tasks = ('depth', 'normals')
   base.epochs, base.batch_size = 1, 4
   base.model.backbone, base.model.head = 'tiny', 'dense'

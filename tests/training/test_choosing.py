@@ -124,7 +124,7 @@ def test_a_config_chooses():
     ({'data__val_fraction': 0.0}, 'choose'),
     ({'baseline': False}, 'baseline'),
     ({'teacher__model__width': 0.5}, 'choose'),
-    ({'teacher__model__head': 'fpn'}, 'choose'),
+    ({'teacher__model__head': 'aspp'}, 'choose'),
     ({'teacher__model__output_stride': 16}, 'choose'),
   ],
 )

@@ -10,8 +10,8 @@ from mtl_kd_jax.config.comparisons.lambdas import (
   baseline_gated,
   best_gated,
   constant,
-  held_out_quickstart,
 )
+from mtl_kd_jax.config.experiments import quickstart
 
 # One of each family that the field compares with.
 BALANCERS = (
@@ -29,7 +29,7 @@ BALANCERS = (
 
 def get_config():
   """The config."""
-  config = comparison.get_config(held_out_quickstart())
+  config = comparison.get_config(quickstart.papers_method())
   config.variations = (
     ('uniform', {'method': 'multi_task'}),
     *(

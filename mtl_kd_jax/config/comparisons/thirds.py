@@ -16,8 +16,8 @@ def get_config():
   config.seeds = (0, 1, 2)
   config.variations = (
     ('uniform', {'method': 'multi_task'}),
-    ('distilled', {'distill.adapt': 'none'}),
-    ('gated', {}),
+    ('distilled', {}),
+    ('gated', {'distill.adapt': 'cosine'}),
     # Of every room there is one label, so that a batch of 8 has 2 or 3 of each.
     ('imtl_h', {'method': 'multi_task', 'balancing.name': 'imtl_h'}),
     ('nash_mtl', {'method': 'multi_task', 'balancing.name': 'nash_mtl'}),
@@ -27,8 +27,9 @@ def get_config():
 
 def thirds():
   """The quickstart, in which no room has the labels of two tasks."""
-  config = quickstart.get_config()
+  config = quickstart.papers_method()
   config.name = 'thirds'
+  config.data.val_fraction = 0.0
   # Other seeds draw other rooms.
   config.data.sets = {
     task: {

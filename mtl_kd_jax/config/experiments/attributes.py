@@ -15,14 +15,14 @@ TASKS = ('count', 'pattern', 'light')
 
 def get_config():
   """The config."""
-  config = quickstart.get_config()
+  config = quickstart.papers_method()
   config.name = 'attributes'
   config.tasks = TASKS
   config.data.scenes.attributes = True
   config.data.scenes.num_train = 2048
   config.data.scenes.num_val = 512
+  config.data.val_fraction = 0.0
   config.batch_size = 16
   config.epochs = 8
   config.distill.weights = dict.fromkeys(TASKS, 1.0)
-  config.distill.adapt = 'none'
   return config
