@@ -375,7 +375,7 @@ def _add_teacher(config):
   teacher.workdir = ''
   # Which network teaches a task: its 'single_task' one (the paper), or the
   # 'best' of that and the baseline, by the split that checkpoints are chosen
-  # on. Where sharing helps, that is the baseline.
+  # on. Where sharing helps, that is the baseline. Without one, it is the first.
   teacher.choose = 'single_task'
   # BatchNorm of the frozen teachers: 'running' statistics, frozen like their
   # parameters, or those of the student's 'batch', as the paper's code does.

@@ -68,10 +68,12 @@ def make_distillation(
     InputError: an option that cannot be used.
   """
   values = config.distill
-  batch_norm = config.teacher.batch_norm
+  choose, batch_norm = config.teacher.choose, config.teacher.batch_norm
+  if choose == 'best' and not config.baseline:
+    choose = 'single_task'  # there is no other
   with named_by_keys('teacher', {'baseline': 'baseline'}):
     chosen = check_choice(
-      config.teacher.choose,
+      choose,
       held_out=held_out,
       baseline=baseline,
       teachers=teachers,

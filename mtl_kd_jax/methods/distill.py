@@ -29,7 +29,9 @@ def stages(experiment: Experiment) -> list[Stage]:
   terms = task_terms(tasks) + alignments
   inputs = {task: single_task_name(task) for task in tasks}
   config = experiment.config
-  if needs_baseline(config.distill.adapt, config.teacher.choose):
+  if without_teachers and needs_baseline(
+    config.distill.adapt, config.teacher.choose
+  ):
     inputs[BASELINE] = UNIFORM
   distilled = experiment.stage(
     DISTILLED,

@@ -117,12 +117,20 @@ def test_a_config_chooses():
   assert distilled.inputs['baseline'] == 'uniform'
 
 
+@pytest.mark.usefixtures('shallow')
+def test_without_a_baseline_there_is_no_choice():
+  _, plan = plan_of(with_choice(baseline=False), data=False)
+  distilled = plan['distilled']
+  assert distilled.rival is None
+  assert 'uniform' not in {stage.name for stage in plan.stages}
+  assert set(distilled.inputs) == set(distilled.teachers)
+
+
 @pytest.mark.parametrize(
   'changes, argument',
   [
     ({'teacher__choose': 'worst'}, 'choose'),
     ({'data__val_fraction': 0.0}, 'choose'),
-    ({'baseline': False}, 'baseline'),
     ({'teacher__model__width': 0.5}, 'choose'),
     ({'teacher__model__head': 'aspp'}, 'choose'),
     ({'teacher__model__output_stride': 16}, 'choose'),
