@@ -200,6 +200,7 @@ def _report_training(console, root) -> None:
 def _quickstart_step():
   config = quickstart.papers_method()
   config.data.scenes.num_train, config.data.scenes.num_val = 8, 8
+  config.data.val_fraction = 0.0
   plan = methods.plan(build(config))
   stage = plan[DISTILLED]
   frozen = {

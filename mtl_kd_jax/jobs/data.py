@@ -23,7 +23,10 @@ _SETTING = {
     '  # Holds an eighth of the training pictures out, to choose teachers on.',
     '  config = quickstart.get_config()',
   ),
-  False: ('  config = quickstart.papers_method()',),
+  False: (
+    '  config = quickstart.papers_method()',
+    '  config.data.val_fraction = 0.0',
+  ),
 }
 
 

@@ -26,7 +26,7 @@ def get_config():
 
 
 def thirds():
-  """The quickstart, in which no room has the labels of two tasks."""
+  """The paper's method on rooms of which none has the labels of two tasks."""
   config = quickstart.papers_method()
   config.name = 'thirds'
   config.data.val_fraction = 0.0
