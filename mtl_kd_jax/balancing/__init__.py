@@ -67,6 +67,7 @@ from mtl_kd_jax.balancing.base import (
 )
 from mtl_kd_jax.balancing.gradients import task_gradients
 from mtl_kd_jax.balancing.wrappers import (
+  mean_weight,
   normalize_gradients,
   update_every,
   weight_ema,
@@ -88,6 +89,7 @@ __all__ = [
   'inner_products',
   'make',
   'make_balancer',
+  'mean_weight',
   'normalize_gradients',
   'options',
   'shared_only',

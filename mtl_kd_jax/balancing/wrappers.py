@@ -1,4 +1,4 @@
-"""Wrappers of balancers: averaged or reused weights, normalized gradients."""
+"""Wrappers of balancers: averaged, scaled or reused weights; normalization."""
 
 import functools
 
@@ -113,6 +113,69 @@ def weight_ema(
     return balancer._replace(update=update_gradients, reuse=None, **functions)
   return balancer._replace(
     update=update_losses, observe=balancer.observe and observe, **functions
+  )
+
+
+def mean_weight(
+  balancer: Balancer | GradientBalancer, mean: float
+) -> Balancer | GradientBalancer:
+  """Scales the weights to this mean over the tasks of a step.
+
+  How long a direction is, is left open by most rules, and by some it is fixed:
+  that of Nash-MTL has norm 1, so that the weights are as large as gradients are
+  short. What is added outside of the balancing, such as alignments, then counts
+  for more or less, above all with gradients with respect to features, whose
+  length says nothing of the parameters'. With a mean of 1 the losses have the
+  scale of a sum without weights. The factors on task-specific gradients are
+  scaled too, to the same mean. Weights that do not sum to more than 0 are left
+  as they are.
+
+  Args:
+    balancer: a `Balancer`, or a `GradientBalancer` that is linear.
+    mean: above 0.
+
+  Raises:
+    InputError: the mean is not above 0, or the balancer is not linear.
+  """
+  _checks.number(mean, 'mean', above=0)
+  check_balancer(balancer, Balancer, GradientBalancer)
+
+  def factor(weights, present):
+    """What takes weights [K] to the mean; their largest is 1 before they sum,
+    since those of tiny gradients are huge."""
+    largest = jnp.max(jnp.abs(weights))
+    largest = jnp.where(largest > 0, largest, 1)
+    sum_ = jnp.sum(weights / largest)
+    scaled = mean * jnp.sum(present) / jnp.where(sum_ > 0, sum_, 1) / largest
+    return jnp.where(sum_ > 0, scaled, 1)
+
+  def update_losses(losses, state, key, *, present=None):
+    weights, state = balancer.update(losses, state, key, present=present)
+    by = factor(to_vector(weights), presence(losses, present))
+    return {t: by * w for t, w in weights.items()}, state
+
+  def update_gradients(losses, gradients, state, key, *, present=None, **extra):
+    combined, state = balancer.update(
+      losses, gradients, state, key, present=present, **extra
+    )
+    seen = presence(losses, present)
+    shared = factor(to_vector(combined.weights), seen)
+    specific = factor(to_vector(combined.task_specific), seen)
+    return Combined(
+      direction=jax.tree.map(
+        lambda x: (shared * x).astype(x.dtype), combined.direction
+      ),
+      weights={t: shared * w for t, w in combined.weights.items()},
+      task_specific={t: specific * w for t, w in combined.task_specific.items()},
+    ), state
+
+  # State, observe and on_metrics are those of the balancer itself.
+  made_by = f'mean_weight({balancer.made_by}, {mean})'
+  if not isinstance(balancer, GradientBalancer):
+    return balancer._replace(update=update_losses, made_by=made_by)
+  _check_linear(balancer)
+  return balancer._replace(
+    update=update_gradients, reuse=None, made_by=made_by
   )
 
 

@@ -10,7 +10,7 @@ from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.errors import InputError
 
 # Of the wrappers. At fault is the key that enables one, never its argument.
-_WRAPPER_ARGUMENTS = ('balancer', 'kind', 'decay', 'every')
+_WRAPPER_ARGUMENTS = ('balancer', 'kind', 'mean', 'decay', 'every')
 
 
 def make_balancer(
@@ -44,6 +44,7 @@ def make_balancer(
   _check_uses_gradients(balancer, values)
   for key, wrap, neutral in (
     ('normalize', balancing.normalize_gradients, 'none'),
+    ('mean_weight', balancing.mean_weight, 0),
     ('weight_ema', balancing.weight_ema, 0),
     ('update_every', balancing.update_every, 1),
   ):

@@ -174,6 +174,7 @@ def test_gradients_of_a_probe_are_of_the_same_tasks(name):
 
 
 WRAPPERS = {
+  'mean_weight': lambda balancer: balancing.mean_weight(balancer, 1.0),
   'weight_ema': lambda balancer: balancing.weight_ema(balancer, 0.5),
   'update_every': lambda balancer: balancing.update_every(balancer, 2),
   'normalize': lambda balancer: balancing.normalize_gradients(balancer, 'l2'),

@@ -69,6 +69,7 @@ def wrapped(balancer):
   if combines and balancer.num_minibatches == 1:
     balancer = balancing.normalize_gradients(balancer, 'loss+')
   if not combines or balancer.linear:
+    balancer = balancing.mean_weight(balancer, 1.0)
     balancer = balancing.weight_ema(balancer, 0.5)
   if combines and balancer.linear:
     balancer = balancing.update_every(balancer, 2)

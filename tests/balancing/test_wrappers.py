@@ -1,4 +1,4 @@
-"""Averaged and reused weights, normalized gradients, against NumPy."""
+"""Averaged, scaled and reused weights, normalized gradients, against NumPy."""
 
 from fixtures.balancing_steps import GradientSteps
 from fixtures.balancing_steps import draw as draw_matrix
@@ -11,6 +11,7 @@ from mtl_kd_jax import balancing
 from mtl_kd_jax.balancing import (
   from_gram,
   from_losses,
+  mean_weight,
   normalize_gradients,
   shared_only,
   update_every,
@@ -59,6 +60,65 @@ def test_gradients_are_divided_before_they_are_combined(kind):
   # The weights are those of the gradients before normalization.
   mixed = sum(float(got.weights[n]) * gradients[n] for n in NAMES)
   np.testing.assert_allclose(mixed, direction, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1.0, 1e20])
+def test_weights_are_scaled_to_a_mean(scale):
+  """Of gradients of any length, though Nash-MTL divides by their norms."""
+  plain = balancing.make('nash_mtl')
+  balancer = mean_weight(plain, 2.0)
+  names, weights = ('a', 'b', 'c'), {}
+  losses = dict.fromkeys(names, np.float32(1))
+  rng = np.random.default_rng(0)
+  gradients = {
+    n: np.float32(scale * x * rng.normal(size=5))
+    for n, x in zip(names, (1.0, 30.0, 1.0), strict=True)
+  }
+  present = {'a': True, 'b': True, 'c': False}
+  for rule in (plain, balancer):
+    got, _ = jax.jit(rule.update)(
+      losses, gradients, rule.init(names), KEY, present=present
+    )
+    weights[rule] = np.array([got.weights[n] for n in names], np.float64)
+  np.testing.assert_allclose(weights[balancer][:2].mean(), 2, rtol=1e-5)
+  np.testing.assert_allclose(
+    weights[balancer] / weights[balancer].sum(),
+    weights[plain] / weights[plain].sum(),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    got.direction,
+    weights[balancer] @ np.array([gradients[n] for n in names], np.float64),
+    rtol=1e-4,
+    atol=1e-5 * scale,
+  )
+  # So are those of the heads, which are equal with this rule.
+  assert [float(got.task_specific[n]) for n in names[:2]] == [2, 2]
+
+
+def test_weights_of_losses_are_scaled_to_a_mean():
+  losses, _ = draw(0)
+  plain = balancing.make('gls')
+  weights, _ = plain.update(losses, plain.init(NAMES), KEY)
+  balancer = mean_weight(plain, 0.5)
+  got, _ = balancer.update(losses, balancer.init(NAMES), KEY)
+  ratio = {n: float(got[n] / weights[n]) for n in NAMES}
+  np.testing.assert_allclose(sum(got.values()), 1, rtol=1e-6)
+  np.testing.assert_allclose(ratio['a'], ratio['b'], rtol=1e-6)
+
+
+def test_weights_of_no_mean_stay_as_they_are():
+  """Where nothing is labeled, or all gradients are 0."""
+  balancer = mean_weight(balancing.make('nash_mtl'), 1.0)
+  losses, gradients = draw(0)
+  state = balancer.init(NAMES)
+  absent = dict.fromkeys(NAMES, False)
+  none, _ = balancer.update(losses, gradients, state, KEY, present=absent)
+  zeros = {n: np.zeros_like(g) for n, g in gradients.items()}
+  zero, _ = balancer.update(losses, zeros, state, KEY)
+  for got in (none, zero):
+    assert not np.any(got.direction)
+    assert np.isfinite([*got.weights.values()]).all()
 
 
 def test_averages_of_weights_skip_steps_without_labels():

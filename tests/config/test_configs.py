@@ -190,6 +190,7 @@ def rendered(tmp_path_factory):
     ('balancing.grad_wrt', 'weights', "'features', which is cheaper"),
     ('balancing.distillation', 'inside', 'outside, task, objective'),
     ('balancing.normalize', 'l2', 'uniform uses losses alone'),
+    ('balancing.mean_weight', -1.0, 'above 0'),
     ('balancing.weight_ema', 1.0, 'below 1'),
     ('balancing.update_every', 2, 'uniform uses losses alone'),
     ('teacher.batch_norm', 'eval', 'running, batch'),
