@@ -117,7 +117,7 @@ def make_step(
       grad_wrt=grad_wrt,
     )
   )
-  compiled = step.lower(state, {}, problem.batch).compile()
+  compiled = step.function.lower(state, {}, problem.batch).compile()
   return Work(compiled, state, ({}, problem.batch))
 
 

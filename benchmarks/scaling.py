@@ -304,7 +304,7 @@ def check(size=(96, 128), batch=2):
     )
     parallel = make_parallel('jit', batch_size=batch)
     step = parallel.compile_train_step(work.step)
-    lowered = step.lower(work.state, work.frozen, work.batch)
+    lowered = step.function.lower(work.state, work.frozen, work.batch)
     compiled = lowered.compile()
     state, frozen = parallel.replicate(steps.draw_state(work))
     given = parallel.replicate(steps.make_batch(size, batch))

@@ -66,7 +66,7 @@ def count_step(name, kind):
   work = steps.make_work(name, kind, size=SIZE, batch_size=BATCH)
   parallel = make_parallel('jit', batch_size=BATCH)
   step = parallel.compile_train_step(work.step)
-  traced = step.trace(work.state, work.frozen, work.batch)
+  traced = step.function.trace(work.state, work.frozen, work.batch)
   cost = traced.lower(lowering_platforms=('cuda',)).cost_analysis()
   return {'flops': cost['flops'], 'unfused_bytes': cost['bytes accessed']}
 

@@ -86,7 +86,7 @@ class Run:
 
   def __init__(self, step, state, frozen, batch):
     begun = time.perf_counter()
-    self._step = step.lower(state, frozen, batch).compile()
+    self._step = step.function.lower(state, frozen, batch).compile()
     self.compile_seconds = time.perf_counter() - begun
     self._state, self._frozen = state, frozen
     self._seconds = []

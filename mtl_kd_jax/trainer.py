@@ -31,6 +31,7 @@ from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.config.validate import check_values, may_change
 from mtl_kd_jax.datasets import Dataset, paths
 from mtl_kd_jax.errors import InputError, hint
+from mtl_kd_jax.jobs.ahead import compilations
 from mtl_kd_jax.jobs.claim import claim_of
 from mtl_kd_jax.jobs.train import (
   check_splits,
@@ -48,6 +49,7 @@ from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.runtime.program import CompilesAhead
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.adaptation import BASELINE
@@ -295,9 +297,17 @@ class Trainer:
     if best and len(stage.tasks) > 1:
       _check_comparable(stage.tasks, self._single_task)
     alone = exclusive(self.workdir) if is_main_process() else nullcontext()
-    with alone, self._writer.closed_on_error():
+    with alone, self._writer.closed_on_error(), CompilesAhead() as ahead:
       track(self.config, self._writer)
       self._plan(stage)
+      ahead.add(
+        compilations(
+          stage,
+          frozen,
+          workdir=self.workdir,
+          intervals=self._experiment.intervals,
+        )
+      )
       variables = train_stage(
         stage,
         frozen,

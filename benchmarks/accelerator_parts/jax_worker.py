@@ -145,7 +145,7 @@ class JaxWorker:
         call = jax.jit(work.teach, compiler_options=parallel.compiler_options)
         return work, call.lower(work.frozen, work.batch)
       step = parallel.compile_train_step(work.step)
-      return work, step.lower(work.state, work.frozen, work.batch)
+      return work, step.function.lower(work.state, work.frozen, work.batch)
 
   def _start(self, cell, work, compiled, facts):
     limit = (self._device.memory_stats() or {}).get('bytes_limit', math.inf)

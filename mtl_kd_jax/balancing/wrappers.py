@@ -141,8 +141,8 @@ def mean_weight(
   check_balancer(balancer, Balancer, GradientBalancer)
 
   def factor(weights, present):
-    """What takes weights [K] to the mean; their largest is 1 before they sum,
-    since those of tiny gradients are huge."""
+    """What takes weights [K] to the mean."""
+    # Those of tiny gradients are huge: their sum could overflow.
     largest = jnp.max(jnp.abs(weights))
     largest = jnp.where(largest > 0, largest, 1)
     sum_ = jnp.sum(weights / largest)
@@ -166,7 +166,9 @@ def mean_weight(
         lambda x: (shared * x).astype(x.dtype), combined.direction
       ),
       weights={t: shared * w for t, w in combined.weights.items()},
-      task_specific={t: specific * w for t, w in combined.task_specific.items()},
+      task_specific={
+        t: specific * w for t, w in combined.task_specific.items()
+      },
     ), state
 
   # State, observe and on_metrics are those of the balancer itself.
@@ -174,9 +176,7 @@ def mean_weight(
   if not isinstance(balancer, GradientBalancer):
     return balancer._replace(update=update_losses, made_by=made_by)
   _check_linear(balancer)
-  return balancer._replace(
-    update=update_gradients, reuse=None, made_by=made_by
-  )
+  return balancer._replace(update=update_gradients, reuse=None, made_by=made_by)
 
 
 def update_every(balancer: GradientBalancer, every: int) -> GradientBalancer:

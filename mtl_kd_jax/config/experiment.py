@@ -10,6 +10,7 @@ import functools
 import pathlib
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from mtl_kd_jax import distillation, models
@@ -367,8 +368,13 @@ class Experiment:
   def data(self) -> StageData:
     """The batches of every stage."""
     reported, chosen_on = self.config.data.eval_split, select_split(self.config)
+    share = self.config.batch_size // jax.process_count()
     return StageData(
       image_size=self.dataset.image_size,
+      batch={
+        name: jax.ShapeDtypeStruct((share, *x.shape), x.dtype)
+        for name, x in self.dataset.missing_sample().items()
+      },
       steps_per_epoch=self.steps_per_epoch,
       train=self._train_batches,
       eval=functools.partial(self._eval_batches, reported),

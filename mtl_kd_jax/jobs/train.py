@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+import itertools
 import pathlib
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.jobs.ahead import planned_compilations
 from mtl_kd_jax.jobs.claim import claim_of
 from mtl_kd_jax.jobs.introduction import (
   introduce,
@@ -32,6 +34,7 @@ from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import any_process, is_main_process
 from mtl_kd_jax.runtime.platform import release_freed_memory
+from mtl_kd_jax.runtime.program import CompilesAhead
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics
 from mtl_kd_jax.training.loop import Intervals, run_stage
@@ -118,35 +121,45 @@ def _train(
   rows = Rows(experiment.tasks)
   variables: dict[str, Any] = {}
   single_task: Metrics = {}  # what others are compared with, while they train
-  for stage in plan.stages:
-    frozen = {t: variables[name] for t, name in stage.inputs.items()}
-    trained = train_stage(
-      stage,
-      frozen,
-      workdir=workdir,
-      writer=writer,
-      intervals=experiment.intervals,
-      best=config.select == 'best',
-      score=make_score(stage, single_task),
-    )
-    variables[stage.name], recalibrated_over = with_own_statistics(
-      stage, trained, workdir, num_batches=config.recalibrate
-    )
-    evaluation, selected = score_stage(
-      stage, variables[stage.name], workdir, keep=experiment.num_pictures
-    )
-    recalibrated = any_process(bool(recalibrated_over))
-    rows.add(
-      plan.rows[stage.name],
-      evaluation,
-      network=stage.name,
-      recalibrated_over=recalibrated_over,
-      running=stage.evaluate(trained).metrics if recalibrated else None,
-    )
-    if stage.row == SINGLE_TASK:
-      single_task |= selected
-    stage.forget_programs()
-    release_freed_memory()
+  with CompilesAhead() as ahead:
+    for stage, following in itertools.pairwise([*plan.stages, None]):
+      frozen = {t: variables[name] for t, name in stage.inputs.items()}
+      ahead.add(
+        planned_compilations(
+          stage,
+          following,
+          plan,
+          workdir=workdir,
+          intervals=experiment.intervals,
+        )
+      )
+      trained = train_stage(
+        stage,
+        frozen,
+        workdir=workdir,
+        writer=writer,
+        intervals=experiment.intervals,
+        best=config.select == 'best',
+        score=make_score(stage, single_task),
+      )
+      variables[stage.name], recalibrated_over = with_own_statistics(
+        stage, trained, workdir, num_batches=config.recalibrate
+      )
+      evaluation, selected = score_stage(
+        stage, variables[stage.name], workdir, keep=experiment.num_pictures
+      )
+      recalibrated = any_process(bool(recalibrated_over))
+      rows.add(
+        plan.rows[stage.name],
+        evaluation,
+        network=stage.name,
+        recalibrated_over=recalibrated_over,
+        running=stage.evaluate(trained).metrics if recalibrated else None,
+      )
+      if stage.row == SINGLE_TASK:
+        single_task |= selected
+      stage.forget_programs()
+      release_freed_memory()
 
   # --- Report ----------------------------------------------------------------
   if is_main_process():

@@ -29,6 +29,7 @@ import numpy as np
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.compiler import compiler_options
+from mtl_kd_jax.runtime.program import Program
 
 AXIS = 'batch'
 MODES = ('jit', 'pmap')
@@ -119,7 +120,25 @@ class Parallel:
       for k, x in batch.items()
     }
 
-  def compile_train_step(self, step: Callable, state: Any = None) -> Callable:
+  def abstract(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The shapes of what `shard` returns.
+
+    Args:
+      batch: arrays [b/processes ...], or their shapes.
+    """
+    local, rest = jax.local_device_count(), jax.process_count()
+
+    def spec(x):
+      b, *sides = x.shape
+      if self.mode == 'pmap':
+        return jax.ShapeDtypeStruct((local, b // local, *sides), x.dtype)
+      return jax.ShapeDtypeStruct(
+        (b * rest, *sides), x.dtype, sharding=self._sharding(AXIS)
+      )
+
+    return {name: spec(x) for name, x in batch.items()}
+
+  def compile_train_step(self, step: Callable, state: Any = None) -> Program:
     """Compiles (state, frozen, batch) -> (state, measured).
 
     The old state is given up (donated) under jit.
@@ -129,41 +148,51 @@ class Parallel:
       state: the state, or its shapes; needed where devices share it.
     """
     if self.mode == 'pmap':
-      return jax.pmap(
-        step, AXIS, in_axes=(None, None, 0), out_axes=(None, None)
+      return Program(
+        jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=(None, None))
       )
     replicated, split = self.replicated, self._sharding(AXIS)
     placed = self.state_sharding(state) if self.fsdp else replicated
-    return jax.jit(
-      step,
-      in_shardings=(placed, replicated, split),
-      out_shardings=(placed, replicated),
-      donate_argnums=0,
-      compiler_options=self.compiler_options,
+    return Program(
+      jax.jit(
+        step,
+        in_shardings=(placed, replicated, split),
+        out_shardings=(placed, replicated),
+        donate_argnums=0,
+        compiler_options=self.compiler_options,
+      )
     )
 
-  def compile_measurement(self, step: Callable) -> Callable:
+  def compile_measurement(self, step: Callable) -> Program:
     """Compiles (state, frozen, batch) -> scalars; the state is kept."""
     if self.mode == 'pmap':
-      return jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None)
+      return Program(
+        jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None)
+      )
     replicated, split = self.replicated, self._sharding(AXIS)
-    return jax.jit(
-      self._gathering(step),
-      in_shardings=(None if self.fsdp else replicated, replicated, split),
-      out_shardings=replicated,
-      compiler_options=self.compiler_options,
+    return Program(
+      jax.jit(
+        self._gathering(step),
+        in_shardings=(None if self.fsdp else replicated, replicated, split),
+        out_shardings=replicated,
+        compiler_options=self.compiler_options,
+      )
     )
 
-  def compile_eval_step(self, step: Callable) -> Callable:
+  def compile_eval_step(self, step: Callable) -> Program:
     """Compiles (variables, batch) -> (statistics, predictions)."""
     if self.mode == 'pmap':
-      return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
+      return Program(
+        jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0))
+      )
     replicated, split = self.replicated, self._sharding(AXIS)
-    return jax.jit(
-      self._gathering(step),
-      in_shardings=(None if self.fsdp else replicated, split),
-      out_shardings=(replicated, split),
-      compiler_options=self.compiler_options,
+    return Program(
+      jax.jit(
+        self._gathering(step),
+        in_shardings=(None if self.fsdp else replicated, split),
+        out_shardings=(replicated, split),
+        compiler_options=self.compiler_options,
+      )
     )
 
   def _gathering(self, step: Callable) -> Callable:

@@ -20,6 +20,7 @@ from mtl_kd_jax.distillation import Teacher
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.runtime.parallel import Parallel
+from mtl_kd_jax.runtime.program import Program
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.adaptation import BASELINE, Adaptation
 from mtl_kd_jax.training.choosing import Contest, contests, part_of
@@ -74,6 +75,7 @@ class StageData:
 
   Attributes:
     image_size: (height, width) in pixels.
+    batch: the shapes of a batch's arrays, [b/processes ...].
     steps_per_epoch: optimizer steps in an epoch.
     train: (steps taken) -> iterator over the remaining training batches.
     eval: () -> iterator over the split that is reported.
@@ -82,6 +84,7 @@ class StageData:
   """
 
   image_size: tuple[int, int]
+  batch: Mapping[str, jax.ShapeDtypeStruct]
   steps_per_epoch: int
   train: Callable[[int], Batches]
   eval: Callable[[], Batches]
@@ -207,8 +210,47 @@ class Stage:
     """What terms read of the teachers, with a cache; see `arrays_read`."""
     return arrays_read(self, self.cache.missing) if self.cache else {}
 
+  @property
+  def abstract_result(self) -> dict[str, Any]:
+    """Shapes and placement of the network's variables, as they teach."""
+    whole = self.parallel.replicated
+    result = self.abstract_state.result
+    return _placed(result, jax.tree.map(lambda _: whole, result))
+
+  def compilations(
+    self, frozen: Mapping[str, Any], *, measures: bool
+  ) -> list[Callable[[], None]]:
+    """What compiles the programs of the training, in the order of their use.
+
+    In any thread, before they are called or instead of that.
+
+    Args:
+      frozen: teacher -> its variables, or their shapes.
+      measures: whether `measure_conflict` is called.
+    """
+    state, batch = self.abstract_state, self._abstract_batch(trained=True)
+    compilations = [
+      functools.partial(program.compile, state, frozen, batch)
+      for program in (
+        self.train_step,
+        *([self.measure_conflict] if measures else []),
+      )
+    ]
+    batch = self._abstract_batch(trained=False)
+    return [
+      *compilations,
+      functools.partial(self.eval_step.compile, state.result, batch),
+    ]
+
+  def _abstract_batch(self, *, trained: bool) -> dict[str, Any]:
+    arrays = dict(self.data.batch)
+    b = arrays['image'].shape[0]
+    for name, x in (self.teacher_arrays if trained else {}).items():
+      arrays[name] = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
+    return self.parallel.abstract(arrays)
+
   @functools.cached_property
-  def train_step(self) -> Callable:
+  def train_step(self) -> Program:
     """The compiled step, (state, frozen, batch) -> (state, measured)."""
     return self.parallel.compile_train_step(
       functools.partial(
@@ -224,18 +266,18 @@ class Stage:
     )
 
   @functools.cached_property
-  def measure_conflict(self) -> Callable:
+  def measure_conflict(self) -> Program:
     """Compiled, (state, frozen, batch) -> norms and cosines of gradients."""
     return self.parallel.compile_measurement(
       functools.partial(measure_conflict, **self._step_options)
     )
 
   @functools.cached_property
-  def eval_step(self) -> Callable:
+  def eval_step(self) -> Program:
     """The compiled step, (variables, batch) -> (statistics, predictions)."""
     return self._compile_eval_step(self.network, self.tasks)
 
-  def _compile_eval_step(self, network, tasks) -> Callable:
+  def _compile_eval_step(self, network, tasks) -> Program:
     return self.parallel.compile_eval_step(
       functools.partial(
         eval_step,

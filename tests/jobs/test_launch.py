@@ -36,9 +36,11 @@ def run_once(tmp_path_factory):
       *TINY,
       f'--config.data.data_dir={folder / "tfds"}',
       f'--workdir={folder / "run"}',
+      JAX_LOG_COMPILES='1',
     )
     stdout, stderr = process.communicate(timeout=900)
     assert process.returncode == 0, stderr
+    (folder / 'stderr.txt').write_text(stderr)
     return str(folder), stdout
 
   folder, stdout = made_once(tmp_path_factory, 'launch', run)
@@ -55,6 +57,16 @@ def finished(run_once):
   """The workdir of a run, and what the run printed."""
   folder, stdout = run_once
   return folder / 'run', stdout
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again(run_once):
+  """A call with other shapes than those would trace, and compile, once more."""
+  stderr = (run_once[0] / 'stderr.txt').read_text()
+  lines = re.findall(r'(\d+) \S+\] Finished tracing train_step', stderr)
+  assert len(lines) == 4  # stages
+  # None of them in the thread that trains.
+  (main,) = re.findall(r'(\d+) \S+\] Finished tracing _threefry_seed', stderr)
+  assert main not in lines
 
 
 def parameters(workdir, stage):

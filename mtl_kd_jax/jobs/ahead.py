@@ -1,0 +1,69 @@
+"""Which programs are compiled beside the steps of a run, in a second thread."""
+
+from collections.abc import Callable, Mapping
+import pathlib
+from typing import Any
+
+from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.methods.plan import Plan
+from mtl_kd_jax.runtime import checkpointing
+from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.training.loop import Intervals
+from mtl_kd_jax.training.stage import Stage
+
+Compilations = list[Callable[[], None]]
+
+
+def compilations(
+  stage: Stage,
+  frozen: Mapping[str, Any],
+  *,
+  workdir: pathlib.Path,
+  intervals: Intervals,
+) -> Compilations:
+  """What compiles the programs of a stage that is to be trained.
+
+  Args:
+    stage: the stage.
+    frozen: teacher -> its variables, or their shapes.
+    workdir: of the run.
+    intervals: what happens how often.
+
+  Returns:
+    Functions for another thread, in the order in which the programs are used;
+    none for a stage that is only read.
+  """
+  folder = workdirs.checkpoint_dir(workdir, stage.name)
+  if stage.trained_in is not None or _is_trained(folder):
+    return []
+  measures = 0 < intervals.measure <= stage.total_steps and len(stage.tasks) > 1
+  return stage.compilations(frozen, measures=measures)
+
+
+def planned_compilations(
+  stage: Stage,
+  following: Stage | None,
+  plan: Plan,
+  **options: Any,
+) -> Compilations:
+  """The same while a stage of a plan is trained: its own, and the next step.
+
+  Args:
+    stage: that is about to be trained.
+    following: the stage after it; None for none.
+    plan: all stages.
+    **options: of `compilations`.
+  """
+
+  def of(stage):
+    frozen = {t: plan[n].abstract_result for t, n in stage.inputs.items()}
+    return compilations(stage, frozen, **options)
+
+  return of(stage) + (of(following)[:1] if following else [])
+
+
+def _is_trained(folder) -> bool:
+  try:
+    return checkpointing.is_finished(folder)
+  except InputError:
+    return False  # damaged, which only training mends
