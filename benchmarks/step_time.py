@@ -126,7 +126,9 @@ def _parts_alone(stage, run, frozen, batch):
   image = batch['image']
   if stage.parallel.mode == 'pmap':
     image = image[0]  # one device's part
-  measure = stage.measure_conflict.lower(run.state, frozen, batch).compile()
+  measure = stage.measure_conflict.function.lower(
+    run.state, frozen, batch
+  ).compile()
   return {
     'teachers': lambda: teach(frozen, image),
     'observing': lambda: measure(run.state, frozen, batch),

@@ -297,7 +297,8 @@ class Trainer:
     if best and len(stage.tasks) > 1:
       _check_comparable(stage.tasks, self._single_task)
     alone = exclusive(self.workdir) if is_main_process() else nullcontext()
-    with alone, self._writer.closed_on_error(), CompilesAhead() as ahead:
+    ahead = CompilesAhead(self._writer.print)
+    with alone, self._writer.closed_on_error(), ahead:
       track(self.config, self._writer)
       self._plan(stage)
       ahead.add(
@@ -306,7 +307,7 @@ class Trainer:
           frozen,
           workdir=self.workdir,
           intervals=self._experiment.intervals,
-        )
+        )[1:]  # but for the step, which it calls at once
       )
       variables = train_stage(
         stage,

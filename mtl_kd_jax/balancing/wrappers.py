@@ -119,7 +119,7 @@ def weight_ema(
 def mean_weight(
   balancer: Balancer | GradientBalancer, mean: float
 ) -> Balancer | GradientBalancer:
-  """Scales the weights to this mean over the tasks of a step.
+  """Scales the weights to this mean over the objectives of a step.
 
   How long a direction is, is left open by most rules, and by some it is fixed:
   that of Nash-MTL has norm 1, so that the weights are as large as gradients are
@@ -128,7 +128,8 @@ def mean_weight(
   length says nothing of the parameters'. With a mean of 1 the losses have the
   scale of a sum without weights. The factors on task-specific gradients are
   scaled too, to the same mean. Weights that do not sum to more than 0 are left
-  as they are.
+  as they are. What other wrappers make of these weights, averages over steps
+  with different labels, may have another mean.
 
   Args:
     balancer: a `Balancer`, or a `GradientBalancer` that is linear.

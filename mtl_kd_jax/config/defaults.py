@@ -333,8 +333,8 @@ def _add_balancing(config):
   # Gradients are divided by their norm ('l2'), loss ('loss'), both ('loss+') or
   # nothing ('none') before.
   balancing.normalize = 'none'
-  # Weights are scaled to this mean over the tasks, so that alignments outside
-  # count for as much as lambda says with any rule; 0 for as they are.
+  # Weights are scaled to this mean over the objectives, so that alignments
+  # outside count for as much as lambda says with any rule; 0 for as they are.
   balancing.mean_weight = 0.0
   # Weights become their exponential moving average with this decay; 0 for none.
   balancing.weight_ema = 0.0

@@ -94,7 +94,7 @@ def train_batches(
     transform = functools.partial(transform, attach=attach)
     source = _numbered(source)
   shuffled = _shuffled(source, batch_size=batch_size, epochs=epochs, seed=seed)
-  samples = shuffled.random_map(transform)
+  samples = shuffled.random_map(transform).map(_typed_as(dataset))
   return _batches(samples[start_step * batch_size :], batch_size, num_workers)
 
 
@@ -165,7 +165,22 @@ def eval_batches(
     num_workers: see `train_batches`.
   """
   padded = _Padded(dataset, source, batch_size)
-  return _batches(grain.MapDataset.source(padded), batch_size, num_workers)
+  samples = grain.MapDataset.source(padded).map(_typed_as(dataset))
+  return _batches(samples, batch_size, num_workers)
+
+
+def _typed_as(dataset: Dataset) -> Callable[[Sample], Sample]:
+  """Gives a sample the dtypes that labels are described with.
+
+  A dataset may hold classes as uint8. Steps are compiled for int32, and those
+  of a padded batch would be another dtype than the others.
+  """
+  dtypes = {name: x.dtype for name, x in dataset.missing_sample().items()}
+  return functools.partial(_typed, dtypes=dtypes)
+
+
+def _typed(sample, dtypes):
+  return {k: np.asarray(x, dtypes.get(k)) for k, x in sample.items()}
 
 
 class _Padded:

@@ -21,7 +21,7 @@ def compilations(
   workdir: pathlib.Path,
   intervals: Intervals,
 ) -> Compilations:
-  """What compiles the programs of a stage that is to be trained.
+  """What compiles the programs of a stage.
 
   Args:
     stage: the stage.
@@ -30,8 +30,9 @@ def compilations(
     intervals: what happens how often.
 
   Returns:
-    Functions for another thread, in the order in which the programs are used;
-    none for a stage that is only read.
+    Functions for another thread, in the order in which the programs are used:
+    the step first. None for a stage that was trained to its end, even if it is
+    now to be trained for longer.
   """
   folder = workdirs.checkpoint_dir(workdir, stage.name)
   if stage.trained_in is not None or _is_trained(folder):
@@ -46,7 +47,9 @@ def planned_compilations(
   plan: Plan,
   **options: Any,
 ) -> Compilations:
-  """The same while a stage of a plan is trained: its own, and the next step.
+  """What a stage of a plan calls later, and the step of the stage after it.
+
+  Its own step is what it calls at once.
 
   Args:
     stage: that is about to be trained.
@@ -59,11 +62,11 @@ def planned_compilations(
     frozen = {t: plan[n].abstract_result for t, n in stage.inputs.items()}
     return compilations(stage, frozen, **options)
 
-  return of(stage) + (of(following)[:1] if following else [])
+  return of(stage)[1:] + (of(following)[:1] if following else [])
 
 
 def _is_trained(folder) -> bool:
   try:
     return checkpointing.is_finished(folder)
-  except InputError:
+  except (InputError, OSError):
     return False  # damaged, which only training mends

@@ -121,7 +121,7 @@ def _train(
   rows = Rows(experiment.tasks)
   variables: dict[str, Any] = {}
   single_task: Metrics = {}  # what others are compared with, while they train
-  with CompilesAhead() as ahead:
+  with CompilesAhead(writer.print) as ahead:
     for stage, following in itertools.pairwise([*plan.stages, None]):
       frozen = {t: variables[name] for t, name in stage.inputs.items()}
       ahead.add(

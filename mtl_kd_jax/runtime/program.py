@@ -5,14 +5,21 @@ a thread beside the steps of the stage before it costs less time, or none.
 """
 
 from collections.abc import Callable, Iterable
+import contextlib
+import logging
 import os
 import queue
+import sys
 import threading
 from typing import Any
 
 import jax
 
-_LOWEST = 19  # of the priorities of threads
+# Of 0 to 19, where 19 gets what is left over. A step shares its work evenly
+# among the cores, and takes twice as long where one of them is busy. But where
+# other programs keep all cores busy, and a step waits for its program, that
+# needs a tenth of a core.
+_NICE = 10
 
 
 class Program:
@@ -22,13 +29,13 @@ class Program:
   compiles it.
 
   Attributes:
-    function: the same under `jax.jit` or `jax.pmap`.
+    function: what is compiled, of `jax.jit` or `jax.pmap`.
   """
 
   def __init__(self, function: Callable):
     self.function = function
     self._lock = threading.Lock()
-    self._compiled = False
+    self._compiled = self._dropped = False
 
   def __call__(self, *args: Any) -> Any:
     """Calls it; waits for a thread that compiles it."""
@@ -43,24 +50,43 @@ class Program:
     """Compiles it for arguments of these shapes, if nothing has so far.
 
     Args:
-      *shapes: pytrees of `jax.ShapeDtypeStruct`. A call with others compiles
-        again.
+      *shapes: pytrees of `jax.ShapeDtypeStruct`. A call with others, or within
+        another of JAX's contexts (jax.debug_nans, ...), compiles again.
     """
     with self._lock:
-      if not self._compiled:
+      if not self._compiled and not self._dropped:
         self.function.lower(*shapes).compile()
         self._compiled = True
+
+  def drop(self) -> None:
+    """Says that it will not be called any more, and need not be compiled."""
+    self._dropped = True
 
 
 class CompilesAhead:
   """A thread that compiles one program after another, while it is entered."""
 
-  def __init__(self):
+  def __init__(self, say: Callable[[str], None] = lambda text: None):
+    """Takes what tells the user that the end has to wait."""
+    self._say = say
     self._tasks: queue.SimpleQueue[Callable[[], None] | None] = (
       queue.SimpleQueue()
     )
     self._closed = False
+    self._busy = False
     self._thread: threading.Thread | None = None
+
+  def __enter__(self) -> 'CompilesAhead':
+    return self
+
+  def __exit__(self, *unused):
+    # A process that ends while XLA compiles is aborted.
+    self._closed = True
+    if self._thread is not None:
+      self._tasks.put(None)
+      if self._busy:
+        self._say('waiting for XLA, which is compiling the next program')
+      self._thread.join()
 
   def add(self, tasks: Iterable[Callable[[], None]]) -> None:
     """Adds functions that call `Program.compile`.
@@ -77,24 +103,16 @@ class CompilesAhead:
     for task in tasks:
       self._tasks.put(task)
 
-  def __enter__(self) -> 'CompilesAhead':
-    return self
-
-  def __exit__(self, *unused):
-    # It waits for the program at work: a process that ends while XLA compiles
-    # is aborted.
-    self._closed = True
-    if self._thread is not None:
-      self._tasks.put(None)
-      self._thread.join()
-
   def _run(self):
-    if hasattr(os, 'setpriority'):  # not on Windows
-      # With what steps leave over. They share their work evenly among the
-      # cores, and take twice as long where one is busy.
-      os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+    if sys.platform == 'linux':  # elsewhere, only processes have priorities
+      with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
     while (task := self._tasks.get()) is not None and not self._closed:
+      self._busy = True
       try:
         task()
       except Exception:
-        pass  # it comes again when the program is called
+        # The call compiles it too, and fails or does not.
+        logging.getLogger(__name__).debug('not compiled ahead', exc_info=True)
+      del task  # it keeps the program, and its arguments
+      self._busy = False

@@ -11,6 +11,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -222,7 +223,8 @@ class Stage:
   ) -> list[Callable[[], None]]:
     """What compiles the programs of the training, in the order of their use.
 
-    In any thread, before they are called or instead of that.
+    Each may run in any thread, and does nothing if the program was called
+    before.
 
     Args:
       frozen: teacher -> its variables, or their shapes.
@@ -245,8 +247,11 @@ class Stage:
   def _abstract_batch(self, *, trained: bool) -> dict[str, Any]:
     arrays = dict(self.data.batch)
     b = arrays['image'].shape[0]
-    for name, x in (self.teacher_arrays if trained else {}).items():
-      arrays[name] = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
+    if trained and self.cache is not None:
+      for name, x in self.teacher_arrays.items():
+        arrays[name] = jax.ShapeDtypeStruct(
+          (b, *x.shape[1:]), jnp.dtype(self.cache.dtype)
+        )
     return self.parallel.abstract(arrays)
 
   @functools.cached_property
@@ -394,7 +399,9 @@ class Stage:
   def forget_programs(self) -> None:
     """Drops the compiled programs; they are compiled again if they are used."""
     for name in ('train_step', 'measure_conflict', 'eval_step'):
-      vars(self).pop(name, None)
+      program = vars(self).pop(name, None)
+      if program is not None:
+        program.drop()
 
   @property
   def _step_options(self) -> dict[str, Any]:

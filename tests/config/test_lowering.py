@@ -68,12 +68,12 @@ def test_the_steps_of_a_config_lower(name, shallow):
     teacher: plan[name].abstract_state.variables
     for teacher, name in stage.inputs.items()
   }
-  text = lowered(stage.train_step, state, frozen, batch)
+  text = lowered(stage.train_step.function, state, frozen, batch)
   convolved = re.findall(r'stablehlo\.convolution.*-> tensor<\S+x(\w+)>', text)
   dtype = 'bf16' if changes.get('precision') == 'bfloat16' else 'f32'
   assert convolved and set(convolved) == {dtype}
   if name in ('quickstart', 'nyuv2'):  # the other networks are in the steps
-    text = lowered(stage.eval_step, state.result, batch)
+    text = lowered(stage.eval_step.function, state.result, batch)
     assert 'stablehlo.convolution' in text
 
 

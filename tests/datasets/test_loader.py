@@ -286,3 +286,23 @@ def test_workers_that_are_still_open_end_with_the_process():
   next(batches)
   loader._free_shared_memory()
   assert workers.closed
+
+
+class NarrowSource(NumberedSource):
+  """Classes in bytes and images in halves, as files have them."""
+
+  def __getitem__(self, index):
+    sample = super().__getitem__(index)
+    sample['semantic'] = sample['semantic'].astype(np.uint8)
+    sample['image'] = sample['image'].astype(np.float16)
+    return sample
+
+
+def test_arrays_get_the_dtypes_of_their_labels():
+  """Steps are compiled for those; batches that are padded have them, too."""
+  source = NarrowSource(6)
+  dataset = make_dataset(source)
+  expected = {name: x.dtype for name, x in dataset.missing_sample().items()}
+  padded = loader.eval_batches(dataset, source, batch_size=4, num_workers=0)
+  for batch in [next(train(source)), *padded]:
+    assert {name: x.dtype for name, x in batch.items()} == expected

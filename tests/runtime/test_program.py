@@ -56,8 +56,13 @@ def test_a_call_waits_for_the_thread():
   with CompilesAhead() as ahead:
     ahead.add([lambda: counted.program.compile(THREE)])
     assert begun.wait(WAIT)
-    threading.Timer(0.1, goes_on.set).start()
-    counted.check()
+    caller = threading.Thread(target=counted.check)
+    caller.start()
+    caller.join(0.2)
+    assert caller.is_alive()
+    goes_on.set()
+    caller.join(WAIT)
+    assert not caller.is_alive()
   assert len(counted.threads) == 1
 
 
@@ -90,21 +95,32 @@ def test_what_fails_in_the_thread_fails_in_the_call():
 
 
 def test_who_leaves_waits_for_one_program_and_no_further():
-  begun, goes_on = threading.Event(), threading.Event()
+  begun, told, said = threading.Event(), threading.Event(), []
 
   def within():
     begun.set()
-    assert goes_on.wait(WAIT)
+    assert told.wait(WAIT)
+
+  def say(text):
+    said.append(text)
+    told.set()
 
   first, second = Counted(within), Counted()
-  with pytest.raises(KeyboardInterrupt), CompilesAhead() as ahead:
+  with pytest.raises(KeyboardInterrupt), CompilesAhead(say) as ahead:
     ahead.add([lambda: first.program.compile(THREE)])
     ahead.add([lambda: second.program.compile(THREE)])
     assert begun.wait(WAIT)
-    threading.Timer(0.1, goes_on.set).start()
     raise KeyboardInterrupt
   assert len(first.threads) == 1 and not first.threads[0].is_alive()
   assert not second.threads
+  assert said == ['waiting for XLA, which is compiling the next program']
+
+
+def test_what_will_not_be_called_is_not_compiled():
+  counted = Counted()
+  counted.program.drop()
+  counted.program.compile(THREE)
+  assert not counted.threads
 
 
 @pytest.mark.parametrize('count, backend', [(2, 'cpu'), (1, 'gpu')])

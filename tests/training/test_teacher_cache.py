@@ -298,3 +298,16 @@ def test_several_hosts_read_other_frames(toy_dataset, without, monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   with pytest.raises(InputError, match='several hosts'):
     with_cache(without[0], toy_dataset, 'disk')
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_batches_are_what_steps_are_compiled_ahead_for(
+  without, toy_dataset, dtype
+):
+  stage = with_cache(without[0], toy_dataset, 'memory', cache_dtype=dtype)
+  batch = stage.parallel.shard(next(stage.batches(make_teachers(), 0)))
+  shapes = stage._abstract_batch(trained=True)
+  assert shapes.keys() == batch.keys()
+  for name, x in batch.items():
+    assert (shapes[name].shape, shapes[name].dtype) == (x.shape, x.dtype)
+    assert shapes[name].sharding == x.sharding
