@@ -229,7 +229,7 @@ def test_tasks_and_a_dataset_of_ones_own_are_trained(custom, tmp_path, capsys):
     for task, name in student.inputs.items()
   }
   _, losses = jax.eval_shape(
-    student.train_step, student.abstract_state, frozen, batch
+    student.train_step.function, student.abstract_state, frozen, batch
   )
   for name in ('edges', 'heat'):
     assert {f'loss/{name}', f'alignment/{name}'} <= losses.keys()

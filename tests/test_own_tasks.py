@@ -257,7 +257,7 @@ def test_tasks_come_from_the_config_alone(monkeypatch):
     for task, name in student.inputs.items()
   }
   _, measured = jax.eval_shape(
-    student.train_step, student.abstract_state, frozen, batch
+    student.train_step.function, student.abstract_state, frozen, batch
   )
   assert {f'loss/{n}' for n in TASKS} <= measured.keys()
 

@@ -54,7 +54,9 @@ def test_a_config_builds_its_stages_and_one_step(name, tmp_path, shallow):
       for teacher, name in stage.inputs.items()
     }
     state = stage.abstract_state
-    after, losses = jax.eval_shape(stage.train_step, state, frozen, batch)
+    after, losses = jax.eval_shape(
+      stage.train_step.function, state, frozen, batch
+    )
     same = jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
     assert all(jax.tree.leaves(same))
     assert {x.shape for x in losses.values()} == {()}

@@ -54,7 +54,7 @@ def test_every_task_learns_from_pictures_of_its_own(folders, tmp_path, shallow):
   }
   state = stage.abstract_state
   _, losses = jax.eval_shape(
-    stage.train_step, state, frozen, stage.parallel.shard(batch)
+    stage.train_step.function, state, frozen, stage.parallel.shard(batch)
   )
   assert {'loss/semantic', 'alignment/depth'} <= losses.keys()
   # And is scored on them: 4 of each.

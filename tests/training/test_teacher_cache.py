@@ -130,7 +130,7 @@ def test_one_that_goes_on_from_disk_is_that_without(
 def test_measuring_needs_no_teachers_then(on_disk):
   stage, _ = on_disk
   batch = stage.parallel.shard(next(stage.batches(make_teachers(), 0)))
-  measure = functools.partial(jax.eval_shape, stage.measure_conflict)
+  measure = functools.partial(jax.eval_shape, stage.measure_conflict.function)
   assert 'norm/alignment/depth' in measure(stage.abstract_state, {}, batch)
   batch = {n: x for n, x in batch.items() if not n.startswith('teachers/depth')}
   with pytest.raises(KeyError, match='depth'):
