@@ -307,7 +307,7 @@ class Trainer:
           frozen,
           workdir=self.workdir,
           intervals=self._experiment.intervals,
-        )[1:]  # but for the step, which it calls at once
+        )
       )
       variables = train_stage(
         stage,

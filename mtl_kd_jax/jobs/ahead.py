@@ -47,9 +47,7 @@ def planned_compilations(
   plan: Plan,
   **options: Any,
 ) -> Compilations:
-  """What a stage of a plan calls later, and the step of the stage after it.
-
-  Its own step is what it calls at once.
+  """The same of a stage of a plan, and the step of the stage after it.
 
   Args:
     stage: that is about to be trained.
@@ -62,7 +60,7 @@ def planned_compilations(
     frozen = {t: plan[n].abstract_result for t, n in stage.inputs.items()}
     return compilations(stage, frozen, **options)
 
-  return of(stage)[1:] + (of(following)[:1] if following else [])
+  return of(stage) + (of(following)[:1] if following else [])
 
 
 def _is_trained(folder) -> bool:

@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 
-# Of 0 to 19, where 19 gets what is left over. A step shares its work evenly
-# among the cores, and takes twice as long where one of them is busy. But where
-# other programs keep all cores busy, and a step waits for its program, that
-# needs a tenth of a core.
+# The priority of the thread, once there are steps beside it; 19 gets what is
+# left over. A step shares its work evenly among the cores, and takes twice as
+# long where one of them is busy. But where other programs keep all cores busy,
+# and a step waits for its program, that needs a tenth of a core.
 _NICE = 10
 
 
@@ -89,7 +89,7 @@ class CompilesAhead:
       self._thread.join()
 
   def add(self, tasks: Iterable[Callable[[], None]]) -> None:
-    """Adds functions that call `Program.compile`.
+    """Adds functions that call `Program.compile`, the first most urgent.
 
     Does nothing on several hosts, whose programs have to be compiled in the
     same order, and on GPUs: XLA compares kernels there by their time, which
@@ -104,9 +104,6 @@ class CompilesAhead:
       self._tasks.put(task)
 
   def _run(self):
-    if sys.platform == 'linux':  # elsewhere, only processes have priorities
-      with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
     while (task := self._tasks.get()) is not None and not self._closed:
       self._busy = True
       try:
@@ -116,3 +113,13 @@ class CompilesAhead:
         logging.getLogger(__name__).debug('not compiled ahead', exc_info=True)
       del task  # it keeps the program, and its arguments
       self._busy = False
+      _lower_priority()  # what comes next is for later
+
+
+def _lower_priority() -> None:
+  """Of this thread; it cannot be raised again."""
+  if sys.platform == 'linux':  # elsewhere, only processes have priorities
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):
+      now = os.getpriority(os.PRIO_PROCESS, thread)
+      os.setpriority(os.PRIO_PROCESS, thread, max(now, _NICE))

@@ -1,5 +1,7 @@
 """Programs that a second thread compiles before they are called."""
 
+import os
+import sys
 import threading
 
 import jax
@@ -114,6 +116,22 @@ def test_who_leaves_waits_for_one_program_and_no_further():
   assert len(first.threads) == 1 and not first.threads[0].is_alive()
   assert not second.threads
   assert said == ['waiting for XLA, which is compiling the next program']
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='of threads, on Linux only')
+def test_what_is_for_later_leaves_the_processor_to_others():
+  seen, done = [], threading.Event()
+
+  def look():
+    seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+  before = os.getpriority(os.PRIO_PROCESS, 0)
+  with CompilesAhead() as ahead:
+    ahead.add([look, look, done.set])
+    assert done.wait(WAIT)
+  first, second = seen
+  assert first == before and second == max(before, 10)
+  assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 def test_what_will_not_be_called_is_not_compiled():
