@@ -34,6 +34,14 @@ def test_other_tasks_need_other_teachers():
   }
 
 
+def test_half_precision_is_taught_in_half_precision():
+  cells = cells_of('compare/precision')
+  for row, cell in cells.items():
+    assert cell.single_task.endswith('bfloat16') == row.endswith('bfloat16')
+    half = cell.config.precision == 'bfloat16'
+    assert half == row.endswith('bfloat16')
+
+
 def test_with_one_label_there_are_other_teachers():
   cells = cells_of('compare/lambdas')
   assert {row for row, cell in cells.items() if cell.teaches} == {
