@@ -48,7 +48,7 @@ from mtl_kd_jax.balancing import (
   GradientBalancer,
   make_balancer,
 )
-from mtl_kd_jax.runtime.platform import keep_freed_memory
+from mtl_kd_jax.runtime.memory import keep_freed_memory
 from mtl_kd_jax.training.combined import GRAD_WRT
 
 _ALL = [*BALANCERS, *GRADIENT_BALANCERS]

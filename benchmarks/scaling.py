@@ -284,8 +284,8 @@ def check(size=(96, 128), batch=2):
   import jax.numpy as jnp
   import steps
 
+  from mtl_kd_jax.runtime.memory import keep_freed_memory
   from mtl_kd_jax.runtime.parallel import make_parallel
-  from mtl_kd_jax.runtime.platform import keep_freed_memory
 
   keep_freed_memory()
   jax.config.update('jax_enable_compilation_cache', False)

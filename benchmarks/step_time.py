@@ -29,7 +29,7 @@ from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.methods.multi_task import UNIFORM
-from mtl_kd_jax.runtime.platform import keep_freed_memory
+from mtl_kd_jax.runtime.memory import keep_freed_memory
 from mtl_kd_jax.training.stage import single_task_name
 from mtl_kd_jax.training.step import teacher_outputs
 

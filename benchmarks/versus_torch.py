@@ -188,7 +188,7 @@ def make_jax(network, size, kind):
   from mtl_kd_jax.config import get_config
   from mtl_kd_jax.config.build import build, open_dataset
   from mtl_kd_jax.methods.distill import DISTILLED
-  from mtl_kd_jax.runtime.platform import keep_freed_memory
+  from mtl_kd_jax.runtime.memory import keep_freed_memory
 
   keep_freed_memory()  # the work is done on the CPU
   jax.config.update('jax_enable_compilation_cache', False)

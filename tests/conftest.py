@@ -35,11 +35,11 @@ import jax
 import pytest
 
 from mtl_kd_jax.datasets.base import Dataset
-from mtl_kd_jax.runtime import platform
+from mtl_kd_jax.runtime import memory
 
 # After a stage, what it leaves is young. Among all that tests have made, a
 # search for it takes as long as the stage.
-platform.gc = types.SimpleNamespace(collect=functools.partial(gc.collect, 1))
+memory.gc = types.SimpleNamespace(collect=functools.partial(gc.collect, 1))
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes insist on it
 jax.config.update('jax_numpy_rank_promotion', 'raise')

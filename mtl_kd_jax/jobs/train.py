@@ -30,10 +30,10 @@ from mtl_kd_jax.run import Run, describe_stage
 from mtl_kd_jax.runtime import buckets, checkpointing
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
+from mtl_kd_jax.runtime.memory import release_freed_memory
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import any_process, is_main_process
-from mtl_kd_jax.runtime.platform import release_freed_memory
 from mtl_kd_jax.runtime.program import CompilesAhead
 from mtl_kd_jax.runtime.statistics import with_statistics, write_statistics
 from mtl_kd_jax.training.evaluation import Evaluation, Metrics

@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 
+from mtl_kd_jax.runtime.memory import trim_memory
+
 # The priority of the thread, once there are steps beside it; 19 gets what is
 # left over. A step shares its work evenly among the cores, and takes twice as
 # long where one of them is busy. But where other programs keep all cores busy,
@@ -113,6 +115,7 @@ class CompilesAhead:
         logging.getLogger(__name__).debug('not compiled ahead', exc_info=True)
       del task  # it keeps the program, and its arguments
       self._busy = False
+      trim_memory()  # of what XLA needed
       _lower_priority()  # what comes next is for later
 
 

@@ -37,7 +37,7 @@ from mtl_kd_jax.distillation.cached import as_arrays, from_arrays
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import abstract_init
 from mtl_kd_jax.runtime.lock import InUse, exclusive
-from mtl_kd_jax.runtime.platform import available_memory
+from mtl_kd_jax.runtime.memory import available_memory
 from mtl_kd_jax.training.forward import run_forward
 from mtl_kd_jax.training.step import teacher_outputs
 

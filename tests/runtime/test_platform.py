@@ -19,7 +19,7 @@ from mtl_kd_jax.runtime import platform as ours
 PROGRAM = """
 import resource
 import numpy as np
-from mtl_kd_jax.runtime.platform import keep_freed_memory, release_freed_memory
+from mtl_kd_jax.runtime.memory import keep_freed_memory, release_freed_memory
 def resident():
   with open('/proc/self/statm') as file:
     return int(file.read().split()[1])  # pages
