@@ -172,8 +172,8 @@ def eval_batches(
 def _typed_as(dataset: Dataset) -> Callable[[Sample], Sample]:
   """Gives a sample the dtypes that labels are described with.
 
-  A dataset may hold classes as uint8. Steps are compiled for int32, and those
-  of a padded batch would be another dtype than the others.
+  A dataset may hold classes as uint8. Steps are compiled for int32, which is
+  also what the samples have that pad a batch.
   """
   dtypes = {name: x.dtype for name, x in dataset.missing_sample().items()}
   return functools.partial(_typed, dtypes=dtypes)

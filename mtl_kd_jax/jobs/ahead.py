@@ -1,6 +1,7 @@
 """Which programs are compiled beside the steps of a run, in a second thread."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import itertools
 import pathlib
 from typing import Any
 
@@ -11,7 +12,7 @@ from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.training.loop import Intervals
 from mtl_kd_jax.training.stage import Stage
 
-Compilations = list[Callable[[], None]]
+Compilations = Iterator[Callable[[], None]]
 
 
 def compilations(
@@ -29,16 +30,16 @@ def compilations(
     workdir: of the run.
     intervals: what happens how often.
 
-  Returns:
+  Yields:
     Functions for another thread, in the order in which the programs are used:
     the step first. None for a stage that was trained to its end, even if it is
     now to be trained for longer.
   """
   folder = workdirs.checkpoint_dir(workdir, stage.name)
   if stage.trained_in is not None or _is_trained(folder):
-    return []
+    return
   measures = 0 < intervals.measure <= stage.total_steps and len(stage.tasks) > 1
-  return stage.compilations(frozen, measures=measures)
+  yield from stage.compilations(frozen, measures=measures)
 
 
 def planned_compilations(
@@ -54,17 +55,22 @@ def planned_compilations(
     following: the stage after it; None for none.
     plan: all stages.
     **options: of `compilations`.
+
+  Yields:
+    As `compilations` does.
   """
 
   def of(stage):
     frozen = {t: plan[n].abstract_result for t, n in stage.inputs.items()}
     return compilations(stage, frozen, **options)
 
-  return of(stage) + (of(following)[:1] if following else [])
+  yield from of(stage)
+  if following is not None:
+    yield from itertools.islice(of(following), 1)
 
 
 def _is_trained(folder) -> bool:
   try:
     return checkpointing.is_finished(folder)
   except (InputError, OSError):
-    return False  # damaged, which only training mends
+    return False  # who reads it says what is wrong with it

@@ -126,14 +126,14 @@ class Parallel:
     Args:
       batch: arrays [b/processes ...], or their shapes.
     """
-    local, rest = jax.local_device_count(), jax.process_count()
+    local, hosts = jax.local_device_count(), jax.process_count()
 
     def spec(x):
       b, *sides = x.shape
       if self.mode == 'pmap':
         return jax.ShapeDtypeStruct((local, b // local, *sides), x.dtype)
       return jax.ShapeDtypeStruct(
-        (b * rest, *sides), x.dtype, sharding=self._sharding(AXIS)
+        (b * hosts, *sides), x.dtype, sharding=self._sharding(AXIS)
       )
 
     return {name: spec(x) for name, x in batch.items()}

@@ -91,11 +91,11 @@ class CompilesAhead:
       self._thread.join()
 
   def add(self, tasks: Iterable[Callable[[], None]]) -> None:
-    """Adds functions that call `Program.compile`, the first most urgent.
+    """Adds functions that call `Program.compile`, the most urgent one first.
 
-    Does nothing on several hosts, whose programs have to be compiled in the
-    same order, and on GPUs: XLA compares kernels there by their time, which
-    steps would disturb.
+    They are neither made nor called on several hosts, whose programs have to be
+    compiled in the same order, and on GPUs: XLA compares kernels there by their
+    time, which steps would disturb.
     """
     if jax.process_count() > 1 or jax.default_backend() == 'gpu':
       return

@@ -220,8 +220,8 @@ class Stage:
 
   def compilations(
     self, frozen: Mapping[str, Any], *, measures: bool
-  ) -> list[Callable[[], None]]:
-    """What compiles the programs of the training, in the order of their use.
+  ) -> Iterator[Callable[[], None]]:
+    """Yields what compiles the programs of the training, in their order of use.
 
     Each may run in any thread, and does nothing if the program was called
     before.
@@ -231,18 +231,12 @@ class Stage:
       measures: whether `measure_conflict` is called.
     """
     state, batch = self.abstract_state, self._abstract_batch(trained=True)
-    compilations = [
-      functools.partial(program.compile, state, frozen, batch)
-      for program in (
-        self.train_step,
-        *([self.measure_conflict] if measures else []),
-      )
-    ]
+    yield functools.partial(self.train_step.compile, state, frozen, batch)
+    if measures:
+      measure = self.measure_conflict.compile
+      yield functools.partial(measure, state, frozen, batch)
     batch = self._abstract_batch(trained=False)
-    return [
-      *compilations,
-      functools.partial(self.eval_step.compile, state.result, batch),
-    ]
+    yield functools.partial(self.eval_step.compile, state.result, batch)
 
   def _abstract_batch(self, *, trained: bool) -> dict[str, Any]:
     arrays = dict(self.data.batch)
