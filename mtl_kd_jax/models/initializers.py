@@ -1,11 +1,56 @@
 """Initial values of kernels."""
 
-import flax.linen as nn
+from collections.abc import Callable
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Initializer = Callable[..., jax.Array]
+
+# Kernels are cut from draws of 8, 8^2, 8^3 ... numbers, at least this many.
+_LEAST_DRAWN = 8**4
+
+
+def _normal_of(fan: Callable[[int, int], float], scale: float) -> Initializer:
+  """Draws from N(0, scale / fan), fan of (inputs, outputs) of a kernel.
+
+  The same numbers as those of `flax.linen.initializers.variance_scaling(...,
+  distribution='normal')`.
+  """
+
+  def draw(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+  ) -> jax.Array:
+    """Draws a kernel [... inputs outputs]."""
+    receptive = math.prod(shape[:-2])
+    variance = scale / fan(receptive * shape[-2], receptive * shape[-1])
+    deviation = np.sqrt(np.asarray(variance, dtype))
+    return jax.device_put(_standard_normal(key, shape, dtype) * deviation)
+
+  return draw
+
+
+def _standard_normal(key, shape, dtype) -> Any:
+  if isinstance(key, jax.core.Tracer):
+    return jax.random.normal(key, shape, dtype)
+  # JAX compiles the draws of every size anew, for half a second each. Longer
+  # ones begin with the same numbers: the n-th is a function of the key and n.
+  count = math.prod(shape)
+  drawn = _LEAST_DRAWN
+  while drawn < count:
+    drawn *= 8
+  return np.asarray(jax.random.normal(key, (drawn,), dtype))[:count].reshape(
+    shape
+  )
+
 
 # PyTorch's xavier_normal_, which the reference code uses. Flax's xavier_normal
 # truncates the normal distribution.
-xavier_normal = nn.initializers.variance_scaling(1.0, 'fan_avg', 'normal')
+xavier_normal = _normal_of(lambda inputs, outputs: (inputs + outputs) / 2, 1.0)
 
-# As torchvision initializes its ResNets: 'fan_out' preserves the variance of
-# gradients through ReLUs.
-kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# As torchvision initializes its ResNets: the variance of gradients through
+# ReLUs is preserved, not that of activations.
+kaiming_normal = _normal_of(lambda _, outputs: outputs, 2.0)
