@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import itertools
 import pathlib
 import time
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -120,6 +121,7 @@ def _train(
   # --- Stage by stage ---------------------------------------------------------
   rows = Rows(experiment.tasks)
   variables: dict[str, Any] = {}
+  selected: dict[str, Metrics] = {}  # on the split that chooses checkpoints
   single_task: Metrics = {}  # what others are compared with, while they train
   with CompilesAhead(writer.print) as ahead:
     for stage, following in itertools.pairwise([*plan.stages, None]):
@@ -141,13 +143,16 @@ def _train(
         intervals=experiment.intervals,
         best=config.select == 'best',
         score=make_score(stage, single_task),
+        known={t: selected[name] for t, name in stage.inputs.items()},
       )
       variables[stage.name], recalibrated_over = with_own_statistics(
         stage, trained, workdir, num_batches=config.recalibrate
       )
-      evaluation, selected = score_stage(
+      evaluation, selected[stage.name] = score_stage(
         stage, variables[stage.name], workdir, keep=experiment.num_pictures
       )
+      if stage.row == SINGLE_TASK:
+        single_task |= selected[stage.name]
       recalibrated = any_process(bool(recalibrated_over))
       rows.add(
         plan.rows[stage.name],
@@ -156,8 +161,6 @@ def _train(
         recalibrated_over=recalibrated_over,
         running=stage.evaluate(trained).metrics if recalibrated else None,
       )
-      if stage.row == SINGLE_TASK:
-        single_task |= selected
       stage.forget_programs()
       release_freed_memory()
 
@@ -208,6 +211,7 @@ def train_stage(
   intervals: Intervals,
   best: bool,
   score: Callable[[Metrics], float],
+  known: Mapping[str, Metrics] = MappingProxyType({}),
 ) -> Any:
   """Trains a stage, or finds it finished.
 
@@ -219,6 +223,7 @@ def train_stage(
     intervals: what happens how often.
     best: whether the checkpoint with the highest score is chosen, or the last.
     score: see `run_stage`.
+    known: see `run_stage`.
 
   Returns:
     The variables of the chosen checkpoint, with their running means.
@@ -253,6 +258,7 @@ def train_stage(
       ),
       intervals=intervals,
       score=score,
+      known=known,
     )
     if best:
       state = checkpoints.restore_best(stage.abstract_checkpoint)
@@ -304,12 +310,12 @@ def score_stage(
     keep: see `Stage.evaluate`.
 
   Returns:
-    How it does on the split that is reported and, for the networks of single
-    tasks, its metrics on the split that checkpoints are chosen on.
+    How it does on the split that is reported, and its metrics on the split that
+    checkpoints are chosen on.
   """
   evaluation = stage.evaluate(variables, keep=keep)
   selected = evaluation.metrics
-  if stage.row == SINGLE_TASK and stage.data.select is not None:
+  if stage.data.select is not None:
     selected = stage.evaluate(variables, select=True).metrics
   if is_main_process() and stage.trained_in is None:
     workdirs.write_metrics(workdir, stage.name, evaluation.metrics)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import signal
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -50,6 +51,7 @@ def run_stage(
   open_writer: Callable[[int], StageWriter],
   intervals: Intervals,
   score: Callable[[Metrics], float],
+  known: Mapping[str, Metrics] = MappingProxyType({}),
 ) -> TrainState:
   """Trains until the last step, or continues where an earlier run ended.
 
@@ -60,6 +62,8 @@ def run_stage(
     open_writer: (first step) -> where progress is shown and logged.
     intervals: what happens how often.
     score: metrics -> number whose highest value marks the best checkpoint.
+    known: teacher -> its metrics on the split that checkpoints are chosen on,
+      as far as they are known already.
 
   Returns:
     The state after the last step.
@@ -89,9 +93,9 @@ def run_stage(
     if stage.rival is not None:
       writer.pause('choosing the teachers')
     # The same again where a run continues: scores do not change.
-    frozen, compared = stage.choose_teachers(frozen)
+    frozen, known, compared = stage.choose_teachers(frozen, known)
     writer.teachers(compared)
-    scores = _Scores(stage, frozen, writer, checkpoints, score)
+    scores = _Scores(stage, frozen, known, writer, checkpoints, score)
     state = scores.take(state, missed) if start else scores.begin(state)
     if stage.cache is not None and not finished:
       writer.pause('computing the outputs of the teachers')
@@ -143,11 +147,13 @@ class _Scores:
     self,
     stage: Stage,
     frozen: Mapping[str, Any],
+    known: Mapping[str, Metrics],
     writer: StageWriter,
     checkpoints: Checkpoints,
     score: Callable[[Metrics], float],
   ):
-    self._stage, self._frozen, self._writer = stage, frozen, writer
+    self._stage, self._frozen, self._known = stage, frozen, known
+    self._writer = writer
     self._checkpoints, self._score = checkpoints, score
     self._follows = stage.adapt is not None and stage.adapt.baseline is None
     self.change_state = stage.balancer.on_metrics is not None or self._follows
@@ -158,7 +164,9 @@ class _Scores:
     if adapt is None or adapt.baseline is None:
       return state
     self._writer.pause('scoring the baseline and the teachers')
-    metrics = self._stage.score_frozen(adapt.baseline, self._frozen[BASELINE])
+    metrics = self._known.get(BASELINE) or self._stage.score_frozen(
+      adapt.baseline, self._frozen[BASELINE]
+    )
     return self._with_factors(state, metrics)
 
   def take(self, state: TrainState, kinds: Sequence[str]) -> TrainState:
@@ -204,7 +212,7 @@ class _Scores:
 
   @functools.cached_property
   def _teachers(self) -> dict[str, Metrics]:
-    return self._stage.score_teachers(self._frozen)
+    return self._stage.score_teachers(self._frozen, self._known)
 
 
 def _scores_due(stage: Stage, intervals: Intervals, step: int) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -321,41 +322,53 @@ class Stage:
     )
 
   def choose_teachers(
-    self, frozen: Mapping[str, Any]
-  ) -> tuple[dict[str, Any], dict[str, Contest]]:
+    self,
+    frozen: Mapping[str, Any],
+    known: Mapping[str, Metrics] = MappingProxyType({}),
+  ) -> tuple[dict[str, Any], dict[str, Metrics], dict[str, Contest]]:
     """Lets the rival teach the tasks in which it is better than the teacher.
 
     Args:
       frozen: teacher -> its variables, and those of the input `BASELINE`.
+      known: the same -> its metrics on the split that checkpoints are chosen
+        on, as far as they are known already.
 
     Returns:
-      Teacher -> the variables of the better network; and what was compared.
+      Teacher -> the variables of the better network; what is known of that;
+      and what was compared.
     """
-    frozen = dict(frozen)
+    frozen, known = dict(frozen), dict(known)
     if self.rival is None:
-      return frozen, {}
-    shared = frozen[BASELINE]
-    compared = contests(
-      self.score_frozen(self.rival, shared),
-      self.score_teachers(frozen),
-      self.tasks,
-    )
+      return frozen, known, {}
+    known |= self.score_teachers(frozen, known)
+    if BASELINE not in known:
+      known[BASELINE] = self.score_frozen(self.rival, frozen[BASELINE])
+    teachers = {name: known[name] for name in self.teachers}
+    compared = contests(known[BASELINE], teachers, self.tasks)
     for task, contest in compared.items():
       if contest.baseline_wins:
-        frozen[task] = part_of(shared, frozen[task])
-    return frozen, compared
+        frozen[task] = part_of(frozen[BASELINE], frozen[task])
+        known[task] = {task: known[BASELINE][task]}
+    return frozen, known, compared
 
-  def score_teachers(self, frozen: Mapping[str, Any]) -> dict[str, Metrics]:
+  def score_teachers(
+    self,
+    frozen: Mapping[str, Any],
+    known: Mapping[str, Metrics] = MappingProxyType({}),
+  ) -> dict[str, Metrics]:
     """Scores the teachers on the split that checkpoints are chosen on.
 
     Args:
       frozen: teacher -> its variables.
+      known: teacher -> its metrics; what is there is not computed again.
 
     Returns:
       Teacher -> its metrics.
     """
     return {
-      name: self.score_frozen(teacher.network, frozen[name])
+      name: known[name]
+      if name in known
+      else self.score_frozen(teacher.network, frozen[name])
       for name, teacher in self.teachers.items()
     }
 

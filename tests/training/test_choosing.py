@@ -100,6 +100,41 @@ def test_the_student_is_that_of_the_teachers_that_were_better(
     assert line[f'baseline/{task}'] == pytest.approx(contest.baseline)
 
 
+def test_what_is_known_is_not_scored_again(toy_dataset, monkeypatch):
+  stage = make_stage(toy_dataset)
+  stage = dataclasses.replace(stage, rival=stage.network)
+
+  def none(self, network, variables):
+    raise AssertionError('scored')
+
+  monkeypatch.setattr(type(stage), 'score_frozen', none)
+  shared = make_stage(toy_dataset).init().variables
+  frozen = {**make_teachers(), 'baseline': shared}
+  # In every task the network of all is better, but in normals.
+  headlines = {t: task.headline for t, task in TASKS.items()}
+  signs = {t: 1 if x.higher_is_better else -1 for t, x in TASKS.items()}
+  known = {t: {t: {m: 2.0}} for t, m in headlines.items()}
+  known['baseline'] = {
+    t: {m: 2.0 + signs[t] * (-1 if t == 'normals' else 1)}
+    for t, m in headlines.items()
+  }
+  chosen, scores, compared = stage.choose_teachers(frozen, known)
+  assert not compared['normals'].baseline_wins
+  assert chosen['normals'] is frozen['normals']
+  assert scores['normals'] == known['normals']
+  for task in TASKS.keys() - {'normals'}:
+    assert compared[task].baseline_wins
+    expected = part_of(shared, frozen[task])
+    assert all(
+      jax.tree.leaves(jax.tree.map(np.array_equal, chosen[task], expected))
+    )
+    # The scores are those of the network that teaches now.
+    assert scores[task] == {task: known['baseline'][task]}
+  assert stage.score_teachers(chosen, scores) == {
+    t: scores[t] for t in stage.teachers
+  }
+
+
 def with_choice(**changes):
   config = get_config('quickstart')
   config.teacher.choose = 'best'
