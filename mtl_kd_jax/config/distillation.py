@@ -1,6 +1,6 @@
 """config.distill -> terms and teachers, checked before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from mtl_kd_jax.config.keys import named_by_keys
 from mtl_kd_jax.config.tasks import lambdas
 from mtl_kd_jax.distillation import Adaptors, Teacher
 from mtl_kd_jax.models import Network
+from mtl_kd_jax.models.network import FeatureShapes
 from mtl_kd_jax.runtime import metric_keys
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.adaptation import (
@@ -42,7 +43,7 @@ def make_distillation(
   tx: Any,
   steps: int,
   held_out: bool,
-  image_size: tuple[int, int],
+  features: Callable[[Network], FeatureShapes],
   baseline: Network | None = None,
 ) -> tuple[tuple[LossTerm, ...], dict[str, Any]]:
   """Makes what distillation adds to a stage.
@@ -57,7 +58,7 @@ def make_distillation(
     steps: length of the stage.
     held_out: whether checkpoints are chosen on another split than the one that
       is reported.
-    image_size: (height, width).
+    features: from a network to its shapes.
     baseline: the network that is trained without teachers, if there is one.
 
   Returns:
@@ -77,7 +78,7 @@ def make_distillation(
       held_out=held_out,
       baseline=baseline,
       teachers=teachers,
-      image_size=image_size,
+      features=features,
     )
     made = {task: Teacher(n, batch_norm) for task, n in teachers.items()}
   known = values.loss in distillation.LOSSES

@@ -30,7 +30,6 @@ from mtl_kd_jax.models import Network
 from mtl_kd_jax.models.network import (
   BACKBONE,
   FeatureShapes,
-  abstract_init,
   feature_shapes,
 )
 from mtl_kd_jax.runtime import buckets
@@ -143,7 +142,7 @@ class Experiment:
     if not path:
       return None
     network = self.network(section)
-    _, like = abstract_init(network, self.dataset.image_size)
+    like = self.features(network).variables
     with named_by_keys(section, {'path': f'{section}.pretrained'}):
       variables = read_backbone(path, like)
     return {kind: {BACKBONE: tree} for kind, tree in variables.items()}
@@ -323,7 +322,7 @@ class Experiment:
       ),
       steps=config.epochs * self.steps_per_epoch,
       held_out=select_split(config) != config.data.eval_split,
-      image_size=self.dataset.image_size,
+      features=self.features,
       baseline=baseline,
     )
     return terms, {**attributes, 'cache': self.teacher_cache()}

@@ -223,19 +223,21 @@ def recorded_norms() -> Iterator[dict[str, NormInput]]:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureShapes:
-  """The shapes [1 h w c] of a network's features.
+  """The shapes [1 h w c] of a network's features, and those of its variables.
 
   Attributes:
     backbone: tap -> shape, of those that the backbone computes.
     heads: tap -> shape, of those that the heads compute.
     output: the output for one image, of `jax.ShapeDtypeStruct`.
     norms: path of a BatchNorm -> what it is given.
+    variables: 'params' and the other collections, of `jax.ShapeDtypeStruct`.
   """
 
   backbone: Mapping[str, tuple[int, ...]]
   heads: Mapping[str, tuple[int, ...]]
   output: Output
   norms: Mapping[str, NormInput]
+  variables: Mapping[str, Any]
 
   @property
   def all(self) -> dict[str, tuple[int, ...]]:
@@ -264,14 +266,15 @@ def feature_shapes(
     return encoded, computed, predictions
 
   def run(x):
-    return network.init_with_output(jax.random.key(0), x, method=parts)[0]
+    return network.init_with_output(jax.random.key(0), x, method=parts)
 
   with recorded_norms() as norms:
-    encoded, computed, predictions = jax.eval_shape(run, image)
+    (encoded, computed, predictions), variables = jax.eval_shape(run, image)
   return FeatureShapes(
     *(
       {tap: x.shape for tap, x in taps.items()} for taps in (encoded, computed)
     ),
     output=Output(predictions, {**encoded, **computed}),
     norms=norms,
+    variables=variables,
   )

@@ -7,12 +7,13 @@ one is better is measured once, before the first step, on the split that
 checkpoints are chosen on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 from typing import Any, NamedTuple
 
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.models.network import Network, abstract_init, feature_shapes
+from mtl_kd_jax.models.features import taps_of
+from mtl_kd_jax.models.network import FeatureShapes, Network
 from mtl_kd_jax.tasks.base import Task
 from mtl_kd_jax.training.adaptation import (
   BASELINE,
@@ -49,7 +50,7 @@ def check_choice(
   held_out: bool,
   baseline: Network | None,
   teachers: Mapping[str, Network],
-  image_size: tuple[int, int],
+  features: Callable[[Network], FeatureShapes],
 ) -> bool:
   """Checks that teachers can be chosen as asked.
 
@@ -59,7 +60,7 @@ def check_choice(
       is reported.
     baseline: the network of all tasks; None if there is none.
     teachers: task -> its network of that task alone.
-    image_size: (height, width).
+    features: from a network to its shapes.
 
   Returns:
     Whether there is a choice.
@@ -79,15 +80,14 @@ def check_choice(
     return False
   check_held_out(held_out, choose, argument='choose')
   check_baseline(baseline)
-  _, variables = abstract_init(baseline, image_size)
+  shared = features(baseline)
   for task, network in teachers.items():
-    _, wanted = abstract_init(network, image_size)
+    alone = features(network)
     if (
       task not in baseline.channels
-      or part_of(variables, wanted) is None
+      or part_of(shared.variables, alone.variables) is None
       # With other strides, the same parameters are another network.
-      or feature_shapes(network, image_size).all
-      != feature_shapes(baseline.only(task), image_size).all
+      or taps_of(alone.all, task) != taps_of(shared.all, task)
     ):
       raise InputError(
         expected=f'a teacher of {task} of the same kind as the baseline, which '
