@@ -53,10 +53,13 @@ def data_dir(run_once):
 
 
 @pytest.fixture
-def finished(run_once):
-  """The workdir of a run, and what the run printed."""
+def finished(run_once, tmp_path):
+  """The workdir of a run, and what the run printed.
+
+  A copy: other processes test with the same run.
+  """
   folder, stdout = run_once
-  return folder / 'run', stdout
+  return shutil.copytree(folder / 'run', tmp_path / 'finished'), stdout
 
 
 def test_what_is_compiled_ahead_is_not_compiled_again(run_once):
