@@ -1,9 +1,12 @@
 """Which programs are compiled beside the steps of a run, in a second thread."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
 import itertools
 import pathlib
 from typing import Any
+
+import jax
 
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.methods.plan import Plan
@@ -43,16 +46,15 @@ def compilations(
 
 
 def planned_compilations(
-  stage: Stage,
-  following: Stage | None,
-  plan: Plan,
-  **options: Any,
+  stages: Sequence[Stage], plan: Plan, **options: Any
 ) -> Compilations:
-  """The same of a stage of a plan, and the step of the stage after it.
+  """The same of the next stage of a plan, and what those after it begin with.
+
+  The step of a distilled stage takes longer to compile than a short stage takes
+  to train: it is begun before the stage that comes before it.
 
   Args:
-    stage: that is about to be trained.
-    following: the stage after it; None for none.
+    stages: that are still to be trained, in their order.
     plan: all stages.
     **options: of `compilations`.
 
@@ -64,9 +66,18 @@ def planned_compilations(
     frozen = {t: plan[n].abstract_result for t, n in stage.inputs.items()}
     return compilations(stage, frozen, **options)
 
-  yield from of(stage)
-  if following is not None:
-    yield from itertools.islice(of(following), 1)
+  yield from of(stages[0])
+  for stage in stages[1:]:
+    for compile_step in itertools.islice(of(stage), 1):
+      if jax.default_backend() == 'cpu':
+        # There, its many small programs would wait in XLA's threads for each
+        # large one that is being compiled.
+        yield functools.partial(_draw, stage)
+      yield compile_step
+
+
+def _draw(stage: Stage) -> None:
+  stage.init()  # it is not kept; the programs are
 
 
 def _is_trained(folder) -> bool:

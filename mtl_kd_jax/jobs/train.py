@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-import itertools
 import pathlib
 import time
 from types import MappingProxyType
@@ -124,12 +123,11 @@ def _train(
   selected: dict[str, Metrics] = {}  # on the split that chooses checkpoints
   single_task: Metrics = {}  # what others are compared with, while they train
   with CompilesAhead(writer.print) as ahead:
-    for stage, following in itertools.pairwise([*plan.stages, None]):
+    for i, stage in enumerate(plan.stages):
       frozen = {t: variables[name] for t, name in stage.inputs.items()}
       ahead.add(
         planned_compilations(
-          stage,
-          following,
+          plan.stages[i:],
           plan,
           workdir=workdir,
           intervals=experiment.intervals,

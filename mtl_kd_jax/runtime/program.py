@@ -4,11 +4,11 @@ XLA takes seconds to minutes for a step, and uses one core for most of that. In
 a thread beside the steps of the stage before it costs less time, or none.
 """
 
+import collections
 from collections.abc import Callable, Iterable
 import contextlib
 import logging
 import os
-import queue
 import sys
 import threading
 from typing import Any
@@ -71,9 +71,8 @@ class CompilesAhead:
   def __init__(self, say: Callable[[str], None] = lambda text: None):
     """Takes what tells the user that the end has to wait."""
     self._say = say
-    self._tasks: queue.SimpleQueue[Callable[[], None] | None] = (
-      queue.SimpleQueue()
-    )
+    self._tasks: collections.deque[Callable[[], None]] = collections.deque()
+    self._changed = threading.Condition()
     self._closed = False
     self._busy = False
     self._thread: threading.Thread | None = None
@@ -83,9 +82,10 @@ class CompilesAhead:
 
   def __exit__(self, *unused):
     # A process that ends while XLA compiles is aborted.
-    self._closed = True
+    with self._changed:
+      self._closed = True
+      self._changed.notify()
     if self._thread is not None:
-      self._tasks.put(None)
       if self._busy:
         self._say('waiting for XLA, which is compiling the next program')
       self._thread.join()
@@ -93,20 +93,29 @@ class CompilesAhead:
   def add(self, tasks: Iterable[Callable[[], None]]) -> None:
     """Adds functions that call `Program.compile`, the most urgent one first.
 
-    They are neither made nor called on several hosts, whose programs have to be
-    compiled in the same order, and on GPUs: XLA compares kernels there by their
-    time, which steps would disturb.
+    They come before those that were added earlier and still wait. They are
+    neither made nor called on several hosts, whose programs have to be compiled
+    in the same order, and on GPUs: XLA compares kernels there by their time,
+    which steps would disturb.
     """
     if jax.process_count() > 1 or jax.default_backend() == 'gpu':
       return
     if self._thread is None:
       self._thread = threading.Thread(target=self._run, name='compiles-ahead')
       self._thread.start()
-    for task in tasks:
-      self._tasks.put(task)
+    urgent = list(tasks)
+    with self._changed:
+      self._tasks.extendleft(reversed(urgent))
+      self._changed.notify()
+
+  def _next(self) -> Callable[[], None] | None:
+    """Waits for what is to be done next; None at the end."""
+    with self._changed:
+      self._changed.wait_for(lambda: self._tasks or self._closed)
+      return None if self._closed else self._tasks.popleft()
 
   def _run(self):
-    while (task := self._tasks.get()) is not None and not self._closed:
+    while (task := self._next()) is not None:
       self._busy = True
       try:
         task()

@@ -37,14 +37,32 @@ class Counted:
 def test_a_program_is_compiled_in_the_thread():
   one, two = Counted(), Counted()
   with CompilesAhead() as ahead:
-    ahead.add([lambda: one.program.compile(THREE)])
-    ahead.add([lambda: two.program.compile(THREE)])
+    ahead.add(
+      [lambda: one.program.compile(THREE), lambda: two.program.compile(THREE)]
+    )
     assert two.traced.wait(WAIT)
   for counted in (one, two):
     counted.check()
     (thread,) = counted.threads
     assert thread is not threading.current_thread()
     assert not thread.is_alive()
+
+
+def test_what_is_added_later_is_more_urgent():
+  begun, goes_on, done = (threading.Event() for _ in range(3))
+  seen = []
+
+  def first():
+    begun.set()
+    assert goes_on.wait(WAIT)
+
+  with CompilesAhead() as ahead:
+    ahead.add([first, lambda: seen.append('next stage'), done.set])
+    assert begun.wait(WAIT)
+    ahead.add([lambda: seen.append('step'), lambda: seen.append('scores')])
+    goes_on.set()
+    assert done.wait(WAIT)
+  assert seen == ['step', 'scores', 'next stage']
 
 
 def test_a_call_waits_for_the_thread():
@@ -88,8 +106,12 @@ def test_what_fails_in_the_thread_fails_in_the_call():
 
   broken, counted = Counted(fail), Counted()
   with CompilesAhead() as ahead:
-    ahead.add([lambda: broken.program.compile(THREE)])
-    ahead.add([lambda: counted.program.compile(THREE)])
+    ahead.add(
+      [
+        lambda: broken.program.compile(THREE),
+        lambda: counted.program.compile(THREE),
+      ]
+    )
     assert counted.traced.wait(WAIT)  # the thread goes on
     with pytest.raises(ValueError, match='no such shape'):
       broken.check()
@@ -109,8 +131,12 @@ def test_who_leaves_waits_for_one_program_and_no_further():
 
   first, second = Counted(within), Counted()
   with pytest.raises(KeyboardInterrupt), CompilesAhead(say) as ahead:
-    ahead.add([lambda: first.program.compile(THREE)])
-    ahead.add([lambda: second.program.compile(THREE)])
+    ahead.add(
+      [
+        lambda: first.program.compile(THREE),
+        lambda: second.program.compile(THREE),
+      ]
+    )
     assert begun.wait(WAIT)
     raise KeyboardInterrupt
   assert len(first.threads) == 1 and not first.threads[0].is_alive()
