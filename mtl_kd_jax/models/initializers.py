@@ -17,8 +17,8 @@ _LEAST_DRAWN = 8**4
 def _normal_of(fan: Callable[[int, int], float], scale: float) -> Initializer:
   """Draws from N(0, scale / fan), fan of (inputs, outputs) of a kernel.
 
-  The same numbers as those of `flax.linen.initializers.variance_scaling(...,
-  distribution='normal')`.
+  The same numbers, to rounding, as those of
+  `flax.linen.initializers.variance_scaling(..., distribution='normal')`.
   """
 
   def draw(
