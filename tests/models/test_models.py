@@ -100,11 +100,6 @@ class Ran:
     self.image = rng.random((2, *SIZE, 3)).astype(np.float32)
 
     @jax.jit
-    def init(image):
-      # The default generator takes 15 s to compile for so many kernels.
-      return network.init(jax.random.key(0, impl='rbg'), image, train=False)
-
-    @jax.jit
     def run(variables, image):
       apply = functools.partial(network.apply, mutable=['batch_stats'])
       train, updated = apply(variables, image, train=True)
@@ -113,7 +108,11 @@ class Ran:
       evaluation, kept = apply(used, image, train=False)
       return train, updated, evaluation, kept
 
-    self.variables = init(self.image)
+    self.variables = network.lazy_init(
+      jax.random.key(0),
+      jax.ShapeDtypeStruct(self.image.shape, self.image.dtype),
+      train=False,
+    )
     self.train, self.updated, self.evaluation, self.kept = run(
       self.variables, self.image
     )
