@@ -4,7 +4,7 @@ import json
 import shutil
 
 from fixtures.backbones import Tiny
-import jax
+from fixtures.drawn import draw_variables
 import pytest
 
 import mtl_kd_jax as mtl
@@ -22,8 +22,7 @@ def sound(tmp_path_factory):
     patch.setitem(mtl.models.BACKBONES, 'tiny', Tiny)
     tasks = mtl.datasets.preview('scenes').tasks('semantic', 'depth')
     module = mtl.models.make('tiny', tasks)
-    image = jax.numpy.zeros((1, *SIZE, 3))
-    variables = module.init(jax.random.key(0), image, train=False)
+    variables = draw_variables(module, SIZE)
     network = TrainedNetwork('one', module, variables, tasks, SIZE)
     workdir = tmp_path_factory.mktemp('sound') / 'run'
     mtl.write_run(workdir, mtl.get_config().to_dict(), {'one': network})

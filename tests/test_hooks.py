@@ -8,6 +8,7 @@ operation on finished runs.
 import dataclasses
 
 from fixtures.backbones import Tiny
+from fixtures.drawn import draw_variables
 from fixtures.samples import random_batch
 from fixtures.stages import make_stage, run, run_killed_after
 from fixtures.toy import (
@@ -325,8 +326,7 @@ def finished_run(workdir, seed):
   """A run whose network was drawn, and not trained."""
   tasks = {t: TASKS[t] for t in ('depth', 'normals')}
   network = models.make('tiny', tasks)
-  image = jnp.zeros((1, 32, 32, 3))
-  variables = network.init(jax.random.key(seed), image, train=False)
+  variables = draw_variables(network, (32, 32), seed)
   trained = TrainedNetwork('distilled', network, variables, tasks, (32, 32))
   config = {'name': f'drawn {seed}', 'select': 'last', 'tasks': list(tasks)}
   return write_run(workdir, config, {'distilled': trained})

@@ -6,9 +6,8 @@ import json
 import socket
 
 from fixtures.backbones import Tiny
+from fixtures.drawn import draw_variables
 from fixtures.hub_server import serve_hub
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -42,9 +41,7 @@ def run(tmp_path_factory):
     config.data.manual_dir = config.teacher.workdir = PRIVATE
     config.data.folder.train = f'{PRIVATE}/train.txt'
     module = mtl.models.make('tiny', TASKS)
-    variables = module.init(
-      jax.random.key(0), jnp.zeros((1, *SIZE, 3)), train=False
-    )
+    variables = draw_variables(module, SIZE)
     network = TrainedNetwork('distilled', module, variables, TASKS, SIZE)
     run = mtl.write_run(
       workdir,

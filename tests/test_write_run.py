@@ -3,8 +3,7 @@
 import json
 
 from fixtures.backbones import Tiny
-import jax
-import jax.numpy as jnp
+from fixtures.drawn import draw_variables
 import pytest
 
 import mtl_kd_jax as mtl
@@ -22,8 +21,7 @@ def tiny_backbone(monkeypatch):
 
 def make_network(name, **options):
   module = mtl.models.make('tiny', TASKS)
-  image = jnp.zeros((1, *SIZE, 3))
-  variables = module.init(jax.random.key(0), image, train=False)
+  variables = draw_variables(module, SIZE)
   return TrainedNetwork(name, module, variables, TASKS, SIZE, **options)
 
 

@@ -2,10 +2,10 @@
 
 import json
 
+from fixtures.drawn import draw_variables
 from fixtures.toy import SIZE, make_network
 from fixtures.toy import TASKS as ALL
 import jax
-import jax.numpy as jnp
 
 from mtl_kd_jax.exporting.latency import measure, only
 from mtl_kd_jax.reports.latency import report_latency
@@ -17,9 +17,7 @@ CHANNELS = {name: task.channels for name, task in TASKS.items()}
 
 def make_trained():
   network = make_network(TASKS)
-  image = jnp.zeros((1, *SIZE, 3))
-  init = jax.jit(lambda key: network.init(key, image, train=False))
-  variables = init(jax.random.key(0))
+  variables = draw_variables(network, SIZE)
   return TrainedNetwork('distilled', network, variables, TASKS, SIZE)
 
 

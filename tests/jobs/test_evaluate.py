@@ -6,6 +6,7 @@ import shutil
 from types import SimpleNamespace
 
 from fixtures.backbones import Tiny
+from fixtures.drawn import draw_variables
 from fixtures.launching import run_python
 import jax
 import numpy as np
@@ -51,8 +52,7 @@ def make_network(name, *tasks, by_hand=False, seed=0):
     module = mtl.models.Network(
       backbone=Tiny(), channels=module.channels, head=module.head
     )
-  image = jax.numpy.zeros((1, *SIZE, 3))
-  variables = module.init(jax.random.key(seed), image, train=False)
+  variables = draw_variables(module, SIZE, seed)
   return TrainedNetwork(name, module, variables, tasks, SIZE)
 
 

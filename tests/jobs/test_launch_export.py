@@ -3,10 +3,10 @@
 import json
 
 from fixtures.backbones import Tiny
+from fixtures.drawn import draw_variables
 from fixtures.launching import launch
 from fixtures.toy import SIZE
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,8 +30,7 @@ def run(tmp_path_factory):
       'teacher_depth': {'depth': TASKS['depth']},
     }.items():
       module = mtl.models.make('tiny', tasks)
-      image = jnp.zeros((1, *SIZE, 3))
-      variables = module.init(jax.random.key(0), image, train=False)
+      variables = draw_variables(module, SIZE)
       networks[name] = TrainedNetwork(name, module, variables, tasks, SIZE)
     yield mtl.write_run(tmp_path_factory.mktemp('run'), CONFIG, networks)
 

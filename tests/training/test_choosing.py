@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from fixtures.configs import plan_of
+from fixtures.drawn import draw_variables
 from fixtures.samples import random_batch
 from fixtures.stages import make_stage, run
 from fixtures.toy import SIZE, TASKS, make_network, make_teachers
@@ -54,7 +55,7 @@ def test_every_network_has_those_of_its_tasks(backbone):
 def test_a_task_of_a_network_is_the_network_of_this_task():
   network, alone = make_network(), make_network(('depth',))
   image = random_batch(1, SIZE)['image']
-  variables = network.init(jax.random.key(0), image, train=False)
+  variables = draw_variables(network, SIZE)
   _, wanted = abstract_init(alone, SIZE)
   part = part_of(variables, wanted)
   one = alone.apply(part, image, train=False).predictions

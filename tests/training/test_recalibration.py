@@ -1,5 +1,6 @@
 """Statistics of BatchNorm that belong to the final weights."""
 
+from fixtures.drawn import draw_variables
 from fixtures.samples import random_batch
 from fixtures.toy import SIZE, TASKS, make_network
 import flax.linen as nn
@@ -80,7 +81,7 @@ def test_statistics_of_any_size_are_told_apart_from_the_old_ones():
   batch['image'] = np.float32((batch['image'] - 0.9) * scales)
   parallel = make_parallel('jit', batch_size=8)
   network = make(norm=nn.BatchNorm, momentum=0.99)
-  variables = network.init(jax.random.key(0), batch['image'], train=False)
+  variables = draw_variables(network, SIZE)
   found = recalibrate(
     network,
     parallel.replicate(variables),
