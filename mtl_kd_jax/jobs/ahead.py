@@ -1,6 +1,6 @@
 """Which programs are compiled beside the steps of a run, in a second thread."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 import functools
 import itertools
 import pathlib
@@ -46,15 +46,16 @@ def compilations(
 
 
 def planned_compilations(
-  stages: Sequence[Stage], plan: Plan, **options: Any
+  stage: Stage,
+  following: Stage | None,
+  plan: Plan,
+  **options: Any,
 ) -> Compilations:
-  """The same of the next stage of a plan, and what those after it begin with.
-
-  The step of a distilled stage takes longer to compile than a short stage takes
-  to train: it is begun before the stage that comes before it.
+  """The same of a stage of a plan, and what the stage after it begins with.
 
   Args:
-    stages: that are still to be trained, in their order.
+    stage: that is about to be trained.
+    following: the stage after it; None for none.
     plan: all stages.
     **options: of `compilations`.
 
@@ -66,14 +67,16 @@ def planned_compilations(
     frozen = {t: plan[n].abstract_result for t, n in stage.inputs.items()}
     return compilations(stage, frozen, **options)
 
-  yield from of(stages[0])
-  for stage in stages[1:]:
-    for compile_step in itertools.islice(of(stage), 1):
-      if jax.default_backend() == 'cpu':
-        # There, its many small programs would wait in XLA's threads for each
-        # large one that is being compiled.
-        yield functools.partial(_draw, stage)
-      yield compile_step
+  yield from of(stage)
+  if following is None:
+    return
+  # Only the next one: what is compiled beside steps leaves gaps in memory.
+  for compile_step in itertools.islice(of(following), 1):
+    if jax.default_backend() == 'cpu':
+      # There, its many small programs would wait in XLA's threads for each
+      # large one that is being compiled.
+      yield functools.partial(_draw, following)
+    yield compile_step
 
 
 def _draw(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+import itertools
 import pathlib
 import time
 from types import MappingProxyType
@@ -123,11 +124,12 @@ def _train(
   selected: dict[str, Metrics] = {}  # on the split that chooses checkpoints
   single_task: Metrics = {}  # what others are compared with, while they train
   with CompilesAhead(writer.print) as ahead:
-    for i, stage in enumerate(plan.stages):
+    for stage, following in itertools.pairwise([*plan.stages, None]):
       frozen = {t: variables[name] for t, name in stage.inputs.items()}
       ahead.add(
         planned_compilations(
-          plan.stages[i:],
+          stage,
+          following,
           plan,
           workdir=workdir,
           intervals=experiment.intervals,
