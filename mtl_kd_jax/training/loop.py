@@ -164,8 +164,8 @@ class _Scores:
     if adapt is None or adapt.baseline is None:
       return state
     self._writer.pause('scoring the baseline and the teachers')
-    metrics = self._known.get(BASELINE) or self._stage.score_frozen(
-      adapt.baseline, self._frozen[BASELINE]
+    metrics = self._stage.score_frozen(
+      adapt.baseline, self._frozen[BASELINE], self._known.get(BASELINE)
     )
     return self._with_factors(state, metrics)
 

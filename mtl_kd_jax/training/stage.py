@@ -334,21 +334,22 @@ class Stage:
         on, as far as they are known already.
 
     Returns:
-      Teacher -> the variables of the better network; what is known of that;
-      and what was compared.
+      Teacher -> the variables of the better network; the same -> its metrics;
+      and what was compared. Without a rival, what was given.
     """
     frozen, known = dict(frozen), dict(known)
     if self.rival is None:
       return frozen, known, {}
-    known |= self.score_teachers(frozen, known)
-    if BASELINE not in known:
-      known[BASELINE] = self.score_frozen(self.rival, frozen[BASELINE])
-    teachers = {name: known[name] for name in self.teachers}
-    compared = contests(known[BASELINE], teachers, self.tasks)
+    shared = self.score_frozen(
+      self.rival, frozen[BASELINE], known.get(BASELINE)
+    )
+    teachers = self.score_teachers(frozen, known)
+    known |= {BASELINE: shared, **teachers}
+    compared = contests(shared, teachers, self.tasks)
     for task, contest in compared.items():
       if contest.baseline_wins:
         frozen[task] = part_of(frozen[BASELINE], frozen[task])
-        known[task] = {task: known[BASELINE][task]}
+        known[task] = {task: shared[task]}
     return frozen, known, compared
 
   def score_teachers(
@@ -366,19 +367,22 @@ class Stage:
       Teacher -> its metrics.
     """
     return {
-      name: known[name]
-      if name in known
-      else self.score_frozen(teacher.network, frozen[name])
+      name: self.score_frozen(teacher.network, frozen[name], known.get(name))
       for name, teacher in self.teachers.items()
     }
 
-  def score_frozen(self, network: Network, variables: Any) -> Metrics:
+  def score_frozen(
+    self, network: Network, variables: Any, known: Metrics | None = None
+  ) -> Metrics:
     """Scores another network on the split that checkpoints are chosen on.
 
     Args:
       network: of some of the tasks.
       variables: of the network.
+      known: its metrics, if it was scored before; nothing is computed then.
     """
+    if known is not None:
+      return known
     tasks = {t: self.tasks[t] for t in network.channels}
     return evaluate(
       self._compile_eval_step(network, tasks),
