@@ -5,6 +5,7 @@ from jax import export
 import numpy as np
 import pytest
 
+from mtl_kd_jax.ops import resize
 from mtl_kd_jax.ops.resize import resize_bilinear
 
 SIZES = [((3, 4), (6, 8)), ((1, 2), (2, 4)), ((2, 3), (7, 5)), ((5, 6), (3, 2))]
@@ -68,14 +69,54 @@ def test_products_are_exact_on_every_platform():
   assert program.count(exact) == products
 
 
-def test_doubling_needs_no_gather_or_scatter():
-  text = (
-    jax.jit(jax.grad(lambda x: resize_bilinear(x, (8, 12)).sum()))
-    .lower(np.ones((1, 4, 6, 2), np.float32))
-    .as_text()
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('factor', [2, 3, 4])
+@pytest.mark.parametrize('axis', [1, 2])
+def test_sums_and_products_are_the_same_map(axis, factor, align_corners):
+  """CPUs have one, others the other; with their transposes."""
+  rng = np.random.default_rng(2)
+  x = rng.normal(size=(2, 5, 5, 3)).astype(np.float32)
+  size = tuple(5 * (factor if a == axis else 1) for a in (1, 2))
+  g = rng.normal(size=(2, *size, 3)).astype(np.float32)
+  matrix = resize.matrix_of(5, 5 * factor, align_corners).astype(np.float32)
+  how = {'axis': axis, 'align_corners': align_corners}
+  expected = resize.as_product(x, matrix, **how)
+  for same in (
+    resize.as_sums(x, matrix, **how),
+    resize_bilinear(x, size, align_corners=align_corners),
+  ):
+    np.testing.assert_allclose(same, expected, atol=1e-6)
+  expected = resize.transposed_product(g, matrix, **how)
+  _, vjp = jax.vjp(
+    lambda x: resize_bilinear(x, size, align_corners=align_corners), x
   )
-  assert 'scatter' not in text
-  assert 'gather' not in text
+  for same in (resize.transposed_sums(g, matrix, **how), *vjp(g)):
+    np.testing.assert_allclose(same, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize('platform, products', [('cpu', 4), ('cuda', 0)])
+def test_doubling_needs_no_gather_and_on_gpus_no_product(platform, products):
+  grad = jax.jit(jax.grad(lambda x: (resize_bilinear(x, (8, 12)) ** 2).sum()))
+  x = np.ones((1, 4, 6, 2), np.float32)
+  text = grad.trace(x).lower(lowering_platforms=(platform,)).as_text()
+  assert text.count('stablehlo.dot_general') == products
+  for other in ('scatter', 'gather'):
+    assert f'stablehlo.{other}' not in text
+
+
+def test_derivatives_of_both_modes_go_through_vmap():
+  x = np.random.default_rng(3).normal(size=(2, 1, 2, 3, 4)).astype(np.float32)
+
+  def enlarge(x):
+    return resize_bilinear(x, (4, 6)) ** 2
+
+  _, forward = jax.jvp(jax.vmap(enlarge), (x,), (x,))
+  _, vjp = jax.vjp(enlarge, x[1])
+  backward = vjp(forward[1])[0]
+  np.testing.assert_allclose(forward[1], 2 * enlarge(x[1]), rtol=1e-5)
+  np.testing.assert_allclose(
+    np.vdot(backward, x[1]), np.vdot(forward[1], forward[1]), rtol=1e-4
+  )
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
