@@ -263,8 +263,8 @@ def _add_folder(data):
 
 def _add_model(config):
   config.model = model = ConfigDict()
-  # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet18', 'resnet34' or
-  # 'resnet50'.
+  # 'segnet', 'segnet_wide', 'segnet_deep', 'mtan', 'resnet10', 'resnet18',
+  # 'resnet34' or 'resnet50'.
   model.backbone = 'segnet'
   # Head of every task: 'dense' (segnet, mtan); or 'aspp' (DeepLabV3),
   # 'deeplabv3plus' or 'fpn' (light), all of them resnet.

@@ -83,7 +83,8 @@ _MARKS = {
   'segnet': ('encoder_block.0.0.weight',),
   'segnet_deep': ('encoder_block.0.0.weight', 'encoder_block.0.3.weight'),
   'mtan': ('encoder_block.0.0.weight', 'encoder_att.0.0.0.weight'),
-  'resnet18': ('conv1.weight', 'layer1.0.conv1.weight'),
+  'resnet10': ('conv1.weight', 'layer1.0.conv1.weight'),
+  'resnet18': ('conv1.weight', 'layer1.1.conv1.weight'),
   'resnet34': ('conv1.weight', 'layer3.5.conv1.weight'),
   'resnet50': ('conv1.weight', 'layer1.0.conv3.weight'),
 }

@@ -47,6 +47,7 @@ BACKBONES = {
   'segnet_wide': functools.partial(SegNet, filters=WIDE),
   'segnet_deep': functools.partial(SegNet, depth=2),
   'mtan': MTAN,
+  'resnet10': functools.partial(ResNet, layers=10),
   'resnet18': functools.partial(ResNet, layers=18),
   'resnet34': functools.partial(ResNet, layers=34),
   'resnet50': functools.partial(ResNet, layers=50),

@@ -1,17 +1,19 @@
-"""ResNet-18, -34 and -50, dilated (He et al., CVPR 2016; Yu et al., CVPR 2017).
+"""ResNets, dilated (He et al., CVPR 2016; Yu et al., CVPR 2017).
 
 The layers and their names are torchvision's (v1.5: the stride of a bottleneck
 block is that of its 3x3 convolution), so that its ImageNet weights fit.
+ResNet-10, which torchvision does not have, is the small one of the few-shot
+literature: a single block per layer (Chen et al., ICLR 2019).
 Dilation follows torchvision's rule too: a layer that would exceed the output
 stride keeps its size and doubles the dilation instead, from its second block
 on.
 
-| tap    | side at output stride 32 (16, 8) | channels (18, 34) | (50) |
-|--------|----------------------------------|-------------------|------|
-| layer1 | 1/4                              | 64                | 256  |
-| layer2 | 1/8                              | 128               | 512  |
-| layer3 | 1/16 (1/16, 1/8)                 | 256               | 1024 |
-| layer4 | 1/32 (1/16, 1/8)                 | 512               | 2048 |
+| tap    | side at output stride 32 (16, 8) | channels (10, 18, 34) | (50) |
+|--------|----------------------------------|-----------------------|------|
+| layer1 | 1/4                              | 64                    | 256  |
+| layer2 | 1/8                              | 128                   | 512  |
+| layer3 | 1/16 (1/16, 1/8)                 | 256                   | 1024 |
+| layer4 | 1/32 (1/16, 1/8)                 | 512                   | 2048 |
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +26,12 @@ import jax.numpy as jnp
 from mtl_kd_jax.models.layers import conv, linear
 from mtl_kd_jax.ops.norm import BatchNorm
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+_BLOCKS = {
+  10: (1, 1, 1, 1),
+  18: (2, 2, 2, 2),
+  34: (3, 4, 6, 3),
+  50: (3, 4, 6, 3),
+}
 _EXPANSION = 4  # of a bottleneck block
 # Of ImageNet, for images in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
@@ -38,7 +45,7 @@ class ResNet(nn.Module):
     width: factor on the channels.
     axis_name: the mapped device axis over which BatchNorm takes its
       statistics; None when the batch is not split by hand.
-    layers: 18, 34 or 50.
+    layers: 10, 18, 34 or 50.
     output_stride: image side over side of 'layer4': 8, 16 or 32.
     remat: whether activations inside of blocks are computed again on the way
       back, instead of kept.

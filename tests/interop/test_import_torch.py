@@ -123,9 +123,14 @@ def mtan_shapes(width=1.0, *, single=None):
 
 
 def resnet_shapes(layers, width):
-  """Torchvision's, with its classifier."""
+  """As torchvision has them, with a classifier."""
   base = round(64 * width)
-  blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}[layers]
+  blocks = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+  }[layers]
   wide = layers == 50
   shapes = conv('conv1', base, 3, 7, bias=False) | norm('bn1', base)
   i = base
@@ -540,7 +545,7 @@ def test_a_file_of_the_reference_is_recognized(shapes, network, width):
   assert describe(numbered(shapes)) == (network, width, CHANNELS)
 
 
-@pytest.mark.parametrize('layers', [18, 34, 50])
+@pytest.mark.parametrize('layers', [10, 18, 34, 50])
 def test_a_resnet_is_recognized(layers):
   found = describe(numbered(resnet_shapes(layers, 0.5)))
   assert found == (f'resnet{layers}', 0.5, {})

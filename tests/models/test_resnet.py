@@ -24,7 +24,12 @@ from mtl_kd_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from mtl_kd_jax.ops import conv as conv_module
 from mtl_kd_jax.ops.norm import BatchNorm
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+BLOCKS = {
+  10: (1, 1, 1, 1),
+  18: (2, 2, 2, 2),
+  34: (3, 4, 6, 3),
+  50: (3, 4, 6, 3),
+}
 # torchvision's replace_stride_with_dilation, spelled out. Output stride -> for
 # each layer: stride and dilation of its first block, dilation of the others.
 RULE = {
@@ -216,7 +221,7 @@ def test_images_are_normalized_by_the_statistics_of_imagenet(float64):
 
 
 @pytest.mark.parametrize(
-  'layers, output_stride', [(18, 8), (34, 32), (50, 16), (50, 8)]
+  'layers, output_stride', [(10, 8), (34, 32), (50, 16), (50, 8)]
 )
 def test_all_features_agree_with_numpy(layers, output_stride, float64):
   backbone = ResNet(width=1 / 16, layers=layers, output_stride=output_stride)
