@@ -1,6 +1,7 @@
 """Imports point down, and what belongs into one file stands in one file."""
 
 import ast
+import functools
 import graphlib
 import importlib
 import pathlib
@@ -61,9 +62,15 @@ KEY = re.compile(
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 
+@functools.cache
+def nodes_of(path):
+  """All nodes of a file's syntax tree."""
+  return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imported(path):
   """The absolute names of all modules that a file imports."""
-  for node in ast.walk(ast.parse(path.read_text())):
+  for node in nodes_of(path):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -119,7 +126,7 @@ def test_no_message_below_the_config_names_a_key_of_it():
   for path in FILES:
     if relative(path).parts[0] in above:
       continue
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
       if isinstance(node, ast.Constant) and isinstance(node.value, str):
         assert not KEY.search(node.value), f'{path}: {node.value[:80]}'
 
@@ -154,7 +161,7 @@ def test_packages_do_not_import_each_other_in_a_circle():
 )
 def test_what_a_benchmark_imports_is_there(path):
   """Nothing else runs them."""
-  for node in ast.walk(ast.parse(path.read_text())):
+  for node in nodes_of(path):
     if isinstance(node, ast.ImportFrom) and PACKAGE.name in node.module:
       module = importlib.import_module(node.module)
       for alias in node.names:

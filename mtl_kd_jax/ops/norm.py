@@ -5,6 +5,7 @@ divided by n - 1. At a bottleneck of a few pixels they differ by percents, and
 so do the predictions of networks that use the running statistics.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -48,33 +49,45 @@ class BatchNorm(nn.Module):
     if self.use_running_average:
       mean, var = running_mean.value, running_var.value
     else:
-      mean, var, count = self._statistics(x)
+      axis_name = None if self.is_initializing() else self.axis_name
+      mean, var = _statistics(x, axis_name)
       if not self.is_initializing():
+        count = math.prod(x.shape[:-1])
+        if axis_name is not None:
+          count *= lax.axis_size(axis_name)
         keep, take = self.momentum, 1 - self.momentum
         unbiased = var * (count / max(count - 1, 1))
         running_mean.value = keep * running_mean.value + take * mean
         running_var.value = keep * running_var.value + take * unbiased
-    gain = scale * lax.rsqrt(var + self.epsilon)
-    axes = tuple(range(x.ndim - 1))
-    gain, mean, bias = (jnp.expand_dims(v, axes) for v in (gain, mean, bias))
-    return ((x - mean) * gain + bias).astype(x.dtype)
+    return _normalize(x, mean, var, scale, bias, self.epsilon)
 
-  def _statistics(self, x):
-    """Mean and variance [c] of the global batch, and the number of values."""
-    axis_name = None if self.is_initializing() else self.axis_name
-    axes = tuple(range(x.ndim - 1))
-    count = math.prod(x.shape[:-1])
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    # E[y^2] - E[y]^2 takes one pass over the map. y is x less the mean of a
-    # sample of its pixels: with x itself the difference would cancel to noise
-    # where the mean is large compared to the deviation.
-    sample = x[(slice(None), *(slice(None, None, 8),) * (x.ndim - 2))]
-    shift = lax.stop_gradient(jnp.mean(sample, axes))
-    if axis_name is not None:
-      count *= lax.axis_size(axis_name)
-      shift = lax.pmean(shift, axis_name)
-    y = x - jnp.expand_dims(shift, axes)
-    mean, mean_square = jnp.mean(y, axes), jnp.mean(y**2, axes)
-    if axis_name is not None:
-      mean, mean_square = lax.pmean((mean, mean_square), axis_name)
-    return mean + shift, jnp.maximum(mean_square - mean**2, 0), count
+
+# Networks have dozens of these layers, of few shapes. Inside of `jax.jit`, each
+# shape is traced, differentiated and lowered once; XLA gets the same program.
+
+
+@functools.partial(jax.jit, static_argnames='axis_name')
+def _statistics(x, axis_name):
+  """Mean and variance [c] of the global batch."""
+  axes = tuple(range(x.ndim - 1))
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  # E[y^2] - E[y]^2 takes one pass over the map. y is x less the mean of a
+  # sample of its pixels: with x itself the difference would cancel to noise
+  # where the mean is large compared to the deviation.
+  sample = x[(slice(None), *(slice(None, None, 8),) * (x.ndim - 2))]
+  shift = lax.stop_gradient(jnp.mean(sample, axes))
+  if axis_name is not None:
+    shift = lax.pmean(shift, axis_name)
+  y = x - jnp.expand_dims(shift, axes)
+  mean, mean_square = jnp.mean(y, axes), jnp.mean(y**2, axes)
+  if axis_name is not None:
+    mean, mean_square = lax.pmean((mean, mean_square), axis_name)
+  return mean + shift, jnp.maximum(mean_square - mean**2, 0)
+
+
+@functools.partial(jax.jit, static_argnames='epsilon')
+def _normalize(x, mean, var, scale, bias, epsilon):
+  gain = scale * lax.rsqrt(var + epsilon)
+  axes = tuple(range(x.ndim - 1))
+  gain, mean, bias = (jnp.expand_dims(v, axes) for v in (gain, mean, bias))
+  return ((x - mean) * gain + bias).astype(x.dtype)

@@ -46,22 +46,21 @@ pytestmark = pytest.mark.usefixtures('features_once')
 @pytest.mark.parametrize('name', CONFIGS)
 def test_a_config_builds_its_stages_and_one_step(name, tmp_path, shallow):
   _, plan = plan_of(tiny(name, tmp_path))
-  first, student = plan.stages[0], plan.stages[-1]
+  student = plan.stages[-1]
   batch = student.parallel.shard(next(student.data.train(0)))
-  for stage in (first, student):
-    frozen = {
-      teacher: plan[name].abstract_state.variables
-      for teacher, name in stage.inputs.items()
-    }
-    state = stage.abstract_state
-    after, losses = jax.eval_shape(
-      stage.train_step.function, state, frozen, batch
-    )
-    same = jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
-    assert all(jax.tree.leaves(same))
-    assert {x.shape for x in losses.values()} == {()}
-    weights = {f'weight/{name}' for name in objectives(stage.terms)}
-    assert {'loss'} | {t.name for t in stage.terms} | weights <= losses.keys()
+  frozen = {
+    teacher: plan[name].abstract_state.variables
+    for teacher, name in student.inputs.items()
+  }
+  state = student.abstract_state
+  after, losses = jax.eval_shape(
+    student.train_step.function, state, frozen, batch
+  )
+  same = jax.tree.map(lambda a, b: a.shape == b.shape, state, after)
+  assert all(jax.tree.leaves(same))
+  assert {x.shape for x in losses.values()} == {()}
+  weights = {f'weight/{name}' for name in objectives(student.terms)}
+  assert {'loss'} | {t.name for t in student.terms} | weights <= losses.keys()
 
 
 def test_every_key_has_a_comment_of_its_own():
