@@ -6,9 +6,10 @@
 Writes frames of 256x512 pixels with classes, depth, edges, normals, flow and a
 row in a table each, and prints how long it takes to open the folder, how many
 samples/s are read and augmented (zoomed, mirrored), and what each map takes.
-Then the distilled step of configs/quickstart.py runs as often, on numbers that
-stay the same, while batches of the folder are read beside it: the share of the
-time that is spent waiting for them, and what reading costs the step.
+Then the distilled step of configs/compare/quickstart.py, with the paper's
+method, runs as often, on numbers that stay the same, while batches of the
+folder are read beside it: the share of the time that is spent waiting for them,
+and what reading costs the step.
 """
 
 from collections.abc import Iterator
@@ -169,14 +170,14 @@ def _report_reading(console, root, size) -> None:
 
 
 def _report_training(console, root) -> None:
-  step = _quickstart_step()
+  step = _distilled_step()
   table = Table(
     'num_workers',
     'step alone',
     'step beside reading',
     'waiting',
     'share of the time',
-    title=f'{_STEPS.value} distilled steps of the quickstart, batches of '
+    title=f'{_STEPS.value} distilled steps, batches of '
     f'{_BATCH.value} with five maps',
   )
   dataset = _open(root, _MAPS | _OF_ROWS)
@@ -197,7 +198,7 @@ def _report_training(console, root) -> None:
   console.print(table)
 
 
-def _quickstart_step():
+def _distilled_step():
   config = quickstart.papers_method()
   config.data.scenes.num_train, config.data.scenes.num_val = 8, 8
   config.data.val_fraction = 0.0
