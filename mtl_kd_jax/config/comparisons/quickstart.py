@@ -43,6 +43,7 @@ def get_config():
     ('baseline, gated', baseline_gated()),
     ('best, gated', best_gated()),
     ('imtl_h, gated', {'distill.adapt': 'cosine', 'balancing.name': 'imtl_h'}),
+    ('cagrad, best, gated', best_gated() | {'balancing.name': 'cagrad'}),
     ('nash_mtl, gated', {'distill.adapt': 'cosine'} | NASH),
     ('nash_mtl, best, gated', best_gated() | NASH),
   )
