@@ -92,7 +92,7 @@ def set_transposes(
     primitive: From `make_primitive`.
     to_first: (cotangent, b, **params) -> cotangent of `a`.
     to_second: (a, cotangent, **params) -> cotangent of `b`; None if `b` is of
-      integers.
+      integers or a constant.
   """
   ad.defbilinear(
     primitive,

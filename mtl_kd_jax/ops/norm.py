@@ -49,9 +49,10 @@ class BatchNorm(nn.Module):
     if self.use_running_average:
       mean, var = running_mean.value, running_var.value
     else:
-      axis_name = None if self.is_initializing() else self.axis_name
+      initializing = self.is_initializing()
+      axis_name = None if initializing else self.axis_name
       mean, var = _statistics(x, axis_name)
-      if not self.is_initializing():
+      if not initializing:
         count = math.prod(x.shape[:-1])
         if axis_name is not None:
           count *= lax.axis_size(axis_name)
@@ -62,13 +63,13 @@ class BatchNorm(nn.Module):
     return _normalize(x, mean, var, scale, bias, self.epsilon)
 
 
-# Networks have dozens of these layers, of few shapes. Inside of `jax.jit`, each
-# shape is traced, differentiated and lowered once; XLA gets the same program.
+# Networks have dozens of these layers, of few shapes. `jax.jit` traces,
+# differentiates and lowers each shape once.
 
 
 @functools.partial(jax.jit, static_argnames='axis_name')
 def _statistics(x, axis_name):
-  """Mean and variance [c] of the global batch."""
+  """Mean and variance, float [c], of the global batch of x [b ... c]."""
   axes = tuple(range(x.ndim - 1))
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   # E[y^2] - E[y]^2 takes one pass over the map. y is x less the mean of a
@@ -87,6 +88,7 @@ def _statistics(x, axis_name):
 
 @functools.partial(jax.jit, static_argnames='epsilon')
 def _normalize(x, mean, var, scale, bias, epsilon):
+  """Maps x [b ... c] to its shape and dtype; all others are float [c]."""
   gain = scale * lax.rsqrt(var + epsilon)
   axes = tuple(range(x.ndim - 1))
   gain, mean, bias = (jnp.expand_dims(v, axes) for v in (gain, mean, bias))

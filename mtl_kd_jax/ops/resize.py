@@ -2,12 +2,14 @@
 
 Resizing an axis is a product with a sparse matrix of two entries per row. For
 whole factors, which are most, these are neighbors, and the product is a few
-weighted sums of shifted maps, with a gradient of the same kind. On GPUs, XLA
-has ended the process over the plain product; on CPUs, that is what it compiles
-faster (a quarter of the time), and runs faster at all sizes of our networks.
-The gradient of a gather would be a scatter, which is slow everywhere.
-`jax.image.resize` has no `align_corners`.
+weighted sums of shifted maps, with a gradient of the same kind. On CPUs, the
+product compiles and runs faster than the sums. Elsewhere it is the sums: XLA's
+compiler for GPUs has crashed on the product (jax 0.11.2, H100). The gradient of
+a gather would be a scatter, which is slow everywhere. `jax.image.resize` has no
+`align_corners`.
 """
+
+import functools
 
 import jax
 from jax import lax
@@ -48,14 +50,14 @@ def _resize_axis(x, axis, new, align_corners):
   symbolic = not all(isinstance(side, int) for side in (*x.shape, new))
   if symbolic and new == new // old * old:
     return _multiply_symbolic(x, axis, new, align_corners)
-  matrix = matrix_of(old, new, align_corners)
+  matrix = weights(old, new, align_corners)
   x, matrix = equally_varying(x, jnp.asarray(matrix, x.dtype))
   if new % old == 0:
     return _enlarge.bind(x, matrix, axis=axis, align_corners=align_corners)
   return as_product(x, matrix, axis=axis)
 
 
-def matrix_of(old, new, align_corners):
+def weights(old, new, align_corners):
   """The weights of old pixels in new ones, float64 [new old]."""
   place = _places(old, new, align_corners)
   lower = np.floor(place).astype(int)
@@ -77,9 +79,8 @@ def _places(old, new, align_corners):
   return np.clip(place, 0, old - 1)
 
 
-def as_product(x, matrix, *, axis, align_corners=None):
-  """Multiplies an axis of x by the matrix [new old]."""
-  del align_corners  # the matrix says it
+def as_product(x, matrix, *, axis):
+  """Multiplies an axis of x [b h w c], `old` long, by the matrix [new old]."""
   # The default, TF32 on GPUs and bfloat16 on TPUs, would round the maps to 3 or
   # 2 digits, which `as_sums` does not.
   y = jnp.tensordot(matrix, x, (1, axis), precision='highest')
@@ -87,7 +88,10 @@ def as_product(x, matrix, *, axis, align_corners=None):
 
 
 def as_sums(x, matrix, *, axis, align_corners):
-  """The same by a whole factor: new pixels lie next to old ones, in order."""
+  """The same for `weights` of a whole factor, whose shape is all it reads.
+
+  New pixels then lie next to old ones, in order.
+  """
   new, old = matrix.shape
   factor = new // old
   place = _places(old, new, align_corners)
@@ -109,38 +113,47 @@ def as_sums(x, matrix, *, axis, align_corners):
   return stacked.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
-def transposed_product(g, matrix, *, axis, align_corners):
-  """The gradient of `as_product` by x."""
-  return as_product(g, matrix.T, axis=axis, align_corners=align_corners)
+def transposed_product(g, matrix, *, axis):
+  """The gradient of <as_product(x, matrix), g> by x, [b h w c]."""
+  return as_product(g, matrix.T, axis=axis)
 
 
-def transposed_sums(g, matrix, **params):
-  """The gradient of `as_sums` by x."""
+def transposed_sums(g, matrix, *, axis, align_corners):
+  """The gradient of <as_sums(x, matrix), g> by x, [b h w c]."""
   # A linear function has the same transpose everywhere: of where it is taken,
   # only the type counts.
-  x = lax.slice_in_dim(g, 0, matrix.shape[1], axis=params['axis'])
-  _, transpose = jax.vjp(lambda x: as_sums(x, matrix, **params), x)
+  x = lax.slice_in_dim(g, 0, matrix.shape[1], axis=axis)
+  sums = functools.partial(as_sums, axis=axis, align_corners=align_corners)
+  _, transpose = jax.vjp(lambda x: sums(x, matrix), x)
   return transpose(g)[0]
 
 
-def _make(name, cpu, elsewhere):
-  def function(x, matrix, **params):
-    def on_cpu(x, matrix):
-      return cpu(x, matrix, **params)
+def _make(name, product, sums):
+  def function(x, matrix, *, axis, align_corners):
+    return lax.platform_dependent(
+      x,
+      matrix,
+      cpu=functools.partial(product, axis=axis),
+      default=functools.partial(sums, axis=axis, align_corners=align_corners),
+    )
 
-    def on_others(x, matrix):
-      return elsewhere(x, matrix, **params)
+  def plain(x, matrix, *, axis, align_corners):
+    del align_corners  # is in the matrix
+    return product(x, matrix, axis=axis)
 
-    return lax.platform_dependent(x, matrix, cpu=on_cpu, default=on_others)
-
-  return make_primitive(name, function, images=(True, False), plain=cpu)
+  return make_primitive(name, function, images=(True, False), plain=plain)
 
 
 _enlarge = _make('enlarge', as_product, as_sums)
-_sum_back = _make('sum_back', transposed_product, transposed_sums)
-# The matrix is a constant, and has no cotangent.
-set_transposes(_enlarge, lambda g, m, **params: _sum_back.bind(g, m, **params))
-set_transposes(_sum_back, lambda x, m, **params: _enlarge.bind(x, m, **params))
+_enlarge_transposed = _make(
+  'enlarge_transposed', transposed_product, transposed_sums
+)
+set_transposes(
+  _enlarge, lambda g, matrix, **how: _enlarge_transposed.bind(g, matrix, **how)
+)
+set_transposes(
+  _enlarge_transposed, lambda x, matrix, **how: _enlarge.bind(x, matrix, **how)
+)
 
 
 def _multiply_symbolic(x, axis, new, align_corners):

@@ -78,15 +78,15 @@ def test_sums_and_products_are_the_same_map(axis, factor, align_corners):
   x = rng.normal(size=(2, 5, 5, 3)).astype(np.float32)
   size = tuple(5 * (factor if a == axis else 1) for a in (1, 2))
   g = rng.normal(size=(2, *size, 3)).astype(np.float32)
-  matrix = resize.matrix_of(5, 5 * factor, align_corners).astype(np.float32)
+  matrix = resize.weights(5, 5 * factor, align_corners).astype(np.float32)
   how = {'axis': axis, 'align_corners': align_corners}
-  expected = resize.as_product(x, matrix, **how)
+  expected = resize.as_product(x, matrix, axis=axis)
   for same in (
     resize.as_sums(x, matrix, **how),
     resize_bilinear(x, size, align_corners=align_corners),
   ):
     np.testing.assert_allclose(same, expected, atol=1e-6)
-  expected = resize.transposed_product(g, matrix, **how)
+  expected = resize.transposed_product(g, matrix, axis=axis)
   _, vjp = jax.vjp(
     lambda x: resize_bilinear(x, size, align_corners=align_corners), x
   )

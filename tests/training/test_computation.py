@@ -251,7 +251,9 @@ def test_half_precision_gives_nearly_the_gradient():
 
 # One rule of each kind that the step tells apart; that all of them keep the
 # dtype of what they combine is a part of their contract.
-@pytest.mark.parametrize('name', ('mgda', 'graddrop', 'sdmgrad', 'auto_lambda'))
+@pytest.mark.parametrize(
+  'name', ('mgda', 'graddrop', 'moco', 'sdmgrad', 'auto_lambda')
+)
 def test_gradients_are_combined_in_half_precision_and_in_pieces(name):
   """Only traced."""
   balancer = make_balancer(name, **_needed(name))
