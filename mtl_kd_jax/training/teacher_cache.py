@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
@@ -36,8 +37,10 @@ from mtl_kd_jax.datasets.frame_arrays import (
 from mtl_kd_jax.distillation.cached import as_arrays, from_arrays
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import abstract_init
+from mtl_kd_jax.runtime.hosts import check_same, main_process_first
 from mtl_kd_jax.runtime.lock import InUse, exclusive
 from mtl_kd_jax.runtime.memory import available_memory
+from mtl_kd_jax.runtime.parallel import any_process
 from mtl_kd_jax.training.forward import run_forward
 from mtl_kd_jax.training.step import teacher_outputs
 
@@ -136,24 +139,29 @@ class TeacherCache:
     }
     described = json.dumps([about, layout.describe()], sort_keys=True)
     name = hashlib.sha256(described.encode()).hexdigest()[:16]
+    check_same({'what the cache of teachers is for': name})
     folder = self.folder / name
-    with contextlib.ExitStack() as alone:
-      while True:
-        if (found := open_frames(folder, layout, about)) is not None:
-          return found
-        try:
-          alone.enter_context(exclusive(folder))
-          break
-        except InUse:  # by one that writes the same
+    found = open_frames(folder, layout, about)
+    # Hosts may share the folder, or have one each; another run may write there.
+    while any_process(found is None):
+      with contextlib.ExitStack() as stack:
+        with main_process_first():
+          alone = found is None and _enters(stack, folder)
+          found = open_frames(folder, layout, about)
+        store = None
+        if alone and found is None:
+          _check_disk(self.folder, layout)
+          store = stack.enter_context(FrameWriter(folder, layout, about))
+        if any_process(store is not None):
+          self._fill(store, stage, frozen, layout)
+        else:
           time.sleep(1)
-      if (found := open_frames(folder, layout, about)) is not None:
-        return found
-      _check_disk(self.folder, layout)
-      with FrameWriter(folder, layout, about) as writer:
-        self._fill(writer, stage, frozen, layout)
-    return OnDisk(folder, layout)
+      found = open_frames(folder, layout, about)
+    return found
 
   def _fill(self, store, stage, frozen, layout) -> None:
+    """Computes all, by all hosts; one without a `store` keeps nothing."""
+
     def outputs(frozen, batch):
       arrays = as_arrays(
         teacher_outputs(stage.teachers, frozen, batch['image'])
@@ -171,8 +179,12 @@ class TeacherCache:
         seen = np.ascontiguousarray(images[:, :, ::-1]) if mirror else images
         _, arrays = compiled(frozen, parallel.shard({'image': seen}))
         made.append(parallel.local(arrays))
+      if jax.process_count() > 1:
+        images, made = multihost_utils.process_allgather(
+          (images, made), tiled=True
+        )
       for i, image in enumerate(images[:left]):  # without what pads
-        for arrays in made:
+        for arrays in made if store is not None else ():
           store.append(image, {name: x[i] for name, x in arrays.items()})
       left -= len(images)
 
@@ -229,14 +241,6 @@ def make_cache(
       '(1.0,), with a cache: random crops never come again',
       tuple(scales),
       f'use (1.0,), {no_cache}',
-    )
-  if jax.process_count() > 1:
-    raise _wrong(
-      'cache',
-      "'none' with several hosts, each of which reads other frames in every "
-      'epoch',
-      cache,
-      'leave it out',
     )
   if cache == 'memory' and num_workers:
     raise _wrong(
@@ -317,6 +321,15 @@ def _has_layout(folder, layout) -> bool:
     return about['layout'] == layout.describe()
   except (OSError, ValueError, KeyError, TypeError):
     return False
+
+
+def _enters(stack: contextlib.ExitStack, folder: pathlib.Path) -> bool:
+  """Whether this process is the only one that writes there, from now on."""
+  try:
+    stack.enter_context(exclusive(folder))
+  except InUse:
+    return False
+  return True
 
 
 def _check_folder(folder: pathlib.Path) -> None:

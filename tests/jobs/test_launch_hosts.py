@@ -28,6 +28,7 @@ SHORT = (
   '--config.balancing.distillation=objective',
   '--config.balancing.grad_wrt=features',
   '--config.checkpoint.every_steps=1',
+  '--config.data.scales=(1.0,)',
 )
 # launch.py, less patient.
 IMPATIENT = """
@@ -44,7 +45,7 @@ def devices(count):
   return {'XLA_FLAGS': f'{FAST} {flag}'}
 
 
-def start_two(*arguments):
+def start_two(*arguments, homes=(None, None)):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -61,9 +62,10 @@ def start_two(*arguments):
       '--config.parallel.multihost=True',
       '--config.parallel.fsdp=True',
       **environment,
+      **({'HOME': str(home)} if home else {}),
       JAX_PROCESS_ID=str(i),
     )
-    for i in range(2)
+    for i, home in enumerate(homes)
   ]
 
 
@@ -95,12 +97,14 @@ def variables(monkeypatch):
 
 def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
   data = f'--config.data.data_dir={tmp_path / "tfds"}'
+  in_memory = '--config.teacher.cache=memory'
   whole, again, alone = (
     tmp_path / name for name in ('whole', 'again', 'alone')
   )
-  first, second = start_two(data, f'--workdir={whole}')
+  first, second = start_two(data, in_memory, f'--workdir={whole}')
   stdout, _ = ends(first)
   assert 'single-task' in stdout and 'distilled' in stdout
+  assert '8 frames and their mirror images are computed once' in stdout
   stdout, _ = ends(second)
   assert 'single-task' not in stdout  # one reports for all
 
@@ -108,11 +112,18 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
   # would run its service, dies while a checkpoint is saved.
   folder = tmp_path / 'prepared'
   other_data = f'--config.data.data_dir={folder}'
+  homes = [tmp_path / f'home{i}' for i in range(2)]
+  on_disk = (
+    '--config.teacher.cache=disk',
+    '--config.teacher.cache_dir=~/teachers',
+  )
   for index, signum, moment in (
     (1, signal.SIGSTOP, lambda: any(folder.rglob('incomplete*'))),
     (0, signal.SIGKILL, lambda: is_saving(again, 'distilled')),
   ):
-    processes = start_two(other_data, f'--workdir={again}')
+    processes = start_two(
+      other_data, *on_disk, f'--workdir={again}', homes=(homes[0], homes[0])
+    )
     interrupt(processes[index], signum, moment)
     _, stderr = ends(processes[1 - index], peers.EXIT_CODE)
     found = f'no sign of life of process {index} for 6 s'
@@ -120,8 +131,13 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
     assert 'stack trace' not in stderr
     assert not (again / 'results.json').exists()
     processes[index].send_signal(signal.SIGKILL)
-  for process in start_two(other_data, f'--workdir={again}'):
+  # The cache of teachers was in a folder of both. Now one of them has none.
+  for process in start_two(
+    other_data, *on_disk, f'--workdir={again}', homes=homes
+  ):
     ends(process)
+  one, other = (list(home.glob('teachers/*/frames.*')) for home in homes)
+  assert [file.read_bytes() for file in one] == [other[0].read_bytes()]
   jax.tree.map(
     np.testing.assert_array_equal, variables(again), variables(whole)
   )
@@ -137,7 +153,9 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
   )
 
   with exclusive(again):
-    first, second = start_two(other_data, f'--workdir={again}')
+    first, second = start_two(
+      other_data, *on_disk, f'--workdir={again}', homes=homes
+    )
     _, stderr = ends(first, 2)
     assert 'a workdir that no other run is using' in stderr
     _, stderr = ends(second, peers.EXIT_CODE)

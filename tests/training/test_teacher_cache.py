@@ -294,12 +294,6 @@ def test_what_cannot_be_cached_is_refused_with_its_key(
   assert key in error.value.where
 
 
-def test_several_hosts_read_other_frames(toy_dataset, without, monkeypatch):
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  with pytest.raises(InputError, match='several hosts'):
-    with_cache(without[0], toy_dataset, 'disk')
-
-
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_batches_are_what_steps_are_compiled_ahead_for(
   without, toy_dataset, dtype
