@@ -1,11 +1,11 @@
 """Draws what lambda does, from finished comparisons.
 
-    python benchmarks/lambda_curve.py rooms=runs/compare frames=runs/lambdas \
-        --out=docs/lambda.svg
+    python benchmarks/lambda_curve.py rooms=runs/compare frames=runs/frames \
+        --out=docs/lambda.png
 
 Each comparison needs rows 'uniform' and 'lambda x <factor>'; their difference
 in the gain is drawn by factor, with its 95 % interval over seeds (Student's t),
-and rows whose lambda is adapted are drawn beside it.
+and rows with a gate, where there are any, are drawn beside it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from mtl_kd_jax.reports.plots.style import (
 )
 
 REFERENCE, CURVE = 'uniform', 'lambda x '
-BESIDE = ('gated', 'baseline, gated')
+BESIDE = ('gated', 'nash_mtl, best, gated')
 
 
 def main():
@@ -37,7 +37,7 @@ def main():
   named = [entry.partition('=')[::2] for entry in arguments.comparisons]
   with report_style():
     figure = new_figure(3.4 * len(named), 2.7, layout='constrained')
-    axes = figure.subplots(1, len(named), squeeze=False)[0]
+    axes = figure.subplots(1, len(named), squeeze=False, sharey=True)[0]
     for axis, (name, folder) in zip(axes, named, strict=True):
       style_axes(axis)
       draw(axis, name, gains(pathlib.Path(folder)))
