@@ -9,7 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 import pytest
 
-from mtl_kd_jax.ops.conv import blocks, forms, taps, winograd
+from mtl_kd_jax.ops.conv import forms, taps
 from mtl_kd_jax.ops.conv.primitives import product
 from mtl_kd_jax.ops.pooling import max_pool, max_unpool
 
@@ -17,23 +17,14 @@ SHAPE = (2, 4, 6, 3)
 KERNEL = (3, 3, 3, 2)
 # Forms on the CPU and elsewhere, and the shape of the kernel.
 PRODUCTS = {
-  'winograd': (
-    forms.Forms(
-      winograd.convolve, winograd.input_gradient, winograd.weight_gradient
-    ),
-    forms.DIRECT,
-    KERNEL,
-  ),
+  'winograd': (forms.WINOGRAD, forms.DIRECT, KERNEL),
   'few': (forms.TO_FEW, forms.DIRECT, KERNEL),
   'small': (
-    forms.DIRECT._replace(
-      input_gradient=taps.input_gradient_of_small,
-      weight_gradient=blocks.weight_gradient,
-    ),
+    forms.DIRECT._replace(input_gradient=taps.input_gradient_of_small),
     forms.DIRECT,
     KERNEL,
   ),
-  'pointwise': (forms.POINTWISE_BLOCKS, forms.POINTWISE, (3, 2)),
+  'pointwise': (forms.POINTWISE_FLAT, forms.POINTWISE, (3, 2)),
 }
 
 
@@ -175,7 +166,7 @@ def test_other_platforms_get_the_operations_of_jax(name):
 
     exported = export.export(jax.jit(run), platforms=(platform,))(*operands)
     text = exported.mlir_module()
-    kinds = ('convolution', 'dot_general', 'while', 'concatenate')
+    kinds = ('convolution', 'dot_general', 'reshape', 'concatenate')
     return [text.count(f'stablehlo.{kind}') for kind in kinds]
 
   for platform in ('cuda', 'tpu'):

@@ -1,15 +1,19 @@
 """The CPU's forms against XLA's convolutions, alone and split over devices."""
 
+import functools
+
 import flax.linen as nn
 import jax
 from jax import lax
+import jax.export
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
 from mtl_kd_jax.ops import conv
-from mtl_kd_jax.ops.conv import blocks, direct, forms, taps, winograd
+from mtl_kd_jax.ops.conv import dilated, direct, forms, taps
+from mtl_kd_jax.ops.conv.primitives import product
 
 SHAPES = [
   (2, 3, 4, 3, 16),
@@ -26,21 +30,23 @@ needs_4_devices = pytest.mark.skipif(
 
 
 FORMS = {
-  'blocks': forms.DIRECT._replace(weight_gradient=blocks.weight_gradient),
   'few': forms.TO_FEW,
   'small': forms.DIRECT._replace(input_gradient=taps.input_gradient_of_small),
-  'winograd': forms.Forms(
-    winograd.convolve, winograd.input_gradient, winograd.weight_gradient
-  ),
+  'winograd': forms.WINOGRAD,
 }
-
-
-@pytest.fixture
-def blocked(monkeypatch):
-  """Small maps take the blocked rule, in blocks of a few rows."""
-  monkeypatch.setattr(conv, 'choose', lambda *_: FORMS['blocks'])
-  monkeypatch.setattr(conv, '_MIN_NUMBERS', 0)
-  monkeypatch.setattr(blocks, '_BLOCK_SIZE', 8000)
+# Taps that lie apart: the size of the maps, dilations and taps.
+APART = {
+  'phases': ((13, 18), (2, 3), (3, 3), dilated.by_phases((2, 3))),
+  'phases, cut': ((5, 4), (4, 4), (3, 3), dilated.by_phases((4, 4))),
+  'rectangles': (
+    (9, 12),
+    (4, 7),
+    (3, 3),
+    dilated.by_rectangles((4, 7), (3, 3)),
+  ),
+  'a row': ((8, 12), (9, 5), (1, 3), dilated.by_rectangles((9, 5), (1, 3))),
+  'a column': ((8, 6), (5, 7), (3, 1), dilated.by_rectangles((5, 7), (3, 1))),
+}
 
 
 def plain(x, kernel):
@@ -80,7 +86,7 @@ def assert_close(actual, expected, tolerance=1e-5):
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 @pytest.mark.parametrize('form', FORMS)
 def test_value_and_gradients_are_those_of_the_plain_form(
-  form, shape, blocked, monkeypatch
+  form, shape, monkeypatch
 ):
   if form == 'winograd' and (shape[1] % 2 or shape[2] % 2):
     pytest.skip('is never chosen')
@@ -92,18 +98,120 @@ def test_value_and_gradients_are_those_of_the_plain_form(
   )
 
 
+def all_of(operations):
+  convolve, input_gradient, weight_gradient = operations
+  return lambda x, kernel, g: (
+    convolve(x, kernel),
+    input_gradient(g, kernel),
+    weight_gradient(x, g),
+  )
+
+
 @pytest.mark.parametrize('form', FORMS)
 def test_exact_in_float64(form):
   with jax.enable_x64(True):
-    x, kernel, g = make_arrays(2, 6, 10, 5, 7, dtype=jnp.float64)
-    convolve, input_gradient, weight_gradient = FORMS[form]
-    actual = (
-      convolve(x, kernel),
-      input_gradient(g, kernel),
-      weight_gradient(x, g),
-    )
-    expected = value_and_gradients(plain)(x, kernel, g)
+    arrays = make_arrays(2, 6, 10, 5, 7, dtype=jnp.float64)
+    actual = jax.jit(all_of(FORMS[form]))(*arrays)
+    expected = jax.jit(value_and_gradients(plain))(*arrays)
     assert_close(actual, expected, tolerance=1e-14)
+
+
+def apart(dilations, kernel_size):
+  def convolve(x, kernel):
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      (1, 1),
+      [
+        (d * (k // 2),) * 2 for d, k in zip(dilations, kernel_size, strict=True)
+      ],
+      rhs_dilation=dilations,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+  return convolve
+
+
+@pytest.mark.parametrize('name', APART)
+def test_taps_that_lie_apart_are_exact_in_float64(name):
+  size, dilations, kernel_size, operations = APART[name]
+  with jax.enable_x64(True):
+    x, kernel, g = make_arrays(2, *size, 5, 7, dtype=jnp.float64)
+    arrays = x, kernel[: kernel_size[0], : kernel_size[1]], g
+    expected = jax.jit(value_and_gradients(apart(dilations, kernel_size)))
+    for found in operations, direct.of(dilations, kernel_size):
+      assert_close(
+        jax.jit(all_of(found))(*arrays), expected(*arrays), tolerance=1e-14
+      )
+
+
+def test_the_forms_of_taps_that_lie_apart_follow_from_the_size():
+  def chosen(*shape, dilation, kernel_size=(3, 3), dtype=jnp.float32):
+    how = {'dilations': (dilation,) * 2, 'taps': kernel_size}
+    found = forms.choose_apart(shape[:-1], shape[-1], dtype, **how)
+    return found, forms.direct_apart(**how)
+
+  def rectangles(dilation, kernel_size=(3, 3)):
+    return dilated.by_rectangles((dilation,) * 2, kernel_size)
+
+  for shape, dilation in (
+    ((2, 36, 48, 256, 256), 2),  # few weights
+    ((2, 6, 8, 2048, 64), 2),  # little work
+  ):
+    found, direct_ones = chosen(*shape, dilation=dilation)
+    assert found == direct_ones
+  found, _ = chosen(2, 36, 48, 512, 512, dilation=4)
+  assert found == dilated.by_phases((4, 4))
+  for dilation in 12, 24:
+    found, _ = chosen(2, 36, 48, 2048, 256, dilation=dilation)
+    assert found == rectangles(dilation)
+  row = {'dilation': 36, 'kernel_size': (1, 3)}
+  found, _ = chosen(2, 36, 48, 2048, 256, **row)
+  assert found == rectangles(36, (1, 3))
+  found, direct_ones = chosen(
+    2, 36, 48, 2048, 256, dilation=12, dtype=jnp.bfloat16
+  )
+  assert found == direct_ones
+
+
+@pytest.mark.parametrize(
+  'name, size, dilation', [('phases', 12, 2), ('rectangles', 8, 7)]
+)
+def test_an_atrous_convolution_takes_its_form(
+  name, size, dilation, monkeypatch
+):
+  """In `nn.Conv`, with all derivatives, and on other platforms XLA's own."""
+  monkeypatch.setattr(forms, '_APART_MULTIPLICATIONS', 0)
+  monkeypatch.setattr(forms, '_PHASES_WEIGHTS', 0)
+  monkeypatch.setattr(forms, '_WINOGRAD_CHANNELS', (0, 0))
+  monkeypatch.setattr(forms, '_WINOGRAD_TILES', 0)
+  options = {
+    'kernel_size': (3, 3),
+    'kernel_dilation': dilation,
+    'padding': ((dilation,) * 2,) * 2,
+    'use_bias': False,
+  }
+  module = nn.Conv(
+    16, conv_general_dilated=conv.conv_general_dilated, **options
+  )
+  x, kernel, g = make_arrays(2, size, size, 4, 16)
+
+  def run(x, kernel):
+    return module.apply({'params': {'kernel': kernel}}, x)
+
+  step = jax.jit(value_and_gradients(run))
+  expected = value_and_gradients(apart((dilation,) * 2, (3, 3)))
+  assert_close(step(x, kernel, g), jax.jit(expected)(x, kernel, g))
+  convolutions = {
+    platform: jax.export.export(step, platforms=[platform])(
+      x, kernel, g
+    ).mlir_module()
+    for platform in ('cpu', 'cuda')
+  }
+  # Phases keep XLA's own gradient of the weights.
+  ours = {'phases': 1, 'rectangles': 0}[name]
+  assert convolutions['cpu'].count('stablehlo.convolution') == ours
+  assert convolutions['cuda'].count('stablehlo.convolution') == 3
 
 
 def test_to_few_channels_is_the_plain_form_too():
@@ -121,14 +229,15 @@ def dense(x, kernel):
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_a_blocked_product_is_the_plain_one(blocked, shape):
+def test_a_flat_product_is_the_plain_one(shape, monkeypatch):
+  """And its gradient moves no map."""
+  monkeypatch.setattr(conv, '_MIN_NUMBERS', 0)
   x, kernel, g = make_arrays(*shape)
   kernel = kernel[0, 0]
-  step = jax.jit(value_and_gradients(dense))
-  assert_close(
-    step(x, kernel, g), value_and_gradients(jnp.matmul)(x, kernel, g)
-  )
-  assert 'stablehlo.while' in step.lower(x, kernel, g).as_text()
+  step = jax.jit(value_and_gradients(dense)).lower(x, kernel, g).compile()
+  expected = jax.jit(value_and_gradients(jnp.matmul))
+  assert_close(step(x, kernel, g), expected(x, kernel, g))
+  assert f'{shape[3]},{shape[0]},{shape[1]},{shape[2]}]' not in step.as_text()
 
 
 def test_small_maps_and_vectors_keep_the_plain_product():
@@ -139,48 +248,63 @@ def test_small_maps_and_vectors_keep_the_plain_product():
     assert 'dot_general' in program and 'weight_gradient' not in program
 
 
-def test_low_precision_is_summed_in_float32(blocked):
-  arrays = make_arrays(2, 24, 32, 16, 16)
-  low = [a.astype(jnp.bfloat16) for a in arrays]
-  _, _, dkernel = jax.jit(value_and_gradients(conv.conv3x3))(*low)
-  exact = value_and_gradients(plain)(*[a.astype(jnp.float32) for a in low])[2]
-  assert_close([dkernel], [exact.astype(jnp.bfloat16)], tolerance=2**-7)
+@pytest.mark.parametrize('run', [conv.conv3x3_to_few, dense])
+def test_low_precision_is_summed_in_float32(run, monkeypatch):
+  monkeypatch.setattr(conv, '_MIN_NUMBERS', 0)
+  x, kernel, g = make_arrays(2, 24, 32, 16, 16)
+  if run is dense:
+    kernel = kernel[0, 0]
+  low = [a.astype(jnp.bfloat16) for a in (x, kernel, g)]
+  *_, found = jax.jit(value_and_gradients(run))(*low)
+  high = [a.astype(jnp.float32) for a in low]
+  *_, exact = jax.jit(value_and_gradients(run))(*high)
+  assert_close([found], [exact.astype(jnp.bfloat16)], tolerance=2**-7)
 
 
 def test_forms_follow_from_the_size():
-  assert chosen(2, 24, 32, 64, 64) == forms.DIRECT  # too little work
-  assert chosen(2, 288, 384, 16, 64) == forms.DIRECT  # too few channels
-  assert chosen(2, 288, 384, 64, 32) == forms.DIRECT
-  assert chosen(2, 288, 384, 64, 64) == FORMS['blocks']
-  assert chosen(2, 6, 8, 512, 512) == FORMS['small']._replace(
-    weight_gradient=blocks.weight_gradient
-  )
-  assert chosen(2, 12, 16, 512, 512) == FORMS['winograd']
-  assert chosen(2, 48, 64, 128, 64) == FORMS['winograd']._replace(
-    weight_gradient=blocks.weight_gradient
-  )
+  assert chosen(2, 288, 384, 64, 64) == forms.DIRECT  # too few channels
+  assert chosen(2, 6, 8, 256, 256) == forms.DIRECT  # too few tiles
+  assert chosen(2, 6, 8, 512, 512) == FORMS['small']
+  assert chosen(2, 12, 16, 512, 512) == forms.WINOGRAD
+  assert chosen(2, 48, 64, 128, 64) == forms.WINOGRAD
 
 
 def test_winograd_wants_even_sides_and_single_precision():
   for shape in ((2, 13, 16, 512, 512), (2, 12, 17, 512, 512)):
-    assert chosen(*shape).convolve == direct.convolve
-  half = chosen(2, 12, 16, 512, 512, dtype=jnp.bfloat16)
-  assert half.convolve == direct.convolve
-  assert half.weight_gradient != winograd.weight_gradient
+    assert chosen(*shape) == forms.DIRECT
+  assert chosen(2, 12, 16, 512, 512, dtype=jnp.bfloat16) == forms.DIRECT
 
 
 @needs_4_devices
 @pytest.mark.parametrize('form', FORMS)
-def test_split_batch(form, blocked, monkeypatch):
+def test_split_batch(form, monkeypatch):
   monkeypatch.setattr(conv, 'choose', lambda *_: FORMS[form])
   arrays = make_arrays(8, 12, 10, 16, 64)
-  expected = value_and_gradients(plain)(*arrays)
+  expected = jax.jit(value_and_gradients(plain))(*arrays)
+  assert_close_when_split(conv.conv3x3, arrays, expected)
+
+
+@needs_4_devices
+@pytest.mark.parametrize('name', ['phases', 'rectangles'])
+def test_split_batch_with_taps_that_lie_apart(name):
+  size, dilations, kernel_size, operations = APART[name]
+  elsewhere = forms.direct_apart(dilations, kernel_size)
+  arrays = make_arrays(8, *size, 16, 64)
+  expected = jax.jit(value_and_gradients(apart(dilations, kernel_size)))
+  run = functools.partial(
+    product, cpu=forms.Forms(*operations), elsewhere=elsewhere
+  )
+  assert_close_when_split(run, arrays, expected(*arrays))
+
+
+def assert_close_when_split(convolve, arrays, expected):
+  """Over four devices, between which no map is moved."""
   mesh = Mesh(np.array(jax.devices()[:4]), ('batch',))
   split = NamedSharding(mesh, PartitionSpec('batch'))
   replicated = NamedSharding(mesh, PartitionSpec())
   x, kernel, g = jax.device_put(arrays, (split, replicated, split))
   step = jax.jit(
-    value_and_gradients(conv.conv3x3), out_shardings=(split, split, replicated)
+    value_and_gradients(convolve), out_shardings=(split, split, replicated)
   )
   program = step.lower(x, kernel, g).compile()
   assert_close(program(x, kernel, g), expected)
@@ -189,9 +313,10 @@ def test_split_batch(form, blocked, monkeypatch):
 
 
 @needs_4_devices
-def test_pmap(blocked):
-  x, kernel, g = make_arrays(8, 13, 9, 16, 64)
-  expected = value_and_gradients(plain)(x, kernel, g)
+def test_pmap(monkeypatch):
+  monkeypatch.setattr(conv, 'choose', lambda *_: forms.WINOGRAD)
+  x, kernel, g = make_arrays(8, 12, 10, 16, 64)
+  expected = jax.jit(value_and_gradients(plain))(x, kernel, g)
 
   def run(x, g):
     y, dx, dkernel = value_and_gradients(conv.conv3x3)(x, kernel, g)
@@ -218,7 +343,7 @@ def test_pmap(blocked):
   ],
   ids=str,
 )
-def test_in_linen_conv(blocked, monkeypatch, options, is_ours):
+def test_in_linen_conv(monkeypatch, options, is_ours):
   calls = []
 
   def count(x, kernel):

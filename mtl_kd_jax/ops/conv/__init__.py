@@ -17,9 +17,11 @@ from jax import lax
 from mtl_kd_jax.ops.conv.forms import (
   DIRECT,
   POINTWISE,
-  POINTWISE_BLOCKS,
+  POINTWISE_FLAT,
   TO_FEW,
   choose,
+  choose_apart,
+  direct_apart,
   is_static,
 )
 from mtl_kd_jax.ops.conv.padding import without_taps_on_padding
@@ -135,10 +137,24 @@ def conv_general_dilated(
       dilations=kwargs['rhs_dilation'],
       padding=padding,
     )
-    is_pointwise = rhs.shape[:2] == (1, 1) and not any(map(any, padding))
-    if is_pointwise and tuple(window_strides) == (1, 1):
-      return dot_general(lhs, rhs[0, 0], (((3,), (0,)), ((), ())))
+    taps, dilations = rhs.shape[:2], tuple(kwargs['rhs_dilation'])
+    same = [(d * (k // 2),) * 2 for d, k in zip(dilations, taps, strict=True)]
+    if tuple(window_strides) == (1, 1) and list(padding) == same:
+      return _conv_apart(lhs, rhs, dilations)
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
+
+
+def _conv_apart(x, kernel, dilations):
+  """Convolves by taps that lie apart, with padding to the same size."""
+  taps = kernel.shape[:2]
+  if taps == (1, 1):
+    return dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+  apart = {'dilations': dilations, 'taps': taps}
+  forms = choose_apart(x.shape, kernel.shape[-1], x.dtype, **apart)
+  direct = direct_apart(**apart)
+  if forms == direct:
+    return direct.convolve(x, kernel)
+  return product(x, kernel, cpu=forms, elsewhere=direct)
 
 
 def _is_plain(arguments, *, but_for=()):
@@ -156,13 +172,13 @@ def dot_general(
   dimension_numbers: lax.DotDimensionNumbers,
   **kwargs,
 ) -> jax.Array:
-  """Computes `lax.dot_general`, the gradient of a 1x1 convolution by blocks.
+  """Computes `lax.dot_general`, for maps with a fast gradient of the weights.
 
   For `nn.Dense(..., dot_general=dot_general)` on maps. Small maps and other
   platforms keep the plain form.
 
   Args:
-    lhs: Feature maps, floating point [b h w c] for the blocked gradient.
+    lhs: Feature maps, floating point [b h w c] for that gradient.
     rhs: Weights, [c d].
     dimension_numbers: Of `lax.dot_general`.
     **kwargs: Further arguments of `lax.dot_general`.
@@ -178,5 +194,5 @@ def dot_general(
     and is_static(lhs.shape)
     and math.prod(lhs.shape[:3]) * sum(rhs.shape) >= _MIN_NUMBERS
   ):
-    return product(lhs, rhs, cpu=POINTWISE_BLOCKS, elsewhere=POINTWISE)
+    return product(lhs, rhs, cpu=POINTWISE_FLAT, elsewhere=POINTWISE)
   return lax.dot_general(lhs, rhs, dimension_numbers, **kwargs)

@@ -1,28 +1,44 @@
-"""XLA's own 3x3 convolution, stride 1, and its gradients."""
+"""The convolution of XLA itself, to maps of the same size, and its gradients."""
+
+from collections.abc import Callable
+import functools
 
 import jax
 from jax import lax
 
-
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves [b h w c] with [3 3 c d] to [b h w d]."""
-  return _convolve(x, kernel, ('NHWC', 'HWIO', 'NHWC'))
-
-
-def input_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Takes the output's gradient [b h w d] to the input's [b h w c]."""
-  rotated = lax.rev(kernel, (0, 1))
-  return _convolve(g, rotated, ('NHWC', 'HWOI', 'NHWC'))
+Pair = tuple[int, int]  # of rows and of columns
+Operation = Callable[[jax.Array, jax.Array], jax.Array]
+Operations = tuple[Operation, Operation, Operation]
 
 
-def weight_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
-  """Sums x[p + i, q + j] g[p, q] over the pixels to [3 3 c d]."""
-  # A convolution with windows as large as the maps; its channels are the images
-  # of the batch, and its batch the channels of x.
-  return _convolve(x, g, ('CHWN', 'IHWO', 'HWNC'))
+@functools.cache
+def of(dilations: Pair = (1, 1), taps: Pair = (3, 3)) -> Operations:
+  """The convolution of stride 1 and its gradients, as in `forms.Forms`.
 
+  Args:
+    dilations: distances of taps, in pixels.
+    taps: sides of the kernel, odd.
+  """
+  pad = [(d * (k // 2),) * 2 for d, k in zip(dilations, taps, strict=True)]
 
-def _convolve(x, kernel, dimensions):
-  return lax.conv_general_dilated(
-    x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=dimensions
-  )
+  def run(x, kernel, dimensions, **options):
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      padding=pad,
+      dimension_numbers=dimensions,
+      **{'window_strides': (1, 1), **options},
+    )
+
+  def convolve(x, kernel):
+    return run(x, kernel, ('NHWC', 'HWIO', 'NHWC'), rhs_dilation=dilations)
+
+  def input_gradient(g, kernel):
+    rotated = lax.rev(kernel, (0, 1))
+    return run(g, rotated, ('NHWC', 'HWOI', 'NHWC'), rhs_dilation=dilations)
+
+  def weight_gradient(x, g):
+    # The windows are as large as the maps, and lie as far apart as the taps.
+    return run(x, g, ('CHWN', 'IHWO', 'HWNC'), window_strides=dilations)
+
+  return convolve, input_gradient, weight_gradient

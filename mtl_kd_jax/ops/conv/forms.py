@@ -1,4 +1,4 @@
-"""Which form a 3x3 convolution and its gradients take on the CPU, by size."""
+"""Which form a convolution and its gradients take on the CPU, by size."""
 
 from collections.abc import Callable
 import math
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtl_kd_jax.ops.conv import blocks, direct, pointwise, taps, winograd
+from mtl_kd_jax.ops.conv import dilated, direct, pointwise, taps, winograd
 
 
 class Forms(NamedTuple):
@@ -24,34 +24,39 @@ class Forms(NamedTuple):
   weight_gradient: Callable[[jax.Array, jax.Array], jax.Array]
 
 
-DIRECT = Forms(direct.convolve, direct.input_gradient, direct.weight_gradient)
+DIRECT = Forms(*direct.of())
 TO_FEW = Forms(
-  taps.convolve_to_few, taps.input_gradient_of_few, blocks.weight_gradient
+  taps.convolve_to_few,
+  taps.input_gradient_of_few,
+  taps.weight_gradient_of_few,
 )
 # Of a 1x1 convolution, with a kernel [c d].
 POINTWISE = Forms(
   pointwise.convolve, pointwise.input_gradient, pointwise.weight_gradient
 )
-POINTWISE_BLOCKS = POINTWISE._replace(weight_gradient=blocks.outer_product)
+POINTWISE_FLAT = POINTWISE._replace(
+  weight_gradient=pointwise.weight_gradient_flat
+)
+WINOGRAD = Forms(
+  winograd.convolve, winograd.input_gradient, winograd.weight_gradient
+)
 
 # Measured on two cores with AVX-512. With fewer channels Winograd's transforms
 # take longer than they save; with fewer tiles its sixteen kernels do, in place
 # of nine.
 _WINOGRAD_CHANNELS = (64, 128)  # of the side with fewer, and with more
 _WINOGRAD_TILES = 64
-# Its weight gradient is the faster one for maps that fit into the cache and
-# kernels that do not.
-_WINOGRAD_WEIGHTS = 2**16
-_WINOGRAD_PIXELS = 2**12
 # With so few pixels and so many weights, reading the kernel takes the time.
 _SMALL_PIXELS = 128
 _SMALL_WEIGHTS = 2**18
 
-# Below these sizes XLA's weight gradient is as fast, and each blocked shape
-# adds about 0.2 s of compile time. With fewer channels the product has too few
-# columns to make up for its shifted copies.
-_BLOCKS_CHANNELS = (32, 64)  # of the input, and of the output
-_BLOCKS_MULTIPLICATIONS = 2e8
+
+# Of taps that lie apart: the share that reads the map up to which products over
+# what is read are faster; the work below which compiling other forms takes
+# longer than they save; the weights from which splitting maps is worth it.
+_SHARE_READ = 0.7
+_APART_MULTIPLICATIONS = 2**28
+_PHASES_WEIGHTS = 2**18
 
 
 def is_static(shape: tuple[int, ...]) -> bool:
@@ -69,24 +74,50 @@ def choose(shape: tuple[int, ...], features: int, dtype) -> Forms:
   transformable = (
     shape[1] % 2 == shape[2] % 2 == 0 and jnp.finfo(dtype).bits >= 32
   )
-  forms = DIRECT
-  if (
-    shape[3] >= _BLOCKS_CHANNELS[0]
-    and features >= _BLOCKS_CHANNELS[1]
-    and 9 * pixels * weights >= _BLOCKS_MULTIPLICATIONS
-  ):
-    forms = forms._replace(weight_gradient=blocks.weight_gradient)
-  if pixels <= _SMALL_PIXELS and weights >= _SMALL_WEIGHTS:
-    forms = forms._replace(input_gradient=taps.input_gradient_of_small)
   if (
     transformable
     and fewer >= _WINOGRAD_CHANNELS[0]
     and more >= _WINOGRAD_CHANNELS[1]
     and pixels >= 4 * _WINOGRAD_TILES
   ):
-    forms = forms._replace(
-      convolve=winograd.convolve, input_gradient=winograd.input_gradient
-    )
-    if weights >= _WINOGRAD_WEIGHTS and pixels <= _WINOGRAD_PIXELS:
-      forms = forms._replace(weight_gradient=winograd.weight_gradient)
-  return forms
+    return WINOGRAD
+  if pixels <= _SMALL_PIXELS and weights >= _SMALL_WEIGHTS:
+    return DIRECT._replace(input_gradient=taps.input_gradient_of_small)
+  return DIRECT
+
+
+def choose_apart(
+  shape: tuple[int, ...],
+  features: int,
+  dtype,
+  *,
+  dilations: direct.Pair,
+  taps: direct.Pair,
+) -> Forms:
+  """The fastest forms where the taps of a kernel lie apart.
+
+  Args:
+    shape: of x, [b h w c].
+    features: number of outputs.
+    dtype: of x.
+    dilations: distances of taps, in pixels.
+    taps: sides of the kernel, odd.
+  """
+  weights = shape[3] * features
+  work = math.prod(taps) * math.prod(shape[:3]) * weights
+  if work >= _APART_MULTIPLICATIONS and jnp.finfo(dtype).bits >= 32:
+    if dilated.share_read(shape, dilations, taps) <= _SHARE_READ:
+      return Forms(*dilated.by_rectangles(dilations, taps))
+    phases = dilated.phase_shape(shape, dilations)
+    if (
+      taps == (3, 3)
+      and weights >= _PHASES_WEIGHTS
+      and choose(phases, features, dtype) == WINOGRAD
+    ):
+      return Forms(*dilated.by_phases(dilations))
+  return direct_apart(dilations, taps)
+
+
+def direct_apart(dilations: direct.Pair, taps: direct.Pair) -> Forms:
+  """`DIRECT` for taps that lie apart."""
+  return Forms(*direct.of(dilations, taps))

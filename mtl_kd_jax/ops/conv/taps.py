@@ -8,6 +8,8 @@ the one that is shifted: by copies before the product, or by sums after it.
 import jax
 import jax.numpy as jnp
 
+from mtl_kd_jax.ops.conv.pointwise import weight_gradient_flat
+
 _TAPS = [(i, j) for i in range(3) for j in range(3)]
 
 
@@ -21,11 +23,14 @@ def convolve_to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def input_gradient_of_few(g: jax.Array, kernel: jax.Array) -> jax.Array:
   """Takes the output's gradient [b h w d], d small, to [b h w c]."""
-  _, h, w, d = g.shape
-  g = _padded(g)
-  shifted = [g[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i, j in _TAPS]
-  rows = kernel.transpose(0, 1, 3, 2).reshape(9 * d, -1)
-  return jnp.einsum('bhwd,dc->bhwc', jnp.concatenate(shifted, -1), rows)
+  rows = kernel.transpose(0, 1, 3, 2).reshape(9 * kernel.shape[-1], -1)
+  return jnp.einsum('bhwd,dc->bhwc', _shifted(g), rows)
+
+
+def weight_gradient_of_few(x: jax.Array, g: jax.Array) -> jax.Array:
+  """Sums x[p + i, q + j] g[p, q] over the pixels to [3 3 c d], d small."""
+  columns = weight_gradient_flat(x, _shifted(g))
+  return columns.reshape(x.shape[-1], 3, 3, -1).transpose(1, 2, 0, 3)
 
 
 def input_gradient_of_small(g: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -37,6 +42,14 @@ def input_gradient_of_small(g: jax.Array, kernel: jax.Array) -> jax.Array:
   c, d = kernel.shape[2:]
   y = _padded(jnp.einsum('bhwd,cd->bhwc', g, kernel.reshape(9 * c, d)))
   return _sum_of_shifted(y, c, [(2 - i, 2 - j) for i, j in _TAPS])
+
+
+def _shifted(g):
+  """The gradient of outputs as each tap sees it, [b h w 9*d]."""
+  _, h, w, _ = g.shape
+  g = _padded(g)
+  shifted = [g[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i, j in _TAPS]
+  return jnp.concatenate(shifted, -1)
 
 
 def _sum_of_shifted(y, channels, shifts):
