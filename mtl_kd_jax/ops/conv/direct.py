@@ -1,4 +1,4 @@
-"""The convolution of XLA itself, to maps of the same size, and its gradients."""
+"""XLA's own convolution, to maps of the same size, and its gradients."""
 
 from collections.abc import Callable
 import functools
