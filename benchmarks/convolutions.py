@@ -99,9 +99,9 @@ def forms_of(shape, features, dilation):
       for side in shape[1:3]
     )
   )
-  apart = {'dilations': dilations, 'taps': taps}
-  ours = forms.choose_apart(shape, features, jnp.float32, **apart)
-  return ours, forms.direct_apart(**apart), taps
+  kernel = {'dilations': dilations, 'taps': taps}
+  ours = forms.choose_dilated(shape, features, jnp.float32, **kernel)
+  return ours, forms.direct_dilated(**kernel), taps
 
 
 def time_by_turns(functions, operands):

@@ -64,7 +64,8 @@ class TeacherCache:
     mirrored: whether frames are mirrored at random.
     source: () -> the frames.
     missing: a sample like those of the source.
-    frames: () -> batches of all frames, once and in order; the last is padded.
+    frames: () -> batches of all frames, once and in order, of which each host
+      has its share; the last is padded.
     train: (steps taken, `Attach`) -> the remaining training batches.
   """
 
@@ -141,23 +142,23 @@ class TeacherCache:
     name = hashlib.sha256(described.encode()).hexdigest()[:16]
     check_same({'what the cache of teachers is for': name})
     folder = self.folder / name
-    found = open_frames(folder, layout, about)
+    cached = open_frames(folder, layout, about)
     # Hosts may share the folder, or have one each; another run may write there.
-    while any_process(found is None):
+    while any_process(cached is None):
       with contextlib.ExitStack() as stack:
         with main_process_first():
-          alone = found is None and _enters(stack, folder)
-          found = open_frames(folder, layout, about)
+          alone = cached is None and _enters(stack, folder)
+          cached = open_frames(folder, layout, about)
         store = None
-        if alone and found is None:
+        if alone and cached is None:
           _check_disk(self.folder, layout)
           store = stack.enter_context(FrameWriter(folder, layout, about))
         if any_process(store is not None):
           self._fill(store, stage, frozen, layout)
         else:
           time.sleep(1)
-      found = open_frames(folder, layout, about)
-    return found
+      cached = open_frames(folder, layout, about)
+    return cached
 
   def _fill(self, store, stage, frozen, layout) -> None:
     """Computes all, by all hosts; one without a `store` keeps nothing."""
@@ -183,8 +184,10 @@ class TeacherCache:
         images, made = multihost_utils.process_allgather(
           (images, made), tiled=True
         )
+      if store is None:
+        continue
       for i, image in enumerate(images[:left]):  # without what pads
-        for arrays in made if store is not None else ():
+        for arrays in made:
           store.append(image, {name: x[i] for name, x in arrays.items()})
       left -= len(images)
 

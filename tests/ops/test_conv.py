@@ -34,8 +34,8 @@ FORMS = {
   'small': forms.DIRECT._replace(input_gradient=taps.input_gradient_of_small),
   'winograd': forms.WINOGRAD,
 }
-# Taps that lie apart: the size of the maps, dilations and taps.
-APART = {
+# The size of the maps, dilations, taps, and the form.
+DILATED = {
   'phases': ((13, 18), (2, 3), (3, 3), dilated.by_phases((2, 3))),
   'phases, cut': ((5, 4), (4, 4), (3, 3), dilated.by_phases((4, 4))),
   'rectangles': (
@@ -116,7 +116,7 @@ def test_exact_in_float64(form):
     assert_close(actual, expected, tolerance=1e-14)
 
 
-def apart(dilations, kernel_size):
+def dilated_conv(dilations, kernel_size):
   def convolve(x, kernel):
     return lax.conv_general_dilated(
       x,
@@ -132,24 +132,26 @@ def apart(dilations, kernel_size):
   return convolve
 
 
-@pytest.mark.parametrize('name', APART)
-def test_taps_that_lie_apart_are_exact_in_float64(name):
-  size, dilations, kernel_size, operations = APART[name]
+@pytest.mark.parametrize('name', DILATED)
+def test_dilated_forms_are_exact_in_float64(name):
+  size, dilations, kernel_size, operations = DILATED[name]
   with jax.enable_x64(True):
     x, kernel, g = make_arrays(2, *size, 5, 7, dtype=jnp.float64)
     arrays = x, kernel[: kernel_size[0], : kernel_size[1]], g
-    expected = jax.jit(value_and_gradients(apart(dilations, kernel_size)))
-    for found in operations, direct.of(dilations, kernel_size):
+    expected = jax.jit(
+      value_and_gradients(dilated_conv(dilations, kernel_size))
+    )
+    for found in operations, direct.make(dilations, kernel_size):
       assert_close(
         jax.jit(all_of(found))(*arrays), expected(*arrays), tolerance=1e-14
       )
 
 
-def test_the_forms_of_taps_that_lie_apart_follow_from_the_size():
+def test_dilated_forms_follow_from_the_size():
   def chosen(*shape, dilation, kernel_size=(3, 3), dtype=jnp.float32):
-    how = {'dilations': (dilation,) * 2, 'taps': kernel_size}
-    found = forms.choose_apart(shape[:-1], shape[-1], dtype, **how)
-    return found, forms.direct_apart(**how)
+    given = {'dilations': (dilation,) * 2, 'taps': kernel_size}
+    found = forms.choose_dilated(shape[:-1], shape[-1], dtype, **given)
+    return found, forms.direct_dilated(**given)
 
   def rectangles(dilation, kernel_size=(3, 3)):
     return dilated.by_rectangles((dilation,) * 2, kernel_size)
@@ -181,7 +183,7 @@ def test_an_atrous_convolution_takes_its_form(
   name, size, dilation, monkeypatch
 ):
   """In `nn.Conv`, with all derivatives, and on other platforms XLA's own."""
-  monkeypatch.setattr(forms, '_APART_MULTIPLICATIONS', 0)
+  monkeypatch.setattr(forms, '_DILATED_MULTIPLICATIONS', 0)
   monkeypatch.setattr(forms, '_PHASES_WEIGHTS', 0)
   monkeypatch.setattr(forms, '_WINOGRAD_CHANNELS', (0, 0))
   monkeypatch.setattr(forms, '_WINOGRAD_TILES', 0)
@@ -200,7 +202,7 @@ def test_an_atrous_convolution_takes_its_form(
     return module.apply({'params': {'kernel': kernel}}, x)
 
   step = jax.jit(value_and_gradients(run))
-  expected = value_and_gradients(apart((dilation,) * 2, (3, 3)))
+  expected = value_and_gradients(dilated_conv((dilation,) * 2, (3, 3)))
   assert_close(step(x, kernel, g), jax.jit(expected)(x, kernel, g))
   convolutions = {
     platform: jax.export.export(step, platforms=[platform])(
@@ -286,11 +288,11 @@ def test_split_batch(form, monkeypatch):
 
 @needs_4_devices
 @pytest.mark.parametrize('name', ['phases', 'rectangles'])
-def test_split_batch_with_taps_that_lie_apart(name):
-  size, dilations, kernel_size, operations = APART[name]
-  elsewhere = forms.direct_apart(dilations, kernel_size)
+def test_split_batch_of_dilated_forms(name):
+  size, dilations, kernel_size, operations = DILATED[name]
+  elsewhere = forms.direct_dilated(dilations, kernel_size)
   arrays = make_arrays(8, *size, 16, 64)
-  expected = jax.jit(value_and_gradients(apart(dilations, kernel_size)))
+  expected = jax.jit(value_and_gradients(dilated_conv(dilations, kernel_size)))
   run = functools.partial(
     product, cpu=forms.Forms(*operations), elsewhere=elsewhere
   )

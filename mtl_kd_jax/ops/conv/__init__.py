@@ -20,8 +20,8 @@ from mtl_kd_jax.ops.conv.forms import (
   POINTWISE_FLAT,
   TO_FEW,
   choose,
-  choose_apart,
-  direct_apart,
+  choose_dilated,
+  direct_dilated,
   is_static,
 )
 from mtl_kd_jax.ops.conv.padding import without_taps_on_padding
@@ -140,18 +140,18 @@ def conv_general_dilated(
     taps, dilations = rhs.shape[:2], tuple(kwargs['rhs_dilation'])
     same = [(d * (k // 2),) * 2 for d, k in zip(dilations, taps, strict=True)]
     if tuple(window_strides) == (1, 1) and list(padding) == same:
-      return _conv_apart(lhs, rhs, dilations)
+      return _conv_dilated(lhs, rhs, dilations)
   return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
 
 
-def _conv_apart(x, kernel, dilations):
-  """Convolves by taps that lie apart, with padding to the same size."""
+def _conv_dilated(x, kernel, dilations):
+  """Convolves with a dilated kernel, [b h w c] to [b h w d]."""
   taps = kernel.shape[:2]
   if taps == (1, 1):
     return dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-  apart = {'dilations': dilations, 'taps': taps}
-  forms = choose_apart(x.shape, kernel.shape[-1], x.dtype, **apart)
-  direct = direct_apart(**apart)
+  dilation = {'dilations': dilations, 'taps': taps}
+  forms = choose_dilated(x.shape, kernel.shape[-1], x.dtype, **dilation)
+  direct = direct_dilated(**dilation)
   if forms == direct:
     return direct.convolve(x, kernel)
   return product(x, kernel, cpu=forms, elsewhere=direct)

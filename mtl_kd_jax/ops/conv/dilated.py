@@ -1,4 +1,4 @@
-"""Convolutions of stride 1 whose taps lie apart, to maps of the same size.
+"""Dilated convolutions of stride 1, to maps of the same size.
 
 XLA's CPU backend is slow at those of DeepLab. Two other forms:
 
@@ -57,7 +57,7 @@ def by_phases(dilations: Pair) -> Operations:
     return merge(winograd.input_gradient(split(g), kernel), g.shape)
 
   # Here, splitting two maps takes what Winograd's filtering saves.
-  return convolve, input_gradient, direct.of(dilations, (3, 3))[2]
+  return convolve, input_gradient, direct.make(dilations, (3, 3))[2]
 
 
 @functools.cache
@@ -75,7 +75,9 @@ def by_rectangles(dilations: Pair, taps: Pair) -> Operations:
 
   def convolve(x, kernel):
     y = [
-      _in_place(x[:, r.read, c.read] @ kernel[r.tap, c.tap], r.made, c.made, x)
+      _in_place(
+        x[:, r.inputs, c.inputs] @ kernel[r.tap, c.tap], r.outputs, c.outputs, x
+      )
       for r, c in itertools.product(*spans(x.shape))
     ]
     return sum(y)
@@ -83,9 +85,11 @@ def by_rectangles(dilations: Pair, taps: Pair) -> Operations:
   def input_gradient(g, kernel):
     x = [
       _in_place(
-        jnp.einsum('bhwd,cd->bhwc', g[:, r.made, c.made], kernel[r.tap, c.tap]),
-        r.read,
-        c.read,
+        jnp.einsum(
+          'bhwd,cd->bhwc', g[:, r.outputs, c.outputs], kernel[r.tap, c.tap]
+        ),
+        r.inputs,
+        c.inputs,
         g,
       )
       for r, c in itertools.product(*spans(g.shape))
@@ -94,7 +98,7 @@ def by_rectangles(dilations: Pair, taps: Pair) -> Operations:
 
   def weight_gradient(x, g):
     kernel = [
-      weight_gradient_flat(x[:, r.read, c.read], g[:, r.made, c.made])
+      weight_gradient_flat(x[:, r.inputs, c.inputs], g[:, r.outputs, c.outputs])
       for r, c in itertools.product(*spans(x.shape))
     ]
     return jnp.stack(kernel).reshape(*taps, x.shape[-1], g.shape[-1])
@@ -116,17 +120,17 @@ def share_read(shape: tuple[int, ...], dilations: Pair, taps: Pair) -> float:
   """The share of all taps of all outputs that read the map, not padding."""
   share = 1.0
   for side, d, k in zip(shape[1:3], dilations, taps, strict=True):
-    read = sum(s.read.stop - s.read.start for s in _spans(side, d, k))
+    read = sum(s.inputs.stop - s.inputs.start for s in _spans(side, d, k))
     share *= read / (side * k)
   return share
 
 
 class _Span(NamedTuple):
-  """Along an axis: a tap, what it reads, and the outputs for which it does."""
+  """Along an axis: a tap, the inputs that it reads, and for which outputs."""
 
   tap: int
-  read: slice
-  made: slice
+  inputs: slice
+  outputs: slice
 
 
 def _spans(side: int, dilation: int, taps: int) -> list[_Span]:
@@ -134,9 +138,9 @@ def _spans(side: int, dilation: int, taps: int) -> list[_Span]:
   spans = []
   for tap in range(taps):
     shift = (tap - taps // 2) * dilation
-    read = slice(max(shift, 0), side + min(shift, 0))
-    made = slice(read.start - shift, read.stop - shift)
-    spans.append(_Span(tap, read, made))
+    inputs = slice(max(shift, 0), side + min(shift, 0))
+    outputs = slice(inputs.start - shift, inputs.stop - shift)
+    spans.append(_Span(tap, inputs, outputs))
   return spans
 
 

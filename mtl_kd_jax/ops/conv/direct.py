@@ -12,7 +12,7 @@ Operations = tuple[Operation, Operation, Operation]
 
 
 @functools.cache
-def of(dilations: Pair = (1, 1), taps: Pair = (3, 3)) -> Operations:
+def make(dilations: Pair = (1, 1), taps: Pair = (3, 3)) -> Operations:
   """The convolution of stride 1 and its gradients, as in `forms.Forms`.
 
   Args:

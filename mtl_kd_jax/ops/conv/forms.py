@@ -24,7 +24,7 @@ class Forms(NamedTuple):
   weight_gradient: Callable[[jax.Array, jax.Array], jax.Array]
 
 
-DIRECT = Forms(*direct.of())
+DIRECT = Forms(*direct.make())
 TO_FEW = Forms(
   taps.convolve_to_few,
   taps.input_gradient_of_few,
@@ -51,11 +51,11 @@ _SMALL_PIXELS = 128
 _SMALL_WEIGHTS = 2**18
 
 
-# Of taps that lie apart: the share that reads the map up to which products over
-# what is read are faster; the work below which compiling other forms takes
-# longer than they save; the weights from which splitting maps is worth it.
+# Of dilated kernels: the share of taps that reads the map up to which products
+# over what they read are faster; the work below which compiling another form
+# takes longer than it saves; the weights from which splitting maps is worth it.
 _SHARE_READ = 0.7
-_APART_MULTIPLICATIONS = 2**28
+_DILATED_MULTIPLICATIONS = 2**28
 _PHASES_WEIGHTS = 2**18
 
 
@@ -86,7 +86,7 @@ def choose(shape: tuple[int, ...], features: int, dtype) -> Forms:
   return DIRECT
 
 
-def choose_apart(
+def choose_dilated(
   shape: tuple[int, ...],
   features: int,
   dtype,
@@ -94,7 +94,7 @@ def choose_apart(
   dilations: direct.Pair,
   taps: direct.Pair,
 ) -> Forms:
-  """The fastest forms where the taps of a kernel lie apart.
+  """The fastest forms of a dilated convolution.
 
   Args:
     shape: of x, [b h w c].
@@ -105,7 +105,7 @@ def choose_apart(
   """
   weights = shape[3] * features
   work = math.prod(taps) * math.prod(shape[:3]) * weights
-  if work >= _APART_MULTIPLICATIONS and jnp.finfo(dtype).bits >= 32:
+  if work >= _DILATED_MULTIPLICATIONS and jnp.finfo(dtype).bits >= 32:
     if dilated.share_read(shape, dilations, taps) <= _SHARE_READ:
       return Forms(*dilated.by_rectangles(dilations, taps))
     phases = dilated.phase_shape(shape, dilations)
@@ -115,9 +115,9 @@ def choose_apart(
       and choose(phases, features, dtype) == WINOGRAD
     ):
       return Forms(*dilated.by_phases(dilations))
-  return direct_apart(dilations, taps)
+  return direct_dilated(dilations, taps)
 
 
-def direct_apart(dilations: direct.Pair, taps: direct.Pair) -> Forms:
-  """`DIRECT` for taps that lie apart."""
-  return Forms(*direct.of(dilations, taps))
+def direct_dilated(dilations: direct.Pair, taps: direct.Pair) -> Forms:
+  """`DIRECT` for a dilated kernel."""
+  return Forms(*direct.make(dilations, taps))
