@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import pathlib
 import platform
 import re
@@ -28,8 +29,8 @@ def keep_freed_memory() -> bool:
   settings = (
     (_M_MMAP_MAX, 0),
     (_M_TRIM_THRESHOLD, -1),  # never; the largest int is but 2 GiB
-    # Several arenas would each keep their own.
-    (_M_ARENA_MAX, 1),
+    # Each keeps its own, but threads that compile would wait for a single one.
+    (_M_ARENA_MAX, 2 * (os.cpu_count() or 1)),
   )
   return all(mallopt(name, value) for name, value in settings)
 

@@ -33,11 +33,22 @@ FORMS = {
   'few': forms.TO_FEW,
   'small': forms.DIRECT._replace(input_gradient=taps.input_gradient_of_small),
   'winograd': forms.WINOGRAD,
+  'winograd small': forms.WINOGRAD_SMALL,
 }
 # The size of the maps, dilations, taps, and the form.
 DILATED = {
-  'phases': ((13, 18), (2, 3), (3, 3), dilated.by_phases((2, 3))),
-  'phases, cut': ((5, 4), (4, 4), (3, 3), dilated.by_phases((4, 4))),
+  'phases': (
+    (13, 18),
+    (2, 3),
+    (3, 3),
+    dilated.by_phases((2, 3), forms.WINOGRAD),
+  ),
+  'phases, cut': (
+    (5, 4),
+    (4, 4),
+    (3, 3),
+    dilated.by_phases((4, 4), forms.WINOGRAD_SMALL),
+  ),
   'rectangles': (
     (9, 12),
     (4, 7),
@@ -88,8 +99,6 @@ def assert_close(actual, expected, tolerance=1e-5):
 def test_value_and_gradients_are_those_of_the_plain_form(
   form, shape, monkeypatch
 ):
-  if form == 'winograd' and (shape[1] % 2 or shape[2] % 2):
-    pytest.skip('is never chosen')
   monkeypatch.setattr(conv, 'choose', lambda *_: FORMS[form])
   arrays = make_arrays(*shape)
   assert_close(
@@ -163,7 +172,7 @@ def test_dilated_forms_follow_from_the_size():
     found, direct_ones = chosen(*shape, dilation=dilation)
     assert found == direct_ones
   found, _ = chosen(2, 36, 48, 512, 512, dilation=4)
-  assert found == dilated.by_phases((4, 4))
+  assert found == dilated.by_phases((4, 4), forms.WINOGRAD)
   for dilation in 12, 24:
     found, _ = chosen(2, 36, 48, 2048, 256, dilation=dilation)
     assert found == rectangles(dilation)
@@ -185,7 +194,7 @@ def test_an_atrous_convolution_takes_its_form(
   """In `nn.Conv`, with all derivatives, and on other platforms XLA's own."""
   monkeypatch.setattr(forms, '_DILATED_MULTIPLICATIONS', 0)
   monkeypatch.setattr(forms, '_PHASES_WEIGHTS', 0)
-  monkeypatch.setattr(forms, '_WINOGRAD_CHANNELS', (0, 0))
+  monkeypatch.setattr(forms, '_WINOGRAD_CHANNELS', 0)
   monkeypatch.setattr(forms, '_WINOGRAD_TILES', 0)
   options = {
     'kernel_size': (3, 3),
@@ -264,17 +273,33 @@ def test_low_precision_is_summed_in_float32(run, monkeypatch):
 
 
 def test_forms_follow_from_the_size():
-  assert chosen(2, 288, 384, 64, 64) == forms.DIRECT  # too few channels
+  assert chosen(2, 288, 384, 48, 64) == forms.DIRECT  # too few channels
   assert chosen(2, 6, 8, 256, 256) == forms.DIRECT  # too few tiles
   assert chosen(2, 6, 8, 512, 512) == FORMS['small']
-  assert chosen(2, 12, 16, 512, 512) == forms.WINOGRAD
+  assert chosen(2, 12, 16, 512, 512) == forms.WINOGRAD_SMALL
   assert chosen(2, 48, 64, 128, 64) == forms.WINOGRAD
+  assert chosen(2, 45, 61, 128, 64) == forms.WINOGRAD
+  # Half precision.
+  for size in (12, 16), (48, 64):
+    assert chosen(2, *size, 512, 512, dtype=jnp.bfloat16) == forms.DIRECT
 
 
-def test_winograd_wants_even_sides_and_single_precision():
-  for shape in ((2, 13, 16, 512, 512), (2, 12, 17, 512, 512)):
-    assert chosen(*shape) == forms.DIRECT
-  assert chosen(2, 12, 16, 512, 512, dtype=jnp.bfloat16) == forms.DIRECT
+def test_winograd_rounds_finely():
+  """In float32, at the channels that it is for; see docs/performance.md."""
+  with jax.enable_x64(True):
+    arrays = make_arrays(1, 24, 32, 256, 64, dtype=jnp.float64)
+    exact = jax.jit(value_and_gradients(plain))(*arrays)
+    arrays = [a.astype(jnp.float32) for a in arrays]
+    for form, limit in (
+      (forms.WINOGRAD, 3e-6),
+      (forms.WINOGRAD_SMALL, 1e-6),
+      (forms.DIRECT, 1e-6),
+    ):
+      for found, true in zip(
+        jax.jit(all_of(form))(*arrays), exact, strict=True
+      ):
+        error = np.sqrt(np.mean((np.asarray(found) - true) ** 2))
+        assert error < limit * np.std(true)
 
 
 @needs_4_devices

@@ -3,7 +3,7 @@
 XLA's CPU backend is slow at those of DeepLab. Two other forms:
 
   phases      every d-th pixel meets its like alone: a map is d x d smaller
-              ones, each convolved with the plain kernel (winograd.py)
+              ones, each convolved with the plain kernel
   rectangles  every tap is a matrix product over the pixels for which it reads
               the map; with dilations near its size, half of the taps or more
               read padding, which XLA multiplies, too
@@ -19,17 +19,18 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mtl_kd_jax.ops.conv import direct, winograd
+from mtl_kd_jax.ops.conv import direct
 from mtl_kd_jax.ops.conv.direct import Operations, Pair
 from mtl_kd_jax.ops.conv.pointwise import weight_gradient_flat
 
 
 @functools.cache
-def by_phases(dilations: Pair) -> Operations:
-  """Convolves the phases of maps with a 3x3 kernel, by Winograd's filtering.
+def by_phases(dilations: Pair, plain: Operations) -> Operations:
+  """Convolves the phases of maps with a 3x3 kernel.
 
   Args:
     dilations: distances of taps, in pixels.
+    plain: what to convolve them by.
   """
 
   def split(x):
@@ -51,12 +52,12 @@ def by_phases(dilations: Pair) -> Operations:
     return x.reshape(b, rows * high, columns * wide, c)[:, :h, :w]
 
   def convolve(x, kernel):
-    return merge(winograd.convolve(split(x), kernel), x.shape)
+    return merge(plain[0](split(x), kernel), x.shape)
 
   def input_gradient(g, kernel):
-    return merge(winograd.input_gradient(split(g), kernel), g.shape)
+    return merge(plain[1](split(g), kernel), g.shape)
 
-  # Here, splitting two maps takes what Winograd's filtering saves.
+  # Here, splitting two maps takes longer than it saves.
   return convolve, input_gradient, direct.make(dilations, (3, 3))[2]
 
 
@@ -107,13 +108,10 @@ def by_rectangles(dilations: Pair, taps: Pair) -> Operations:
 
 
 def phase_shape(shape: tuple[int, ...], dilations: Pair) -> tuple[int, ...]:
-  """The shape of the phases of maps [b h w c], all along the first axis.
-
-  Their sides are even.
-  """
+  """The shape of the phases of maps [b h w c], all along the first axis."""
   b, h, w, c = shape
   high, wide = dilations
-  return b * high * wide, 2 * -(-h // (2 * high)), 2 * -(-w // (2 * wide)), c
+  return b * high * wide, -(-h // high), -(-w // wide), c
 
 
 def share_read(shape: tuple[int, ...], dilations: Pair, taps: Pair) -> float:

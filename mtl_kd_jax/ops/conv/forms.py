@@ -37,15 +37,16 @@ POINTWISE = Forms(
 POINTWISE_FLAT = POINTWISE._replace(
   weight_gradient=pointwise.weight_gradient_flat
 )
-WINOGRAD = Forms(
-  winograd.convolve, winograd.input_gradient, winograd.weight_gradient
-)
+# By tiles of 4x4 and of 2x2 outputs.
+WINOGRAD = Forms(*winograd.make(winograd.F4))
+WINOGRAD_SMALL = Forms(*winograd.make(winograd.F2))
 
 # Measured on two cores with AVX-512. With fewer channels Winograd's transforms
-# take longer than they save; with fewer tiles its sixteen kernels do, in place
+# take longer than they save; with fewer tiles its 36 or 16 kernels do, in place
 # of nine.
-_WINOGRAD_CHANNELS = (64, 128)  # of the side with fewer, and with more
-_WINOGRAD_TILES = 64
+_WINOGRAD_CHANNELS = 64
+_WINOGRAD_TILES = 80
+_WINOGRAD_SMALL_TILES = 64
 # With so few pixels and so many weights, reading the kernel takes the time.
 _SMALL_PIXELS = 128
 _SMALL_WEIGHTS = 2**18
@@ -68,22 +69,23 @@ def choose(shape: tuple[int, ...], features: int, dtype) -> Forms:
   """The fastest forms for x [b h w c] of a dtype and `features` outputs."""
   if not is_static(shape):
     return DIRECT  # nothing to choose by
-  pixels, weights = math.prod(shape[:3]), shape[3] * features
-  fewer, more = sorted((shape[3], features))
   # The transforms lose too much in half precision.
-  transformable = (
-    shape[1] % 2 == shape[2] % 2 == 0 and jnp.finfo(dtype).bits >= 32
-  )
-  if (
-    transformable
-    and fewer >= _WINOGRAD_CHANNELS[0]
-    and more >= _WINOGRAD_CHANNELS[1]
-    and pixels >= 4 * _WINOGRAD_TILES
-  ):
-    return WINOGRAD
+  precise = jnp.finfo(dtype).bits >= 32
+  if precise and min(shape[3], features) >= _WINOGRAD_CHANNELS:
+    if _tiles(shape, 4) >= _WINOGRAD_TILES:
+      return WINOGRAD
+    if _tiles(shape, 2) >= _WINOGRAD_SMALL_TILES:
+      return WINOGRAD_SMALL
+  pixels, weights = math.prod(shape[:3]), shape[3] * features
   if pixels <= _SMALL_PIXELS and weights >= _SMALL_WEIGHTS:
     return DIRECT._replace(input_gradient=taps.input_gradient_of_small)
   return DIRECT
+
+
+def _tiles(shape, side):
+  """The number of tiles that cover maps [b h w c]."""
+  b, h, w, _ = shape
+  return b * -(-h // side) * -(-w // side)
 
 
 def choose_dilated(
@@ -108,13 +110,13 @@ def choose_dilated(
   if work >= _DILATED_MULTIPLICATIONS and jnp.finfo(dtype).bits >= 32:
     if dilated.share_read(shape, dilations, taps) <= _SHARE_READ:
       return Forms(*dilated.by_rectangles(dilations, taps))
-    phases = dilated.phase_shape(shape, dilations)
+    plain = choose(dilated.phase_shape(shape, dilations), features, dtype)
     if (
       taps == (3, 3)
       and weights >= _PHASES_WEIGHTS
-      and choose(phases, features, dtype) == WINOGRAD
+      and plain in (WINOGRAD, WINOGRAD_SMALL)
     ):
-      return Forms(*dilated.by_phases(dilations))
+      return Forms(*dilated.by_phases(dilations, plain))
   return direct_dilated(dilations, taps)
 
 
