@@ -29,7 +29,8 @@ def keep_freed_memory() -> bool:
   settings = (
     (_M_MMAP_MAX, 0),
     (_M_TRIM_THRESHOLD, -1),  # never; the largest int is but 2 GiB
-    # Each keeps its own, but threads that compile would wait for a single one.
+    # Threads that compile would wait for a single one. The price: in all but
+    # the first, what is larger than 64 MiB comes from the system every time.
     (_M_ARENA_MAX, 2 * (os.cpu_count() or 1)),
   )
   return all(mallopt(name, value) for name, value in settings)
