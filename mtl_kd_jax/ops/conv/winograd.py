@@ -48,11 +48,10 @@ class Filtering:
 
   def rotated(self) -> 'Filtering':
     """The filtering by the rotated kernel, given the kernel."""
-    inputs, products = (
-      self.inputs[self.rotation],
-      self.products[:, self.rotation],
+    order = self.rotation
+    return Filtering(
+      self.inputs[order], self.kernel, self.products[:, order], order
     )
-    return Filtering(inputs, self.kernel, products, self.rotation)
 
 
 F2 = Filtering(
