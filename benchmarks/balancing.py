@@ -48,7 +48,7 @@ from mtl_kd_jax.balancing import (
   GradientBalancer,
   make_balancer,
 )
-from mtl_kd_jax.runtime.memory import keep_freed_memory
+from mtl_kd_jax.runtime.platform import set_up_memory
 from mtl_kd_jax.training.combined import GRAD_WRT
 
 _ALL = [*BALANCERS, *GRADIENT_BALANCERS]
@@ -82,8 +82,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Timed steps of each kind.')
 
 def main(argv):
   del argv
-  if jax.default_backend() == 'cpu':
-    keep_freed_memory()
+  set_up_memory()
   jax.config.update('jax_enable_compilation_cache', False)
   console = Console(highlight=False, soft_wrap=True)
   device = jax.devices()[0]

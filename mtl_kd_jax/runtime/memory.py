@@ -2,13 +2,12 @@
 
 import ctypes
 import gc
-import os
 import pathlib
 import platform
 import re
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
@@ -29,9 +28,6 @@ def keep_freed_memory() -> bool:
   settings = (
     (_M_MMAP_MAX, 0),
     (_M_TRIM_THRESHOLD, -1),  # never; the largest int is but 2 GiB
-    # Threads that compile would wait for a single one. The price: in all but
-    # the first, what is larger than 64 MiB comes from the system every time.
-    (_M_ARENA_MAX, 2 * (os.cpu_count() or 1)),
   )
   return all(mallopt(name, value) for name, value in settings)
 

@@ -37,16 +37,21 @@ class Program:
   def __init__(self, function: Callable):
     self.function = function
     self._lock = threading.Lock()
-    self._compiled = self._dropped = False
+    self._compiled = self._called = self._dropped = False
 
   def __call__(self, *args: Any) -> Any:
     """Calls it; waits for a thread that compiles it."""
-    if self._compiled:
+    if self._called:
       return self.function(*args)
     with self._lock:
+      if not self._compiled:
+        self._compile(*args)
       result = self.function(*args)
-      self._compiled = True
-      return result
+      self._called = True
+    # What this call freed may be a few bytes too small for the next one, which
+    # then has its memory elsewhere.
+    trim_memory()
+    return result
 
   def compile(self, *shapes: Any) -> None:
     """Compiles it for arguments of these shapes, if nothing has so far.
@@ -57,8 +62,12 @@ class Program:
     """
     with self._lock:
       if not self._compiled and not self._dropped:
-        self.function.lower(*shapes).compile()
-        self._compiled = True
+        self._compile(*shapes)
+
+  def _compile(self, *shapes):
+    self.function.lower(*shapes).compile()
+    self._compiled = True
+    trim_memory()  # of what XLA needed
 
   def drop(self) -> None:
     """Says that it will not be called any more, and need not be compiled."""
@@ -124,7 +133,6 @@ class CompilesAhead:
         logging.getLogger(__name__).debug('not compiled ahead', exc_info=True)
       del task  # it keeps the program, and its arguments
       self._busy = False
-      trim_memory()  # of what XLA needed
       _lower_priority()  # what comes next is for later
 
 

@@ -68,6 +68,39 @@ def test_without_a_home_no_programs_are_kept(monkeypatch):
   assert 'jax_compilation_cache_dir' not in set_options
 
 
+STEPS = """
+import resource
+import jax, jax.numpy as jnp
+from mtl_kd_jax.runtime.platform import set_up_memory
+from mtl_kd_jax.runtime.program import Program
+set_up_memory()
+program = Program(jax.jit(lambda x, y, z: jnp.tanh(x @ y) @ z))  # of 100 MiB
+x, y, z = jnp.ones((5000, 2)), jnp.ones((2, 5000)), jnp.ones((5000, 2))
+if {ahead}:
+  program.compile(x, y, z)
+for _ in range(40):
+  before = resource.getrusage(resource.RUSAGE_SELF)
+  program(x, y, z)  # the next call does not wait for it
+  after = resource.getrusage(resource.RUSAGE_SELF)
+  print(after.ru_minflt - before.ru_minflt)
+"""
+
+
+@pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc', reason='the setting is of glibc'
+)
+@pytest.mark.parametrize('ahead', [False, True])
+def test_a_step_has_the_memory_of_the_step_before(ahead):
+  printed = subprocess.check_output(
+    [sys.executable, '-c', STEPS.format(ahead=ahead)],
+    cwd=REPOSITORY,
+    text=True,
+  )
+  # It moves a few times, until it has found its place.
+  fetched = [int(faults) > 10_000 for faults in printed.split()]
+  assert fetched[0] and fetched.count(True) <= 20
+
+
 THREADS = """
 import collections, os, pathlib
 from mtl_kd_jax.runtime.platform import set_up
