@@ -17,6 +17,7 @@ whose speed drifts treats all alike. Printed are medians, and the seconds of
 the first piece of work with JAX, in which it is compiled.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -79,7 +80,10 @@ def main(argv):
   ):
     table.add_column(column, justify='right', no_wrap=True)
   for case in _CASES.value:
-    table.add_row(case, *measure(case, shapes, console))
+    try:
+      table.add_row(case, *measure(case, shapes, console))
+    except RuntimeError as error:
+      console.print(f'{case}: {error}')
   console.print(table)
 
 
@@ -87,13 +91,15 @@ def measure(case, shapes, console):
   """Runs one case in all rivals by turns; returns the cells of its row."""
   workers = {rival: start(case, rival, shapes) for rival in RIVALS}
   seconds = {rival: [] for rival in RIVALS}
-  for _ in range(_WARM_UP + _ROUNDS.value):
-    for rival, worker in workers.items():
-      seconds[rival].append(float(ask(worker, 'work')))
-  memory = {r: float(ask(w, 'memory')) for r, w in workers.items()}
-  for worker in workers.values():
-    worker.stdin.close()
-    worker.wait()
+  try:
+    for _ in range(_WARM_UP + _ROUNDS.value):
+      for rival, worker in workers.items():
+        seconds[rival].append(float(ask(worker, 'work')))
+    memory = {r: float(ask(w, 'memory')) for r, w in workers.items()}
+  finally:
+    for worker in workers.values():
+      worker.kill()
+      worker.wait()
   timed = {r: s[_WARM_UP:] for r, s in seconds.items()}
   median = {r: statistics.median(s) for r, s in timed.items()}
   best = min(RIVALS[1:], key=median.get)
@@ -109,6 +115,7 @@ def measure(case, shapes, console):
       f'{r} {1e3 * min(s):.0f}..{1e3 * median[r]:.0f}..{1e3 * max(s):.0f} ms'
       for r, s in timed.items()
     )
+    + f'; {", ".join(f"{x:.0f}" for x in memory.values())} MiB'
   )
   return (
     *(f'{1e3 * x:.0f}' for x in median.values()),
@@ -133,12 +140,15 @@ def start(case, rival, shapes):
 
 
 def ask(worker, what):
-  worker.stdin.write(what + '\n')
-  worker.stdin.flush()
+  with contextlib.suppress(BrokenPipeError):  # it has ended
+    worker.stdin.write(what + '\n')
+    worker.stdin.flush()
   while answer := worker.stdout.readline():
     if answer.startswith('answer '):
       return answer.split()[1]
-  raise RuntimeError('a worker process failed; its output stands above')
+  raise RuntimeError(
+    f'a process ended with {worker.wait()} (-9: memory?); its output is above'
+  )
 
 
 # ---- A worker ----------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The CPU's forms against XLA's convolutions, alone and split over devices."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ import pytest
 from mtl_kd_jax.ops import conv
 from mtl_kd_jax.ops.conv import dilated, direct, forms, taps
 from mtl_kd_jax.ops.conv.primitives import product
+from mtl_kd_jax.runtime.compiler import compiler_options
 
 SHAPES = [
   (2, 3, 4, 3, 16),
@@ -438,3 +440,23 @@ def test_wrong_kernel_is_refused():
   x, kernel, _ = make_arrays(2, 6, 8, 4, 16)
   with pytest.raises(ValueError, match=r'\[3 3 c d\]'):
     conv.conv3x3(x, kernel[:2])
+
+
+def test_transformed_inputs_are_not_kept_for_the_weight_gradient():
+  """With them, a layer keeps 3.7 times its map, and 1.4 times without."""
+  shape = 2, 28, 28, 64
+
+  def planned(layers):
+    def loss(kernels, x):
+      for kernel in kernels:
+        x = jnp.tanh(conv.conv3x3(x, kernel))
+      return jnp.sum(x)
+
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    kernels = [jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)] * layers
+    gradient = jax.jit(jax.grad(loss), compiler_options=compiler_options('cpu'))
+    compiled = gradient.lower(kernels, x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  kept = (planned(5) - planned(2)) / 3
+  assert 1 <= kept / (4 * math.prod(shape)) < 2.5
