@@ -115,7 +115,8 @@ def measure(case, shapes, console):
       f'{r} {1e3 * min(s):.0f}..{1e3 * median[r]:.0f}..{1e3 * max(s):.0f} ms'
       for r, s in timed.items()
     )
-    + f'; {", ".join(f"{x:.0f}" for x in memory.values())} MiB'
+    + f'; {", ".join(f"{x:.0f}" for x in memory.values())} MiB',
+    soft_wrap=True,
   )
   return (
     *(f'{1e3 * x:.0f}' for x in median.values()),

@@ -11,8 +11,8 @@ _OPTIONS = {
   'cpu': {
     'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'
     ',LIBRARY_FUSION_TYPE_REDUCE',
-    # XLA's default runs what is independent side by side, in up to a third more
-    # memory. A step is no faster for it: each operation has all cores.
+    # XLA's default runs what is independent side by side, in up to 1.4 times
+    # the memory. On two cores a step is no faster for it.
     'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED',
   },
   # With products by Triton, XLA ends the process while it compiles the
