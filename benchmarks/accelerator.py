@@ -192,6 +192,10 @@ class Session:
       answer = {'error': str(error)}
     key = rival if 'error' not in answer else f'no {rival}'
     self.results['about'][key] = answer
+    if answer.get('platform') == 'cpu' and not self._options.smoke:
+      self._say(
+        'JAX has no GPU or TPU here: --smoke is what a CPU has time for'
+      )
 
   def _numbers(self):
     options, numbers = self._options, self.results['numbers']

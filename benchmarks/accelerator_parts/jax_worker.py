@@ -31,16 +31,6 @@ from mtl_kd_jax.interop.torch_names import torch_names
 from mtl_kd_jax.runtime.parallel import Parallel, make_parallel
 from mtl_kd_jax.training.computation import Computation
 
-# What a bare machine lacks, and no step needs.
-LACKING = (
-  'array_record',
-  'grain',
-  'h5py',
-  'ml_collections',
-  'safetensors',
-  'tensorboardX',
-  'tensorflow_datasets',
-)
 # -> how JAX multiplies float32, and in which dtype networks compute.
 PRECISIONS = {
   'float32': ('highest', None),
@@ -61,7 +51,7 @@ class JaxWorker:
       make_shallow(_Patch())
 
   def about(self):
-    """Device and versions, and which of `LACKING` were imported."""
+    """Device and versions."""
     stats = self._device.memory_stats() or {}
     return {
       'device': self._device.device_kind,
@@ -70,7 +60,6 @@ class JaxWorker:
       'jax': jax.__version__,
       'processors': os.cpu_count(),
       'kinds': {name: steps.kinds_of(name) for name in steps.NETWORKS},
-      'lacking_imported': [m for m in LACKING if m in sys.modules],
     }
 
   def numbers(self, part, networks, **options):

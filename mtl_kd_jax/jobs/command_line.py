@@ -54,7 +54,7 @@ def run_job(job: Job, config: Any, workdir: str | None) -> None:
     folder = folder or _named_folder(config.name)
     with peers.watched(), host_log(folder):
       with named_by_keys('parallel'):
-        check_same(_described(job, config, folder))
+        check_same(_described(job, config, folder, options))
       module.run(config, folder, **options)
   except InputError as error:
     raise Exit(2, explain(error)) from error
@@ -82,12 +82,13 @@ def run_job(job: Job, config: Any, workdir: str | None) -> None:
     ) from error
 
 
-def _described(job, config, folder) -> dict[str, Any]:
+def _described(job, config, folder, options) -> dict[str, Any]:
   """What should be the same on all hosts."""
   flat = flatten_dict(config.to_dict(), sep='.')
   return {
     '--job': job.file,
     '--workdir': f'{folder}',
+    **{f'--{name}': value for name, value in options.items()},
     **{f'config.{key}': value for key, value in flat.items()},
   }
 

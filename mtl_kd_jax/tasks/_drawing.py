@@ -1,9 +1,11 @@
-"""Draws what is no map: points, and words about a whole picture."""
+"""Draws what is no map: points, and words about a whole picture.
+
+Pillow is imported when something is drawn: training does without it.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 _SIDE = 240  # pixels of the longer side of what is written on, at least
 
@@ -22,6 +24,8 @@ def draw_points(
   Returns:
     uint8 [h w 3].
   """
+  from PIL import Image, ImageDraw
+
   picture = Image.fromarray(_darkened(image))
   draw = ImageDraw.Draw(picture)
   radius = max(1.0, 0.02 * max(picture.size))
@@ -42,6 +46,8 @@ def draw_words(lines: Sequence[str], image: np.ndarray) -> np.ndarray:
   Returns:
     uint8 [h w 3].
   """
+  from PIL import Image, ImageDraw, ImageFont
+
   factor = max(1, round(_SIDE / max(image.shape[:2])))
   pixels = _darkened(image).repeat(factor, 0).repeat(factor, 1)
   picture = Image.fromarray(pixels)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import save_file
 
@@ -423,6 +424,28 @@ def test_how_steps_compute_is_wired(shallow):
     clipping, adam = state.opt_state['network']
     assert jax.tree.leaves(clipping) == []
     assert jax.tree.leaves(adam)
+
+
+def test_the_optimizer_is_wired(shallow, monkeypatch):
+  options = {
+    'weight_decay': 0.01,
+    'decay_on': 'kernels',
+    'momentum': 0.5,
+    'clip_norm': 2.0,
+    'backbone_rate': 0.25,
+  }
+  seen = []
+
+  def make(name, schedule, **given):
+    seen.append((name, float(schedule(0)), given))
+    return optax.sgd(schedule)
+
+  monkeypatch.setattr('mtl_kd_jax.config.experiment.make_optimizer', make)
+  given = {f'optim.{name}': value for name, value in options.items()}
+  given |= {'optim.name': 'sgd', 'optim.learning_rate': 0.125}
+  _, plan = preview('rooms', **given)
+  assert len(seen) == len(plan.stages)
+  assert all(how == ('sgd', 0.125, options) for how in seen)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mtl_kd_jax import balancing
+from mtl_kd_jax.training.computation import make_computation
 
 __all__ = ['features_once']
 pytestmark = pytest.mark.usefixtures('features_once')
@@ -31,6 +32,7 @@ CASES = {
   },
   'nyuv2': {'balancing.name': 'mgda'},
   'nyuv2:mtan': {'tasks': ('depth', 'normals'), 'precision': 'bfloat16'},
+  'nyuv2:deeplab': {'tasks': ('semantic', 'depth'), 'remat': True},
   'cityscapes': {
     'precision': 'bfloat16',
     'accumulate': 2,
@@ -58,8 +60,18 @@ def lowered(step, *arguments):
   return exported.mlir_module()
 
 
+@pytest.fixture
+def as_elsewhere(monkeypatch):
+  """Micro-batches in a loop, which there is not on CPUs."""
+
+  def make(*args, **kwargs):
+    return make_computation(*args, **kwargs)._replace(unrolled=False)
+
+  monkeypatch.setattr('mtl_kd_jax.config.build.make_computation', make)
+
+
 @pytest.mark.parametrize('name', CASES)
-def test_the_steps_of_a_config_lower(name, shallow):
+def test_the_steps_of_a_config_lower(name, shallow, as_elsewhere):
   changes = {'batch_size': BATCH, **CASES[name]}
   _, plan = preview(name, **changes)
   stage = plan['distilled']
@@ -72,6 +84,7 @@ def test_the_steps_of_a_config_lower(name, shallow):
   convolved = re.findall(r'stablehlo\.convolution.*-> tensor<\S+x(\w+)>', text)
   dtype = 'bf16' if changes.get('precision') == 'bfloat16' else 'f32'
   assert convolved and set(convolved) == {dtype}
+  assert ('stablehlo.while' in text) == ('accumulate' in changes)
   if name in ('quickstart', 'nyuv2'):  # the other networks are in the steps
     text = lowered(stage.eval_step.function, state.result, batch)
     assert 'stablehlo.convolution' in text

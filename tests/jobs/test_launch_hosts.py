@@ -1,5 +1,6 @@
 """Several processes, as on several hosts: two with two devices each."""
 
+import re
 import signal
 import socket
 import time
@@ -14,7 +15,9 @@ import pytest
 
 import mtl_kd_jax as mtl
 from mtl_kd_jax.runtime import peers
+from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.lock import exclusive
+from mtl_kd_jax.training.stage import single_task_name
 
 SHORT = (
   *(flag for flag in TINY if not flag.startswith('--config.tasks')),
@@ -45,7 +48,8 @@ def devices(count):
   return {'XLA_FLAGS': f'{FAST} {flag}'}
 
 
-def start_two(*arguments, homes=(None, None)):
+def start_two(*arguments, homes=(None, None), other=()):
+  """Starts both; `other` are further arguments of the second one."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -61,6 +65,7 @@ def start_two(*arguments, homes=(None, None)):
       *arguments,
       '--config.parallel.multihost=True',
       '--config.parallel.fsdp=True',
+      *(other if i else ()),
       **environment,
       **({'HOME': str(home)} if home else {}),
       JAX_PROCESS_ID=str(i),
@@ -108,8 +113,6 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
   stdout, _ = ends(second)
   assert 'single-task' not in stdout  # one reports for all
 
-  # One process stands still while data are prepared. The other one, where JAX
-  # would run its service, dies while a checkpoint is saved.
   folder = tmp_path / 'prepared'
   other_data = f'--config.data.data_dir={folder}'
   homes = [tmp_path / f'home{i}' for i in range(2)]
@@ -117,6 +120,9 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
     '--config.teacher.cache=disk',
     '--config.teacher.cache_dir=~/teachers',
   )
+
+  # One process stands still while data are prepared. The other one, where JAX
+  # would run its service, dies while a checkpoint is saved.
   for index, signum, moment in (
     (1, signal.SIGSTOP, lambda: any(folder.rglob('incomplete*'))),
     (0, signal.SIGKILL, lambda: is_saving(again, 'distilled')),
@@ -160,3 +166,34 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
     assert 'a workdir that no other run is using' in stderr
     _, stderr = ends(second, peers.EXIT_CODE)
     assert 'process 0 has failed' in stderr
+
+  for process in start_two(
+    data, f'--workdir={again}', other=['--config.seed=7']
+  ):
+    _, stderr = ends(process, 2)
+    assert 'the same command and code on all hosts' in stderr
+    assert 'config.seed is 7, not 0' in stderr
+  for i in range(2):
+    log = (again / 'logs' / f'process_{i}.txt').read_text()
+    assert log.count(f': process {i} of 2 on ') == 5, log
+    assert 'config.seed is 7, not 0' in log
+
+
+def test_one_process_is_told_to_stop_and_all_save_the_same_step(tmp_path):
+  """As schedulers do, when they take away one of the hosts."""
+  workdir, stage = tmp_path / 'run', single_task_name('depth')
+  processes = start_two(
+    f'--config.data.data_dir={tmp_path / "tfds"}',
+    f'--workdir={workdir}',
+    '--config.epochs=1000',
+  )
+  checkpoints = workdir / 'checkpoints' / stage
+  interrupt(processes[1], signal.SIGTERM, lambda: is_saving(workdir, stage))
+  steps = []
+  for process in processes:
+    _, stderr = ends(process, 128 + signal.SIGTERM)
+    found = re.search(
+      rf'in stage {stage} after step (\d+) of 1000; the', stderr
+    )
+    steps.append(int(found[1]))
+  assert steps[0] == steps[1] == Checkpoints(checkpoints).latest_step

@@ -6,8 +6,10 @@ from fixtures.toy import SIZE, make_parts, make_teachers
 import jax
 import numpy as np
 import optax
+import pytest
 
 from mtl_kd_jax.runtime.checkpointing import read_variables
+from mtl_kd_jax.runtime.metric_log import SELECTION, read_log, values_of
 from mtl_kd_jax.training.state import AVERAGED
 
 
@@ -39,7 +41,16 @@ def test_a_run_keeps_and_scores_it(toy_dataset, tmp_path):
   state = run(stage, tmp_path)
   kept = read_variables(tmp_path / 'checkpoints', state.variables, best=False)
   jax.tree.map(np.testing.assert_array_equal, kept, state.opt_state[AVERAGED])
+  # So networks are read, to be evaluated, exported or to teach.
   assert not np.array_equal(
     kept['params']['head_depth']['out']['kernel'],
     state.params['head_depth']['out']['kernel'],
   )
+  logged = [x for x in read_log(tmp_path) if x['kind'] == SELECTION]
+  expected, others = (
+    stage.evaluate(x, select=True).metrics['depth']['abs_error']
+    for x in (kept, state.variables)
+  )
+  found = values_of(logged[-1])['depth/abs_error']
+  assert found == pytest.approx(expected, rel=1e-5)
+  assert found != pytest.approx(others, rel=1e-3)

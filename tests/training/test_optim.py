@@ -231,6 +231,21 @@ def test_adamw_is_that_of_torch_and_spares_biases():
   )
 
 
+@pytest.mark.parametrize('name', ['adam', 'sgd'])
+def test_what_is_no_kernel_may_be_spared_from_decay(name):
+  spared, _, _ = steps_of(name=name, weight_decay=0.5, decay_on='kernels')
+  plain, _, _ = steps_of(name=name)
+  whole, _, _ = steps_of(name=name, weight_decay=0.5)
+  bias, kernel = (
+    [x['backbone'][leaf] for x in (spared, plain, whole)]
+    for leaf in ('bias', 'kernel')
+  )
+  np.testing.assert_allclose(bias[0], bias[1], atol=1e-7)
+  np.testing.assert_allclose(kernel[0], kernel[2], atol=1e-7)
+  assert np.abs(bias[0] - bias[2]).max() > 1e-3
+  assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
+
+
 def test_sgd_is_that_of_torch():
   actual, params, gradients = steps_of(
     name='sgd', momentum=0.8, weight_decay=0.1
@@ -256,14 +271,13 @@ def test_long_gradients_are_clipped_over_all_parameters():
 def test_the_backbone_may_learn_at_another_rate(name):
   params, _, _ = steps_of(name=name, backbone_rate=0.1)
   plain, begun, _ = steps_of(name=name)
-  if name != 'adamw':  # its decay, here of 1e-4, depends on where it is
-    moved, whole = (
-      jax.tree.map(
-        lambda p, q: np.float64(p) - q, x['backbone'], begun['backbone']
-      )
-      for x in (params, plain)
+  moved, whole = (
+    jax.tree.map(
+      lambda p, q: np.float64(p) - q, x['backbone'], begun['backbone']
     )
-    assert_close(moved, jax.tree.map(lambda x: 0.1 * x, whole), 1e-5)
+    for x in (params, plain)
+  )
+  assert_close(moved, jax.tree.map(lambda x: 0.1 * x, whole), 1e-5)
   assert_close(params['head_depth'], plain['head_depth'], 1e-7)
 
 
