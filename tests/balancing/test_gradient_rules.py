@@ -5,6 +5,7 @@ import functools
 from fixtures import balancing_gradient_rules as rules
 from fixtures.balancing_steps import NAMES, SHAPES, SIZE, draw, steps
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -131,6 +132,27 @@ def test_a_task_without_labels_is_ignored(name):
   got, state = balancer.step(0 * j, losses, state, absent=NAMES[:3])
   assert not got.direction.any()
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize('name', GRADIENT_BALANCERS)
+def test_gradients_in_half_precision_are_combined_in_float32(name):
+  """Numbers that both dtypes hold; the direction is rounded in the end."""
+  balancer = steps(name)
+  halves = [jnp.asarray(draw(3, seed), jnp.bfloat16) for seed in range(3)]
+  j, *others = (np.float32(x) for x in halves)
+  losses, present = np.float32([0.5, 3.0, 2.0]), np.ones(3, bool)
+  expected, _ = balancer.step(j, losses, balancer.init(), others=others)
+  got, _ = jax.jit(balancer.update)(
+    halves[0], losses, balancer.init(), 0, present, jnp.stack(halves[1:])
+  )
+  assert got.direction.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    np.float32(got.direction), expected.direction, rtol=2**-8, atol=1e-6
+  )
+  np.testing.assert_allclose(got.weights, expected.weights, rtol=1e-4)
+  np.testing.assert_allclose(
+    got.task_specific, expected.task_specific, rtol=1e-4
+  )
 
 
 @pytest.mark.parametrize('name', ['gradnorm', 'imtl_h', 'auto_lambda'])
