@@ -2,7 +2,9 @@
 
     python benchmarks/step_time.py --config=configs/quickstart.py
     python benchmarks/step_time.py --config=configs/common.py  # full width
+    python benchmarks/step_time.py --config=... --config.teacher.cache=memory
 
+With a cache of the teachers, a step that reads them there takes turns, too.
 Prints compile time, median step time and images/s of a single-task, a
 multi-task and a distilled step, the time that the teachers take in the last
 one, the time of measuring the gradients of its tasks, the time spent waiting
@@ -47,6 +49,9 @@ def main(argv):
   jax.config.update('jax_enable_compilation_cache', False)
   config = _CONFIG.value
   config.method, config.baseline = 'distill', True
+  cached = build(config) if config.teacher.cache != 'none' else None
+  config = config.copy_and_resolve_references()
+  config.teacher.cache = 'none'
   experiment = build(config)
   parallel, plan = experiment.parallel, methods.plan(experiment)
   student = plan[DISTILLED]
@@ -65,11 +70,17 @@ def main(argv):
     name: Run(stage.train_step, stage.init(), of_teachers, batch)
     for name, (stage, of_teachers) in stages.items()
   }
+  if cached is not None:
+    stage = methods.plan(cached)[DISTILLED]
+    kept = parallel.shard(next(stage.batches(frozen, 0)))
+    runs['distilled, cached'] = Run(
+      stage.train_step, stage.init(), frozen, kept
+    )
   alone = _parts_alone(student, runs['distilled'], frozen, batch)
   seconds = {name: [] for name in alone}
   for _ in range(_WARM_UP + _STEPS.value):
-    for run in runs.values():
-      run.step(batch)
+    for name, run in runs.items():
+      run.step(kept if name == 'distilled, cached' else batch)
     for name, call in alone.items():
       begun = time.perf_counter()
       jax.block_until_ready(call())
