@@ -80,7 +80,12 @@ def measure(config):
       for name, x in dataset.missing_sample().items()
     }
   )
-  kept = activations(stage, batch['image'])
+  kept = activations(
+    stage.network,
+    stage.abstract_state.variables,
+    batch['image'],
+    stage.computation,
+  )
   found['activations'] = kept / stage.parallel.num_devices
   compiled = stage.train_step.function.lower(
     stage.abstract_state, frozen, batch
@@ -104,17 +109,16 @@ def of_a_device(tree):
   )
 
 
-def activations(stage, image):
-  """The bytes that the network's way back needs, without its parameters."""
+def activations(network, variables, image, computation):
+  """The bytes that a network's way back needs, without its parameters."""
   import jax
 
   from mtl_kd_jax.training.computation import run_network
 
-  variables = stage.abstract_state.variables
   collections = {k: x for k, x in variables.items() if k != 'params'}
 
   def call(variables, image, key):
-    return stage.network.apply(
+    return network.apply(
       variables,
       image,
       train=True,
@@ -129,7 +133,7 @@ def activations(stage, image):
         {**collections, 'params': params},
         image,
         jax.random.key(0),
-        computation=stage.computation,
+        computation=computation,
       )
       return outputs
 

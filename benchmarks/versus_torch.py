@@ -194,8 +194,8 @@ def make_batch(size):
   return batch
 
 
-def make_jax(network, size, kind):
-  """The work as launch.py sets it up."""
+def set_up_jax(network, size):
+  """The distilled stage as launch.py sets it up: (stage, frozen, batch)."""
   import jax
 
   from mtl_kd_jax import methods
@@ -218,9 +218,20 @@ def make_jax(network, size, kind):
   dataset = dataclasses.replace(dataset, image_size=size)
   plan = methods.plan(build(config, data=False, dataset=dataset))
   stage = plan[DISTILLED]
-  parallel = stage.parallel
-  batch = parallel.shard(make_batch(size))
-  state = stage.init()
+  # As each is needed: the forward pass runs without teachers.
+  frozen = {
+    teacher: lambda name=name: plan[name].init().variables
+    for teacher, name in stage.inputs.items()
+  }
+  return stage, frozen, stage.parallel.shard(make_batch(size))
+
+
+def make_jax(network, size, kind):
+  """The work, to be called."""
+  import jax
+
+  stage, frozen, batch = set_up_jax(network, size)
+  parallel, state = stage.parallel, stage.init()
   if kind == 'forward':
     variables = jax.device_get(state.variables)
     variables = parallel.replicate(variables)
@@ -232,10 +243,7 @@ def make_jax(network, size, kind):
 
     forward = jax.jit(predict, compiler_options=parallel.compiler_options)
     return lambda: jax.block_until_ready(forward(variables, batch['image']))
-  frozen = {
-    teacher: plan[name].init().variables
-    for teacher, name in stage.inputs.items()
-  }
+  frozen = {teacher: make() for teacher, make in frozen.items()}
   holder = [state]
   del state
 

@@ -53,25 +53,34 @@ def test_a_step_is_the_sum_of_its_parts(costs):
   assert 2.9 < exact.reduce / step.reduce < 3
 
 
-def test_the_page_has_the_numbers_of_the_model(costs):
-  page = (REPOSITORY / 'docs' / 'performance.md').read_text('utf-8')
+def rows_of(text):
+  """First cell -> the others, of all tables."""
   rows = [
     [cell.strip() for cell in line.strip('|').split('|')]
-    for line in page.splitlines()
+    for line in text.splitlines()
     if line.startswith('| ')
   ]
-  by_name = {row[0]: row[1:] for row in rows}
+  return {row[0]: row[1:] for row in rows}
+
+
+def test_the_page_has_the_numbers_of_the_model(costs):
+  shown = rows_of((REPOSITORY / 'docs' / 'performance.md').read_text('utf-8'))
+  eight, one = (rows_of(scaling.binding(costs, batch=n)) for n in (8, 1))
   for network in costs:
     for name in scaling.CHIPS:
       step = scaling.model(costs[network], 'distilled', name, 1, batch=8)
-      shown = by_name[f'{network}, {name}']
-      assert shown[0] == f'{1e3 * step.compute:.1f}'
-      assert shown[1] == f'{100 * step.memory / step.compute:.0f} %'
+      row = f'{network}, {name}'
+      compute, memory, reduce, norms, data = eight[row]
+      assert compute == f'{1e3 * step.compute:.1f}'
+      assert memory == f'{100 * step.memory / step.compute:.0f} %'
+      of_one = one[row][2:4]
+      expected = [compute, memory, reduce, of_one[0], norms, of_one[1], data]
+      assert shown[row] == expected
     for kind in costs[network]['kinds']:
-      shown = by_name[f'{network}, {kind}'][1:]
       steps = [
         scaling.model(costs[network], kind, name, n, batch=8)
         for name in scaling.CHIPS
         for n in (1, 256)
       ]
-      assert shown == [f'{1e3 * step.seconds:.1f}' for step in steps]
+      expected = [f'{1e3 * step.seconds:.1f}' for step in steps]
+      assert shown[f'{network}, {kind}'][1:] == expected

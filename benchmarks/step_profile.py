@@ -1,0 +1,188 @@
+"""Says what a distilled step spends its time on, on the CPU.
+
+    python benchmarks/step_profile.py --case=segnet_96x128_step
+
+The steps are those of versus_torch.py, under JAX's profiler. Printed are the
+matrix products, into which most convolutions are written (ops/conv): how many
+operations they are, and how fast, beside a large product in the same process;
+and the rest by its kind. Operations that run side by side count for each.
+"""
+
+import collections
+import gzip
+import json
+import math
+import pathlib
+import re
+import statistics
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import versus_torch
+
+_CASE = flags.DEFINE_enum(
+  'case',
+  'segnet_96x128_step',
+  [case for case in versus_torch.CASES if case.endswith('_step')],
+  'Network and size.',
+)
+_STEPS = flags.DEFINE_integer('steps', 3, 'Profiled steps.')
+_SHOWN = flags.DEFINE_integer('shown', 12, 'Lines of each table.')
+_LARGE = 2048  # rows and columns
+
+
+def main(argv):
+  del argv
+  import jax
+
+  network, size, _ = _CASE.value.split('_')
+  stage, frozen, batch = versus_torch.set_up_jax(
+    network, tuple(map(int, size.split('x')))
+  )
+  frozen = {teacher: make() for teacher, make in frozen.items()}
+  state = stage.init()
+  step = stage.train_step.function.lower(state, frozen, batch).compile()
+  seconds = []
+  for _ in range(2):
+    state, _ = jax.block_until_ready(step(state, frozen, batch))
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      for _ in range(_STEPS.value):
+        begun = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state, frozen, batch))
+        seconds.append(time.perf_counter() - begun)
+    taken = read_trace(pathlib.Path(folder))
+  report(
+    statistics.median(seconds),
+    {name: total / _STEPS.value for name, total in taken.items()},
+    read_program(step.as_text()),
+    large_product(stage.parallel.compiler_options),
+  )
+
+
+def read_trace(folder):
+  """Operation -> seconds, of all its runs."""
+  (file,) = folder.rglob('*.trace.json.gz')
+  events = json.loads(gzip.decompress(file.read_bytes()))['traceEvents']
+  taken = collections.Counter()
+  for event in events:
+    if event.get('ph') == 'X':
+      taken[event['name']] += event['dur'] / 1e6
+  return taken
+
+
+_COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+) .*\{$')
+_INSTRUCTION = re.compile(
+  r'^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$'
+)
+
+
+class Program(NamedTuple):
+  """What is read of a compiled program.
+
+  Attributes:
+    names: of all its operations.
+    products: operation -> floating-point operations of the matrix product that
+      it is, or of those in its fusion.
+    shapes: the same -> of what the last of these multiplies.
+  """
+
+  names: set[str]
+  products: dict[str, int]
+  shapes: dict[str, str]
+
+
+def read_program(text):
+  """Reads the text of a compiled program."""
+  names, calls = set(), {}
+  products, factors = collections.Counter(), {}
+  for line in text.splitlines():
+    if match := _COMPUTATION.match(line):
+      computation, shapes = match[1], {}
+    if not (match := _INSTRUCTION.match(line)):
+      continue
+    name, shape, kind, rest = match.groups()
+    names.add(name)
+    shapes[name] = shape.partition('{')[0]
+    if called := re.search(r'calls=%?([\w.-]+)', rest):
+      calls[name] = called[1]
+    if kind == 'dot':
+      operands = re.findall(r'%([\w.-]+)', rest.partition(')')[0])
+      lhs, rhs = (shapes[operand] for operand in operands)
+      axes = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', rest)[1]
+      summed = [_sides(lhs)[int(axis)] for axis in axes.split(',') if axis]
+      count = 2 * math.prod(_sides(shapes[name])) * math.prod(summed)
+      for place in (name, computation):
+        products[place] += count
+        factors[place] = f'{lhs} {rhs}'
+  for name, computation in calls.items():
+    if computation in products:
+      products[name] += products[computation]
+      factors[name] = factors[computation]
+  return Program(
+    names, {n: products[n] for n in names & products.keys()}, factors
+  )
+
+
+def _sides(shape):
+  """'f32[2,3]' -> [2, 3]."""
+  return [int(x) for x in re.findall(r'\d+', shape.partition('[')[2])]
+
+
+def large_product(options):
+  """Operations/s of a product of two large matrices."""
+  import jax
+  import jax.numpy as jnp
+
+  multiply = jax.jit(jnp.matmul, compiler_options=options)
+  x = jnp.ones((_LARGE, _LARGE))
+  jax.block_until_ready(multiply(x, x))
+  seconds = []
+  for _ in range(9):
+    begun = time.perf_counter()
+    jax.block_until_ready(multiply(x, x))
+    seconds.append(time.perf_counter() - begun)
+  return 2 * _LARGE**3 / statistics.median(seconds)
+
+
+def report(seconds, taken, program, fastest):
+  """Prints the tables."""
+  of_products, of_others = collections.Counter(), collections.Counter()
+  counts, operations = collections.Counter(), collections.Counter()
+  for name in program.names & taken.keys():
+    if name in program.products:
+      kind = program.shapes[name]
+      of_products[kind] += taken[name]
+      operations[kind] += program.products[name]
+    else:
+      kind = re.sub(r'[.\d]+(clone)?$', '', name)
+      of_others[kind] += taken[name]
+    counts[kind] += 1
+  products, others = sum(of_products.values()), sum(of_others.values())
+  count = sum(operations.values())
+  print(
+    f'{_CASE.value}: {1e3 * seconds:.0f} ms\n'
+    f'products: {1e3 * products:.0f} ms, {count / 1e9:.0f} GFLOP, '
+    f'{count / products / 1e9:.0f} GFLOP/s; at the {fastest / 1e9:.0f} GFLOP/s '
+    f'of a large one: {1e3 * count / fastest:.0f} ms\n'
+    f'all others: {1e3 * others:.0f} ms\n'
+  )
+  for kind, total in of_products.most_common(_SHOWN.value):
+    print(
+      f'{1e3 * total:8.1f} ms {counts[kind]:5} products '
+      f'{operations[kind] / total / 1e9:6.0f} GFLOP/s  {kind}'
+    )
+  print()
+  for kind, total in of_others.most_common(_SHOWN.value):
+    print(f'{1e3 * total:8.1f} ms {counts[kind]:5} {kind}')
+
+
+if __name__ == '__main__':
+  app.run(main)
