@@ -146,8 +146,7 @@ def test_evaluating_with_another_config_changes_no_checkpoint(
   assert expected
   overrides = options_in('evaluate_moves_good_checkpoints.sh')
   assert overrides == {'model.width': 0.25, 'balancing.name': 'uncertainty'}
-  for key, value in overrides.items():
-    assert scores(**{key: value}) == expected
+  assert scores(**overrides) == expected
 
 
 def test_single_values_of_a_deeplab_are_refused(hunt):
