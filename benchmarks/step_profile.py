@@ -8,6 +8,7 @@ operations they are, and how fast, beside a large product in the same process;
 and the rest by its kind. Operations that run side by side count for each.
 """
 
+import argparse
 import collections
 import gzip
 import json
@@ -20,29 +21,29 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from absl import app, flags
+from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import versus_torch
 
-_CASE = flags.DEFINE_enum(
-  'case',
-  'segnet_96x128_step',
-  [case for case in versus_torch.CASES if case.endswith('_step')],
-  'Network and size.',
-)
-_STEPS = flags.DEFINE_integer('steps', 3, 'Profiled steps.')
-_SHOWN = flags.DEFINE_integer('shown', 12, 'Lines of each table.')
 _LARGE = 2048  # rows and columns
 
 
-def main(argv):
-  del argv
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  add = parser.add_argument
+  cases = [case for case in versus_torch.CASES if case.endswith('_step')]
+  add('--case', default=cases[0], choices=cases, help='Network and size.')
+  add('--steps', type=int, default=3, help='Profiled steps.')
+  add('--shown', type=int, default=12, help='Lines of each table.')
+  options = parser.parse_args()
+  flags.FLAGS([sys.argv[0]])  # those of versus_torch.py as they are
+
   import jax
 
-  network, size, _ = _CASE.value.split('_')
+  network, size, _ = options.case.split('_')
   stage, frozen, batch = versus_torch.set_up_jax(
     network, tuple(map(int, size.split('x')))
   )
@@ -54,16 +55,17 @@ def main(argv):
     state, _ = jax.block_until_ready(step(state, frozen, batch))
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
-      for _ in range(_STEPS.value):
+      for _ in range(options.steps):
         begun = time.perf_counter()
         state, _ = jax.block_until_ready(step(state, frozen, batch))
         seconds.append(time.perf_counter() - begun)
     taken = read_trace(pathlib.Path(folder))
+  print(f'{options.case}: {1e3 * statistics.median(seconds):.0f} ms')
   report(
-    statistics.median(seconds),
-    {name: total / _STEPS.value for name, total in taken.items()},
+    {name: total / options.steps for name, total in taken.items()},
     read_program(step.as_text()),
     large_product(stage.parallel.compiler_options),
+    shown=options.shown,
   )
 
 
@@ -152,7 +154,7 @@ def large_product(options):
   return 2 * _LARGE**3 / statistics.median(seconds)
 
 
-def report(seconds, taken, program, fastest):
+def report(taken, program, fastest, *, shown):
   """Prints the tables."""
   of_products, of_others = collections.Counter(), collections.Counter()
   counts, operations = collections.Counter(), collections.Counter()
@@ -168,21 +170,20 @@ def report(seconds, taken, program, fastest):
   products, others = sum(of_products.values()), sum(of_others.values())
   count = sum(operations.values())
   print(
-    f'{_CASE.value}: {1e3 * seconds:.0f} ms\n'
     f'products: {1e3 * products:.0f} ms, {count / 1e9:.0f} GFLOP, '
     f'{count / products / 1e9:.0f} GFLOP/s; at the {fastest / 1e9:.0f} GFLOP/s '
     f'of a large one: {1e3 * count / fastest:.0f} ms\n'
     f'all others: {1e3 * others:.0f} ms\n'
   )
-  for kind, total in of_products.most_common(_SHOWN.value):
+  for kind, total in of_products.most_common(shown):
     print(
       f'{1e3 * total:8.1f} ms {counts[kind]:5} products '
       f'{operations[kind] / total / 1e9:6.0f} GFLOP/s  {kind}'
     )
   print()
-  for kind, total in of_others.most_common(_SHOWN.value):
+  for kind, total in of_others.most_common(shown):
     print(f'{1e3 * total:8.1f} ms {counts[kind]:5} {kind}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main()
