@@ -1,7 +1,6 @@
 """Says what memory the last stage of a config takes, on each device.
 
     python benchmarks/step_memory.py --config=configs/nyuv2.py:deeplab
-    python benchmarks/step_memory.py --config=configs/nyuv2.py:deeplab
 
 and, to see what is shared by eight devices, or taken by two steps,
 
@@ -42,6 +41,7 @@ flags.mark_flag_as_required('config')
 
 def main(argv):
   del argv
+  # Before JAX starts its backend.
   fake = f'--xla_force_host_platform_device_count={_DEVICES.value}'
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {fake}'
   for name, size in measure(_CONFIG.value).items():
@@ -140,10 +140,14 @@ def activations(network, variables, image, computation):
     return jax.vjp(forward, params)[1]
 
   params = variables['params']
-  kept = jax.eval_shape(way_back, params, collections, image)
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept)) - sum(
-    x.size * x.dtype.itemsize for x in jax.tree.leaves(params)
+  kept, whole = (
+    sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    for tree in (
+      jax.eval_shape(way_back, params, collections, image),
+      params,
+    )
   )
+  return kept - whole
 
 
 def take_steps(stage, plan, batch, count):

@@ -30,7 +30,8 @@ def test_products_are_found_in_programs(options):
     2 * 4 * 70 * 50 * 30,
     2 * 30 * 50 * 90,
   }
-  assert program.products.keys() <= program.names
+  assert program.products.keys() <= program.results.keys()
+  assert 'f32[4,70,50]' in program.results.values()
   assert {program.shapes[n] for n in program.products} == {
     'f32[4,70,30] f32[4,30,50]',
     'f32[30,50] f32[50,90]',

@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 
+from fixtures.bucket import upload
 from fixtures.configs import (
   CONFIGS,
   features_once,
@@ -511,7 +512,9 @@ def test_teachers_are_as_the_student_until_they_are_not(shallow):
   }
 
 
-def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path, shallow):
+def test_pretrained_weights_are_what_a_backbone_begins_with(
+  tmp_path, shallow, bucket
+):
   changes = {
     'model.backbone': 'resnet18',
     'model.head': 'aspp',
@@ -544,6 +547,14 @@ def test_pretrained_weights_are_what_a_backbone_begins_with(tmp_path, shallow):
     norm = backbone['batch_stats']['bn1']
     np.testing.assert_array_equal(norm['var'], weights['bn1.running_var'])
     assert 'head_depth' in stage.abstract_state.params
+  upload(path, f'{bucket}/resnet18.safetensors')
+  remote = f'{bucket}/resnet18.safetensors'
+  _, other = preview('rooms', **changes, **{'model.pretrained': remote})
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    other['distilled'].pretrained,
+    plan['distilled'].pretrained,
+  )
   del weights['layer1.0.conv2.weight']
   save_file(weights, path)
   with pytest.raises(InputError, match=r'1 missing: layer1\.0\.conv2'):

@@ -5,6 +5,7 @@ import io
 import pickle
 import re
 
+from fixtures.bucket import upload
 from fixtures.paths import REPOSITORY
 import numpy as np
 from PIL import Image
@@ -110,6 +111,21 @@ def test_frames_are_read_as_described(root):
       meters = frame['mm'][..., None] / 1000
       np.testing.assert_allclose(sample['depth'], meters, rtol=1e-6)
       np.testing.assert_array_equal(sample['normals'], frame['normal'])
+
+
+def test_a_folder_may_be_in_a_bucket(root, bucket):
+  for split in ('training', 'held'):
+    upload(root / split, f'{bucket}/mine/{split}')
+  dataset, local = open_folder(f'{bucket}/mine'), open_folder(root)
+  assert dataset.image_size == local.image_size
+  for split in ('train', 'val'):
+    assert len(dataset.source(split)) == len(local.source(split))
+    for sample, same in zip(
+      dataset.source(split), local.source(split), strict=True
+    ):
+      assert sample.keys() == same.keys()
+      for name, x in sample.items():
+        np.testing.assert_array_equal(x, same[name])
 
 
 def test_only_maps_with_files_are_labels(root):

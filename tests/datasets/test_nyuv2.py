@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from fixtures.bucket import upload
 import numpy as np
 import pytest
 from rich.console import Console
@@ -100,6 +101,18 @@ def test_a_good_folder_is_read_back_exactly(folder):
         dtype = np.int32 if key == 'semantic' else np.float32
         assert sample[key].dtype == dtype
         assert sample[key].shape == frame[name].shape
+
+
+def test_the_dump_may_be_in_a_bucket(folder, bucket):
+  for split in ('train', 'val'):
+    upload(folder / split, f'{bucket}/nyuv2/{split}')
+  for split, index in (('train', 1), ('val', 0)):
+    sample, same = (
+      read(place, index, split) for place in (f'{bucket}/nyuv2', folder)
+    )
+    assert sample.keys() == same.keys()
+    for name, x in sample.items():
+      np.testing.assert_array_equal(x, same[name])
 
 
 def test_frames_come_in_the_order_of_their_numbers(tmp_path):
