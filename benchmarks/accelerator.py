@@ -193,9 +193,7 @@ class Session:
     key = rival if 'error' not in answer else f'no {rival}'
     self.results['about'][key] = answer
     if answer.get('platform') == 'cpu' and not self._options.smoke:
-      self._say(
-        'JAX has no GPU or TPU here: --smoke is what a CPU has time for'
-      )
+      self._say('JAX finds no GPU or TPU; on a CPU, use --smoke')
 
   def _numbers(self):
     options, numbers = self._options, self.results['numbers']

@@ -70,7 +70,7 @@ def measure(config):
     teacher: plan[name].abstract_result
     for teacher, name in stage.inputs.items()
   }
-  found = {
+  sizes = {
     'state': of_a_device(stage.abstract_state),
     'teachers': of_a_device(frozen),
   }
@@ -86,16 +86,16 @@ def measure(config):
     batch['image'],
     stage.computation,
   )
-  found['activations'] = kept / stage.parallel.num_devices
+  sizes['activations'] = kept / stage.parallel.num_devices
   compiled = stage.train_step.function.lower(
     stage.abstract_state, frozen, batch
   ).compile()
-  found['planned'] = costs.memory(compiled)
+  sizes['planned'] = costs.memory(compiled)
   if _STEPS.value:
-    take_steps(stage, plan, batch, _STEPS.value)
+    take_steps(compiled, stage, plan, batch, _STEPS.value)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found['peak'] = peak * 2**10
-  return found
+    sizes['peak'] = peak * 2**10
+  return sizes
 
 
 def of_a_device(tree):
@@ -140,17 +140,17 @@ def activations(network, variables, image, computation):
     return jax.vjp(forward, params)[1]
 
   params = variables['params']
-  kept, whole = (
-    sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    for tree in (
-      jax.eval_shape(way_back, params, collections, image),
-      params,
-    )
-  )
-  return kept - whole
+  kept = jax.eval_shape(way_back, params, collections, image)
+  return _bytes(kept) - _bytes(params)
 
 
-def take_steps(stage, plan, batch, count):
+def _bytes(tree):
+  import jax
+
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def take_steps(step, stage, plan, batch, count):
   """Trains on random images without labels."""
   import jax
   import numpy as np
@@ -168,7 +168,7 @@ def take_steps(stage, plan, batch, count):
     for teacher, name in stage.inputs.items()
   }
   for _ in range(count):
-    state, measured = stage.train_step(state, frozen, batch)
+    state, measured = step(state, frozen, batch)
     jax.block_until_ready((state, measured))
 
 

@@ -8,13 +8,14 @@ import time
 from fixtures.backbones import Tiny
 from fixtures.figures import LAUNCH as WITHOUT_FIGURES
 from fixtures.launching import TINY, start, start_python
+from fixtures.levels import LEVELS, learned_at_each_level
 from fixtures.xla_flags import AS_TEXT as FAST
 import jax
 import numpy as np
 import pytest
 
 import mtl_kd_jax as mtl
-from mtl_kd_jax.runtime import peers
+from mtl_kd_jax.runtime import parallel, peers
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.training.stage import single_task_name
@@ -48,15 +49,20 @@ def devices(count):
   return {'XLA_FLAGS': f'{FAST} {flag}'}
 
 
-def start_two(*arguments, homes=(None, None), other=()):
-  """Starts both; `other` are further arguments of the second one."""
+def of_two_processes():
+  """The environment of both, but for their numbers."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
-  environment = devices(2) | {
+  return devices(2) | {
     'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
     'JAX_NUM_PROCESSES': '2',
   }
+
+
+def start_two(*arguments, homes=(None, None), other=()):
+  """Starts both; `other` are further arguments of the second one."""
+  environment = of_two_processes()
   return [
     start_python(
       '-c',
@@ -197,3 +203,40 @@ def test_one_process_is_told_to_stop_and_all_save_the_same_step(tmp_path):
     )
     steps.append(int(found[1]))
   assert steps[0] == steps[1] == Checkpoints(checkpoints).latest_step
+
+
+STEPS = """
+import sys
+sys.path.append('tests')
+from mtl_kd_jax.runtime import parallel
+parallel._MIN_SHARED = 4
+from mtl_kd_jax.runtime.platform import set_up
+set_up(multihost=True)
+from fixtures.levels import learned_at_each_level
+import jax, numpy as np
+vectors = learned_at_each_level()
+if jax.process_index() == 0:
+  np.savez(sys.argv[1], *vectors)
+"""
+
+
+def test_steps_of_two_processes_are_those_of_one_at_every_level(
+  tmp_path, monkeypatch
+):
+  """The batch, the state and, in its parts, what a rule compares are shared."""
+  monkeypatch.setattr(parallel, '_MIN_SHARED', 4)
+  path, environment = tmp_path / 'learned.npz', of_two_processes()
+  processes = [
+    start_python('-c', STEPS, path, **environment, JAX_PROCESS_ID=str(i))
+    for i in range(2)
+  ]
+  expected = learned_at_each_level()
+  for process in processes:
+    ends(process)
+  with np.load(path) as file:
+    vectors = [file[name] for name in file.files]
+  for level, vector, same in zip(LEVELS, vectors, expected, strict=True):
+    size = np.linalg.norm(same)
+    assert size > 1e-3
+    # Balancers compute in float32.
+    assert np.linalg.norm(vector - same) < 1e-4 * size, level
