@@ -170,8 +170,14 @@ def frames(dataset):
   return [source[i] for i in range(len(source))]
 
 
-def test_students_of_the_same_teachers_share_one(on_disk, toy_dataset):
+def test_students_of_the_same_teachers_share_one(
+  on_disk, toy_dataset, tmp_path
+):
   stage, folder = on_disk
+  folder = shutil.copytree(folder, tmp_path / 'caches')  # others count its own
+  stage = with_changes(
+    stage, cache=dataclasses.replace(stage.cache, folder=folder)
+  )
   frozen = make_teachers()
   terms = [t._replace(weight=2 * t.weight) for t in stage.terms]
   other = dataclasses.replace(stage, terms=terms, seed=3)
