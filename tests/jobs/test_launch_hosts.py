@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import mtl_kd_jax as mtl
-from mtl_kd_jax.runtime import parallel, peers
+from mtl_kd_jax.runtime import buckets, parallel, peers
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.training.stage import single_task_name
@@ -42,6 +42,12 @@ peers._EVERY, peers._PATIENCE, peers._GRACE = 0.5, 6.0, 1.0
 from mtl_kd_jax.runtime import parallel
 parallel._MIN_SHARED = 4
 """
+WITH_BUCKETS = """
+import os, sys
+sys.path.append('tests')
+from fixtures import bucket
+bucket.install(os.environ['BUCKETS'])
+"""
 
 
 def devices(count):
@@ -60,13 +66,17 @@ def of_two_processes():
   }
 
 
-def start_two(*arguments, homes=(None, None), other=()):
+def start_two(*arguments, homes=(None, None), other=(), buckets=None):
   """Starts both; `other` are further arguments of the second one."""
   environment = of_two_processes()
+  prepared = IMPATIENT
+  if buckets:
+    environment['BUCKETS'] = str(buckets)
+    prepared += WITH_BUCKETS
   return [
     start_python(
       '-c',
-      IMPATIENT + WITHOUT_FIGURES,
+      prepared + WITHOUT_FIGURES,
       *SHORT,
       *arguments,
       '--config.parallel.multihost=True',
@@ -185,16 +195,19 @@ def test_a_process_is_gone_and_all_start_again(tmp_path, variables):
     assert 'config.seed is 7, not 0' in log
 
 
-def test_one_process_is_told_to_stop_and_all_save_the_same_step(tmp_path):
-  """As schedulers do, when they take away one of the hosts."""
-  workdir, stage = tmp_path / 'run', single_task_name('depth')
+def test_one_process_is_told_to_stop_and_all_save_the_same_step(
+  tmp_path, bucket
+):
+  """As schedulers do, when they take away one of the hosts; in a bucket."""
+  workdir, stage = buckets.path_of(f'{bucket}/run'), single_task_name('depth')
   processes = start_two(
     f'--config.data.data_dir={tmp_path / "tfds"}',
     f'--workdir={workdir}',
     '--config.epochs=1000',
+    buckets=tmp_path / 'buckets',
   )
   checkpoints = workdir / 'checkpoints' / stage
-  interrupt(processes[1], signal.SIGTERM, lambda: is_saving(workdir, stage))
+  interrupt(processes[1], signal.SIGTERM, lambda: buckets.objects(checkpoints))
   steps = []
   for process in processes:
     _, stderr = ends(process, 128 + signal.SIGTERM)
@@ -203,6 +216,9 @@ def test_one_process_is_told_to_stop_and_all_save_the_same_step(tmp_path):
     )
     steps.append(int(found[1]))
   assert steps[0] == steps[1] == Checkpoints(checkpoints).latest_step
+  left = buckets.objects(workdir)
+  assert {'logs/process_0.txt', 'logs/process_1.txt'} < left.keys()
+  assert '.lock' not in left
 
 
 STEPS = """
