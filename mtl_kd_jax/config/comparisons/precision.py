@@ -18,10 +18,14 @@ def get_config():
   config.name = 'compare_precision'
   config.seeds = (0, 1, 2)
   uniform, gated = {'method': 'multi_task'}, {'distill.adapt': 'cosine'}
+  # A rule that takes the lengths and angles of gradients at their word.
+  mgda = {'balancing.name': 'mgda', 'balancing.distillation': 'objective'}
   config.variations = (
     ('uniform', uniform),
     ('uniform, bfloat16', uniform | _BFLOAT16),
     ('gated', gated),
     ('gated, bfloat16', gated | _BFLOAT16),
+    ('mgda', mgda),
+    ('mgda, bfloat16', mgda | _BFLOAT16),
   )
   return config
