@@ -239,7 +239,10 @@ if jax.process_index() == 0:
 def test_steps_of_two_processes_are_those_of_one_at_every_level(
   tmp_path, monkeypatch
 ):
-  """The batch, the state and, in its parts, what a rule compares are shared."""
+  """The batch, the state and, in its parts, what a rule compares are shared.
+
+  The runs of launch.py above combine gradients with respect to features.
+  """
   monkeypatch.setattr(parallel, '_MIN_SHARED', 4)
   path, environment = tmp_path / 'learned.npz', of_two_processes()
   processes = [
