@@ -28,7 +28,7 @@ os.environ.setdefault('NPROC', '32')
 os.environ['JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES'] = 'none'
 
 from absl import flags
-from fixtures import compilation_cache
+from fixtures import compilation_cache, flax_shapes
 from fixtures.bucket import bucket  # noqa: F401 (a fixture)
 from fixtures.layers import make_shallow
 import jax
@@ -41,6 +41,7 @@ from mtl_kd_jax.runtime import memory
 # search for it takes as long as the stage.
 memory.gc = types.SimpleNamespace(collect=functools.partial(gc.collect, 1))
 
+flax_shapes.remember()
 flags.FLAGS.mark_as_parsed()  # grain's worker processes insist on it
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Programs of one device run where they are called. In the pool of XLA's threads
