@@ -89,9 +89,15 @@ def init_state(
     averaged: whether a moving average of the variables is kept.
   """
   image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+  outputs = []
+
+  def call(network, image):
+    output = network(image, train=False)
+    outputs.append(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), output))
+
   # It draws, and nothing else: `init` runs forward besides, an operation at a
   # time, and XLA compiles each of them for each new shape.
-  variables = network.lazy_init(key, image, train=False)
+  variables = network.lazy_init(key, image, method=call)
   variables = {kind: dict(tree) for kind, tree in variables.items()}
   for kind, parts in (pretrained or {}).items():
     variables[kind] |= parts
@@ -101,14 +107,8 @@ def init_state(
     opt_state[AVERAGED] = jax.tree.map(
       jnp.copy, {'params': params, **variables}
     )
-  if extras:
-    shapes = jax.eval_shape(
-      lambda x: network.apply({'params': params, **variables}, x, train=False),
-      image,
-    )
-    output = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   for i, (name, extra) in enumerate(sorted((extras or {}).items()), start=1):
-    extra_variables[name] = extra.init(jax.random.fold_in(key, i), output)
+    extra_variables[name] = extra.init(jax.random.fold_in(key, i), *outputs)
     opt_state[name] = extra.tx.init(extra_variables[name]['params'])
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
