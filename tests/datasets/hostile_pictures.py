@@ -54,7 +54,7 @@ def animation(kind):
 
 def text_bomb():
   """A PNG with 100 MB of compressed text."""
-  text = png_chunk(b'zTXt', b'bomb\0\0' + zlib.compress(bytes(10**8)))
+  text = png_chunk(b'zTXt', b'bomb\0\0' + zlib.compress(bytes(10**8), 1))
   return PNG[:33] + text + PNG[33:]
 
 

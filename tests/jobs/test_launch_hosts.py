@@ -33,6 +33,7 @@ SHORT = (
   '--config.balancing.grad_wrt=features',
   '--config.checkpoint.every_steps=1',
   '--config.data.scales=(1.0,)',
+  '--config.balancing.observe_every=0',
 )
 # launch.py, less patient.
 IMPATIENT = """
@@ -204,6 +205,7 @@ def test_one_process_is_told_to_stop_and_all_save_the_same_step(
     f'--config.data.data_dir={tmp_path / "tfds"}',
     f'--workdir={workdir}',
     '--config.epochs=1000',
+    '--config.balancing.observe_every=1',
     buckets=tmp_path / 'buckets',
   )
   checkpoints = workdir / 'checkpoints' / stage
