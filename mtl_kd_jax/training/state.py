@@ -98,6 +98,7 @@ def init_state(
   # It draws, and nothing else: `init` runs forward besides, an operation at a
   # time, and XLA compiles each of them for each new shape.
   variables = network.lazy_init(key, image, method=call)
+  (output,) = outputs
   variables = {kind: dict(tree) for kind, tree in variables.items()}
   for kind, parts in (pretrained or {}).items():
     variables[kind] |= parts
@@ -108,7 +109,7 @@ def init_state(
       jnp.copy, {'params': params, **variables}
     )
   for i, (name, extra) in enumerate(sorted((extras or {}).items()), start=1):
-    extra_variables[name] = extra.init(jax.random.fold_in(key, i), *outputs)
+    extra_variables[name] = extra.init(jax.random.fold_in(key, i), output)
     opt_state[name] = extra.tx.init(extra_variables[name]['params'])
   state = TrainState(
     step=jnp.zeros((), jnp.int32),

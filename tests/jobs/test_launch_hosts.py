@@ -67,12 +67,19 @@ def of_two_processes():
   }
 
 
-def start_two(*arguments, homes=(None, None), other=(), buckets=None):
-  """Starts both; `other` are further arguments of the second one."""
+def start_two(*arguments, homes=(None, None), other=(), gs=None):
+  """Starts both.
+
+  Args:
+    *arguments: of launch.py.
+    homes: the home folder of each; None for that of the tests.
+    other: further arguments of the second one.
+    gs: the folder of buckets that they find as gs://, see fixtures/bucket.py.
+  """
   environment = of_two_processes()
   prepared = IMPATIENT
-  if buckets:
-    environment['BUCKETS'] = str(buckets)
+  if gs:
+    environment['BUCKETS'] = str(gs)
     prepared += WITH_BUCKETS
   return [
     start_python(
@@ -206,7 +213,7 @@ def test_one_process_is_told_to_stop_and_all_save_the_same_step(
     f'--workdir={workdir}',
     '--config.epochs=1000',
     '--config.balancing.observe_every=1',
-    buckets=tmp_path / 'buckets',
+    gs=tmp_path / 'buckets',
   )
   checkpoints = workdir / 'checkpoints' / stage
   interrupt(processes[1], signal.SIGTERM, lambda: buckets.objects(checkpoints))
