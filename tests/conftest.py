@@ -65,7 +65,6 @@ LONG = (
   'test_launch.py',
   'test_notebooks.py',
   'test_longer.py',
-  'test_launch_import.py',
   'test_readme.py',
 )
 
