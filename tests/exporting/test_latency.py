@@ -3,15 +3,13 @@
 import json
 
 from fixtures.drawn import draw_variables
-from fixtures.toy import SIZE, make_network
-from fixtures.toy import TASKS as ALL
+from fixtures.toy import SIZE, TASKS, make_network
 import jax
 
 from mtl_kd_jax.exporting.latency import measure, only
 from mtl_kd_jax.reports.latency import report_latency
 from mtl_kd_jax.trained import TrainedNetwork
 
-TASKS = {name: ALL[name] for name in ('depth', 'normals')}
 CHANNELS = {name: task.channels for name, task in TASKS.items()}
 
 

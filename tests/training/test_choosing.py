@@ -7,7 +7,7 @@ from fixtures.configs import plan_of
 from fixtures.drawn import draw_variables
 from fixtures.samples import random_batch
 from fixtures.stages import make_stage, run
-from fixtures.toy import SIZE, TASKS, make_network, make_teachers
+from fixtures.toy import ALL_TASKS, SIZE, TASKS, make_network, make_teachers
 from flax import traverse_util
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ from mtl_kd_jax.training.choosing import contests, part_of
 )
 def test_the_headline_decides(task, metric, teacher, baseline, wins):
   found = contests(
-    {task: {metric: baseline}}, {task: {task: {metric: teacher}}}, TASKS
+    {task: {metric: baseline}}, {task: {task: {metric: teacher}}}, ALL_TASKS
   )
   assert found[task].baseline_wins is wins
 

@@ -58,11 +58,11 @@ NETWORKS = {'shared': (Shifted(), 'bottleneck'), 'own': (Own(), 'decoder')}
 
 def make_parts(backbone, tap):
   """What `measure_conflict` is given by keyword, and a state."""
-  network = plain.make_network(plain.TASKS, backbone=backbone)
+  network = plain.make_network(plain.ALL_TASKS, backbone=backbone)
   pair = {Pair(tap, tap): plain.CHANNELS[tap]}
-  adaptors = Adaptors({t: Alignment(t, t, pair) for t in plain.TASKS})
+  adaptors = Adaptors({t: Alignment(t, t, pair) for t in plain.ALL_TASKS})
   loss = make_loss('feature_l2')
-  terms = task_terms(plain.TASKS)
+  terms = task_terms(plain.ALL_TASKS)
   terms += alignment_terms(adaptors, plain.LAMBDAS, loss)
   extras = {
     ADAPTORS: ExtraNetwork(
@@ -81,7 +81,7 @@ def make_parts(backbone, tap):
     'network': network,
     'terms': terms,
     'extras': extras,
-    'teachers': plain.make_teacher_networks(),
+    'teachers': plain.make_teacher_networks(tasks=plain.ALL_TASKS),
   }
   return parts, state
 

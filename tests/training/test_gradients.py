@@ -68,9 +68,9 @@ def test_with_weights_of_1_the_step_is_the_plain_one(
   same = [n for n in losses if not n.startswith('weight/')]
   assert_close({n: got[n] for n in same}, {n: losses[n] for n in same})
   objectives = {n for n in got if n.startswith('weight/')}
-  assert len(objectives) == (6 if placement == 'objective' else 3)
+  assert len(objectives) == (4 if placement == 'objective' else 2)
   assert got['norm/depth'] > 0
-  assert -1 <= got['cosine/depth/semantic'] <= 1
+  assert -1 <= got['cosine/depth/normals'] <= 1
 
 
 SETTINGS = {

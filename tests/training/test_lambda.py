@@ -6,6 +6,7 @@ import functools
 from fixtures.samples import random_batch
 from fixtures.stages import make_stage, run, run_killed_after
 from fixtures.toy import (
+  ALL_TASKS,
   SIZE,
   TASKS,
   make_parts,
@@ -33,6 +34,8 @@ from mtl_kd_jax.training.step import teacher_outputs
 
 STEP, STEPS = 7, 10
 ALIGNMENTS = {f'alignment/{task}': (task, task) for task in TASKS}
+# Their own gradients are a thousand times as large as those of the losses.
+PULLS = dict(zip(ALIGNMENTS, (1000.0, -1000.0), strict=True))
 
 
 def changed(terms, change):
@@ -44,9 +47,25 @@ def weighted(terms, factors):
   return changed(terms, lambda t: t._replace(weight=t.weight * factors[t.name]))
 
 
+def pulled(terms, pulls):
+  """Alignments that pull with the loss of their task too, or against it."""
+  losses = {t.name: t.fn for t in terms}
+
+  def with_pull(term):
+    _, task = ALIGNMENTS[term.name]
+
+    def fn(*args, **options):
+      loss = losses[f'loss/{task}'](*args, **options)
+      return term.fn(*args, **options) + pulls[term.name] * loss
+
+    return term._replace(fn=fn, tasks=(task,))
+
+  return changed(terms, with_pull)
+
+
 def assert_close(one, other):
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5),
     one,
     other,
   )
@@ -84,7 +103,7 @@ class Steps:
 def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then():
   steps = Steps('uniform', 'task')
   decay = make_decay('linear', steps=STEPS)
-  given = dict(zip(ALIGNMENTS, (0.0, 0.5, 1.0), strict=True))
+  given = dict(zip(ALIGNMENTS, (0.0, 0.5), strict=True))
   *scheduled, factors = steps.take(
     changed(steps.terms, lambda t: t._replace(schedule=decay)),
     factors={n: jnp.float32(x) for n, x in given.items()},
@@ -99,16 +118,7 @@ def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then():
 
 def test_an_alignment_counts_as_far_as_it_agrees_with_its_task():
   steps = Steps('mgda', 'outside')
-  # One of the three is turned around: it conflicts with its task.
-  turned = dict(zip(ALIGNMENTS, (1.0, -1.0, 1.0), strict=True))
-  steps.terms = changed(
-    steps.terms,
-    lambda t: t._replace(
-      fn=lambda *args, fn=t.fn, sign=turned[t.name], **options: (
-        sign * fn(*args, **options)
-      )
-    ),
-  )
+  steps.terms = pulled(steps.terms, PULLS)
   given = make_step(terms=steps.terms, **steps.options).keywords
   names = ('network', 'terms', 'seed', 'teachers', 'extras')
   measure = functools.partial(
@@ -119,7 +129,7 @@ def test_an_alignment_counts_as_far_as_it_agrees_with_its_task():
     name: max(0, float(seen[f'cosine/{task}/{name}']))
     for name, (task, _) in ALIGNMENTS.items()
   }
-  assert min(expected.values()) == 0 < max(expected.values())
+  assert min(expected.values()) == 0 and max(expected.values()) > 0.1
   gates = [t.agrees_with for t in make_terms(distill=True, gated=True)]
   gated_terms = [
     t._replace(agrees_with=gate)
@@ -134,16 +144,7 @@ def test_an_alignment_counts_as_far_as_it_agrees_with_its_task():
 def test_an_alignment_may_have_to_agree_with_all_tasks_together():
   """Against gradients of the features, one term at a time."""
   steps = Steps('uniform', 'outside')
-  # Two of the three are turned around, so that some agree and some do not.
-  turned = dict(zip(ALIGNMENTS, (1.0, -1.0, -1.0), strict=True))
-  steps.terms = changed(
-    steps.terms,
-    lambda t: t._replace(
-      fn=lambda *args, fn=t.fn, sign=turned[t.name], **options: (
-        sign * fn(*args, **options)
-      )
-    ),
-  )
+  steps.terms = pulled(steps.terms, PULLS)
   gates = [t.agrees_with for t in make_terms(distill=True, gated='all')]
   terms = [
     t._replace(agrees_with=gate)
@@ -173,8 +174,8 @@ def test_an_alignment_may_have_to_agree_with_all_tasks_together():
     one = flat([name])
     cosine = one @ together / np.linalg.norm(one) / np.linalg.norm(together)
     assert factor == pytest.approx(max(0, cosine), rel=1e-3, abs=1e-6)
-  assert len(factors) == 3
-  assert min(factors.values()) == 0 < max(factors.values())
+  assert len(factors) == 2
+  assert min(factors.values()) == 0 and max(factors.values()) > 0.1
 
 
 def test_without_a_label_there_is_nothing_to_contradict():
@@ -226,7 +227,7 @@ def test_it_falls_from_1_to_0_over_the_training():
 def test_lambda_is_what_the_student_is_behind(
   task, metric, teacher, student, factor
 ):
-  adapt = by_gap({'alignment/it': ('expert', task)}, TASKS, full=10)
+  adapt = by_gap({'alignment/it': ('expert', task)}, ALL_TASKS, full=10)
   assert adapt.terms == ('alignment/it',)
   given = adapt.factors(
     {task: {metric: student}}, {'expert': {task: {metric: teacher}}}

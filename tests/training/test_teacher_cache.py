@@ -77,7 +77,7 @@ def caches_in(folder):
 
 def assert_close(one, other):
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5),
     one,
     other,
   )
@@ -95,7 +95,7 @@ def on_disk(without, toy_dataset, tmp_path_factory):
   """The same with one on disk, which is filled; and its folder."""
   folder = tmp_path_factory.mktemp('caches')
   stage = with_cache(without[0], toy_dataset, 'disk', folder)
-  assert len(stage.teacher_arrays) == 6
+  assert len(stage.teacher_arrays) == 4
   next(stage.batches(make_teachers(), 0))
   return stage, folder
 
@@ -248,9 +248,8 @@ def test_the_size_is_told_and_has_to_fit(
   on_disk, without, toy_dataset, tmp_path
 ):
   stage, folder = on_disk
-  size = (
-    12 * 2 * 3 * 4 * (8 * 8 * 6 + 32 * 32 * 8)
-  )  # frames, mirrored, teachers
+  # Frames, mirrored, of two teachers, in float32.
+  size = 12 * 2 * 2 * 4 * (8 * 8 * 6 + 32 * 32 * 8)
   assert '12 frames and their mirror images' in stage.cache.check(stage)
   assert f'kept in {folder}: {size / 1e6:.1f} MB' in stage.cache.check(stage)
   memory = with_cache(without[0], toy_dataset, 'memory')
