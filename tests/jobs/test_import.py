@@ -87,10 +87,15 @@ def imported(config, torch_file, tmp_path):
 def test_the_command_reports_which_weights_it_used(torch_file, tmp_path):
   workdir = tmp_path / 'run'
   code, stdout, stderr = run_python(
-    *('-c', SHALLOW, '--config=configs/quickstart.py', '--job=import'),
+    '-c',
+    SHALLOW,
+    '--job=import',
+    '--config=configs/quickstart.py',
+    f'--config.tasks={TASKS}',
     *(f'--config.{key}={value}' for key, value in NETWORK.items()),
-    *(f'--config.tasks={TASKS}', '--network=segnet'),
-    *(f'--torch={torch_file}', f'--workdir={workdir}'),
+    '--network=segnet',
+    f'--torch={torch_file}',
+    f'--workdir={workdir}',
   )
   assert code == 0, stderr
   for task in TASKS:
