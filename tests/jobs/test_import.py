@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures('without_figures')
 
 TASKS = ('semantic', 'depth')
 SIZE = (32, 32)
+# Of a SegNet.
 NETWORK = {
-  'model.backbone': 'segnet',
   'model.head': 'dense',
   'model.width': 1 / 32,
   'distill.taps': ('bottleneck', 'decoder'),
@@ -52,7 +52,7 @@ def config(data_dir):
   config = mtl.get_config()
   config.method, config.tasks, config.baseline = 'distill', TASKS, False
   config.epochs, config.batch_size = 1, 4
-  config.update_from_flattened_dict(NETWORK)
+  config.update_from_flattened_dict({'model.backbone': 'segnet', **NETWORK})
   config.data.data_dir, config.data.check = data_dir, False
   scenes = config.data.scenes
   scenes.image_size, scenes.num_train, scenes.num_val = SIZE, 4, 4
@@ -93,7 +93,7 @@ def test_the_command_reports_which_weights_it_used(torch_file, tmp_path):
     '--config=configs/quickstart.py',
     f'--config.tasks={TASKS}',
     *(f'--config.{key}={value}' for key, value in NETWORK.items()),
-    '--network=segnet',
+    '--network=segnet',  # which the config's is not
     f'--torch={torch_file}',
     f'--workdir={workdir}',
   )
