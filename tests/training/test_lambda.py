@@ -34,8 +34,8 @@ from mtl_kd_jax.training.step import teacher_outputs
 
 STEP, STEPS = 7, 10
 ALIGNMENTS = {f'alignment/{task}': (task, task) for task in TASKS}
-# Their own gradients are a thousand times as large as those of the losses.
-PULLS = dict(zip(ALIGNMENTS, (1000.0, -1000.0), strict=True))
+# Their gradients are a thousand times as large as those of the tasks' losses.
+LOSS_FACTORS = dict(zip(ALIGNMENTS, (1000.0, -1000.0), strict=True))
 
 
 def changed(terms, change):
@@ -47,20 +47,20 @@ def weighted(terms, factors):
   return changed(terms, lambda t: t._replace(weight=t.weight * factors[t.name]))
 
 
-def pulled(terms, pulls):
-  """Alignments that pull with the loss of their task too, or against it."""
+def with_losses(terms, factors):
+  """Alignments to which a multiple of their task's loss is added."""
   losses = {t.name: t.fn for t in terms}
 
-  def with_pull(term):
+  def with_loss(term):
     _, task = ALIGNMENTS[term.name]
 
     def fn(*args, **options):
       loss = losses[f'loss/{task}'](*args, **options)
-      return term.fn(*args, **options) + pulls[term.name] * loss
+      return term.fn(*args, **options) + factors[term.name] * loss
 
     return term._replace(fn=fn, tasks=(task,))
 
-  return changed(terms, with_pull)
+  return changed(terms, with_loss)
 
 
 def assert_close(one, other):
@@ -118,7 +118,7 @@ def test_a_step_is_that_of_a_lambda_as_large_as_it_is_then():
 
 def test_an_alignment_counts_as_far_as_it_agrees_with_its_task():
   steps = Steps('mgda', 'outside')
-  steps.terms = pulled(steps.terms, PULLS)
+  steps.terms = with_losses(steps.terms, LOSS_FACTORS)
   given = make_step(terms=steps.terms, **steps.options).keywords
   names = ('network', 'terms', 'seed', 'teachers', 'extras')
   measure = functools.partial(
@@ -144,7 +144,7 @@ def test_an_alignment_counts_as_far_as_it_agrees_with_its_task():
 def test_an_alignment_may_have_to_agree_with_all_tasks_together():
   """Against gradients of the features, one term at a time."""
   steps = Steps('uniform', 'outside')
-  steps.terms = pulled(steps.terms, PULLS)
+  steps.terms = with_losses(steps.terms, LOSS_FACTORS)
   gates = [t.agrees_with for t in make_terms(distill=True, gated='all')]
   terms = [
     t._replace(agrees_with=gate)
