@@ -1,11 +1,12 @@
-"""Whether this process is one of several that a scheduler has started.
+"""What a scheduler says of this process and the others that it has started.
 
-Without a guess: a process that waits for others that nobody has started is
+Nothing is guessed: a process that waits for others that nobody has started is
 worse than one that has to be told of them. Nothing is asked of a network but
 on a TPU, and there of the machine's own metadata.
 """
 
 import os
+import re
 import warnings
 
 # JAX has no public interface to what it knows of schedulers.
@@ -30,6 +31,23 @@ def _count_tasks() -> int:
   if 'OMPI_MCA_orte_hnp_uri' in os.environ:
     tasks = max(tasks, _number('OMPI_COMM_WORLD_SIZE'))
   return tasks
+
+
+def is_alone_on_host() -> bool:
+  """Whether a scheduler has started no other task of the step on this machine.
+
+  False where it does not say.
+  """
+  if 'OMPI_MCA_orte_hnp_uri' in os.environ:
+    return os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') == '1'
+  # The tasks of each node, as '2(x3),1'.
+  counts = []
+  for entry in os.environ.get('SLURM_STEP_TASKS_PER_NODE', '').split(','):
+    if found := re.fullmatch(r'(\d+)(?:\(x(\d+)\))?', entry):
+      counts += [int(found[1])] * int(found[2] or 1)
+  node = os.environ.get('SLURM_NODEID', '')
+  known = node.isdecimal() and int(node) < len(counts)
+  return known and counts[int(node)] == 1
 
 
 def _number(variable) -> int:

@@ -85,6 +85,7 @@ def _join_hosts() -> None:
         shutdown_timeout_seconds=30,
       )
     peers.watch()
+    _see_all_devices()
   except InputError:
     raise  # which is a ValueError
   except ValueError as error:
@@ -97,6 +98,18 @@ def _join_hosts() -> None:
       'JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) for each process; or '
       'set multihost to False, for a single host',
     ) from error
+
+
+def _see_all_devices() -> None:
+  """Gives the only task of a node all its GPUs.
+
+  Under Slurm and Open MPI, JAX takes for granted that each GPU has a task, and
+  lets a task see the GPU of its own index.
+  """
+  if os.environ.get('JAX_LOCAL_DEVICE_IDS') or not clusters.is_alone_on_host():
+    return
+  for name in ('jax_cuda_visible_devices', 'jax_rocm_visible_devices'):
+    jax.config.update(name, os.environ.get(name.upper(), 'all'))
 
 
 def _integer(variable):

@@ -1,7 +1,9 @@
 """Which processes are taken for one of several."""
 
+import contextlib
 import os
 
+import jax
 from jax._src import cloud_tpu_init
 from jax._src.clusters import cloud_tpu_cluster
 import pytest
@@ -10,11 +12,16 @@ from mtl_kd_jax.runtime import clusters, platform
 
 SRUN = {'SLURM_JOB_ID': '7', 'SLURM_PROCID': '1', 'SLURM_STEP_NUM_TASKS': '4'}
 
+OMPI = {'OMPI_MCA_orte_hnp_uri': '1.0;tcp'}
+ONE = {'SLURM_STEP_TASKS_PER_NODE': '1', 'SLURM_NODEID': '0'}
+
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
   for name in os.environ:
-    if name.startswith(('SLURM_', 'OMPI_', 'TPU_', 'JAX_COORD', 'JAX_NUM_P')):
+    if name.startswith(
+      ('SLURM_', 'OMPI_', 'TPU_', 'JAX_COORD', 'JAX_NUM_P', 'JAX_LOCAL')
+    ):
       monkeypatch.delenv(name)
 
 
@@ -26,8 +33,8 @@ def alone(monkeypatch):
     (SRUN | {'SLURM_STEP_NUM_TASKS': '1'}, False),
     # A batch script, and one of its commands without srun.
     ({'SLURM_JOB_ID': '7', 'SLURM_PROCID': '0', 'SLURM_NTASKS': '4'}, False),
-    ({'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_MCA_orte_hnp_uri': '1.0;tcp'}, True),
-    ({'OMPI_COMM_WORLD_SIZE': '1', 'OMPI_MCA_orte_hnp_uri': '1.0;tcp'}, False),
+    (OMPI | {'OMPI_COMM_WORLD_SIZE': '2'}, True),
+    (OMPI | {'OMPI_COMM_WORLD_SIZE': '1'}, False),
     ({'JAX_COORDINATOR_ADDRESS': 'a:1', 'JAX_NUM_PROCESSES': '2'}, True),
     ({'JAX_COORDINATOR_ADDRESS': 'a:1', 'JAX_NUM_PROCESSES': '1'}, False),
     # Elsewhere than on a TPU, they say nothing.
@@ -42,6 +49,50 @@ def test_what_is_started_with_others(variables, expected, monkeypatch):
   monkeypatch.setattr(platform, '_join_hosts', lambda: joined.append(True))
   platform.set_up(multihost=None)
   assert bool(joined) == clusters.has_other_hosts() == expected
+
+
+@pytest.mark.parametrize(
+  'variables, expected',
+  [
+    # Task 0 of one on a node, and of two on the last of three nodes.
+    ({'SLURM_STEP_TASKS_PER_NODE': '1(x2)', 'SLURM_NODEID': '1'}, 'all'),
+    ({'SLURM_STEP_TASKS_PER_NODE': '1(x2),2', 'SLURM_NODEID': '2'}, '0'),
+    ({'SLURM_STEP_TASKS_PER_NODE': '2,1', 'SLURM_NODEID': '1'}, 'all'),
+    ({'SLURM_STEP_TASKS_PER_NODE': '8', 'SLURM_NODEID': '0'}, '0'),
+    ({}, '0'),
+    (OMPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '1'}, 'all'),
+    (OMPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '2'}, '0'),
+    # Who says what a process is to see is right.
+    (ONE | {'JAX_LOCAL_DEVICE_IDS': '0'}, '0'),
+    (ONE | {'JAX_CUDA_VISIBLE_DEVICES': '0,1'}, '0,1'),
+  ],
+  ids=str,
+)
+def test_the_only_task_of_a_node_sees_all_its_gpus(
+  variables, expected, monkeypatch
+):
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  # JAX's own names, and what it does with them under schedulers.
+  names = 'jax_cuda_visible_devices', 'jax_rocm_visible_devices'
+  before = [jax.config._read(name) for name in names]
+
+  def initialize(**options):
+    assert 'local_device_ids' not in options
+    for name in names:
+      jax.config.update(name, '0')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  monkeypatch.setattr(platform.peers, 'watch', lambda: None)
+  context = contextlib.nullcontext
+  monkeypatch.setattr(platform.coordinator, 'in_own_process', context)
+  monkeypatch.setattr(platform.peers, 'joining', context)
+  try:
+    platform._join_hosts()
+    assert jax.config._read('jax_cuda_visible_devices') == expected
+  finally:
+    for name, value in zip(names, before, strict=True):
+      jax.config.update(name, value)
 
 
 @pytest.mark.parametrize(
