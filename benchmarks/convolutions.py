@@ -1,12 +1,12 @@
-"""Times the forms of convolutions on the CPU beside XLA's own.
+"""Times the forms of convolutions beside XLA's own, on a CPU or a GPU.
 
     python benchmarks/convolutions.py
     python benchmarks/convolutions.py --layers=2x36x48x2048x256x12 --rounds=9
 
 A layer is batch x height x width x inputs x outputs x dilation, with 3x3 taps.
 The limits in mtl_kd_jax/ops/conv/forms.py come from such measurements. Rounds
-take turns. Printed are medians: the form that is chosen for this size, and
-XLA's own.
+take turns. Printed are medians: the form that is chosen for this size on the
+device, and XLA's own.
 """
 
 import pathlib
@@ -79,16 +79,19 @@ def measure(b, h, w, c, d, dilation):
   for part in PARTS:
     form, own = getattr(ours, part), getattr(xla, part)
     if form == own:
-      cells += ['', f'{time_by_turns([own], operands[part])[0]:.0f}']
+      cells += ['', f'{time_by_turns([own], operands[part])[0]:.3g}']
     else:
-      cells += [f'{t:.0f}' for t in time_by_turns([form, own], operands[part])]
+      taken = time_by_turns([form, own], operands[part])
+      cells += [f'{t:.3g}' for t in taken]
   return cells
 
 
 def forms_of(shape, features, dilation):
   """The forms of a layer, XLA's own, and the taps that read the map."""
+  on_cpu = jax.default_backend() == 'cpu'
   if dilation == 1:
-    return forms.choose(shape, features, jnp.float32), forms.DIRECT, (3, 3)
+    ours = forms.choose(shape, features, jnp.float32)
+    return ours if on_cpu else forms.DIRECT, forms.DIRECT, (3, 3)
   dilations = (dilation, dilation)
   taps = tuple(
     read.end - read.first
@@ -100,14 +103,17 @@ def forms_of(shape, features, dilation):
     )
   )
   kernel = {'dilations': dilations, 'taps': taps}
-  ours = forms.choose_dilated(shape, features, jnp.float32, **kernel)
+  if on_cpu:
+    ours = forms.choose_dilated(shape, features, jnp.float32, **kernel)
+  else:
+    ours = forms.choose_dilated_on_gpu(shape, features, **kernel)
   return ours, forms.direct_dilated(**kernel), taps
 
 
 def time_by_turns(functions, operands):
   """Median milliseconds of each."""
   programs = [
-    jax.jit(f, compiler_options=compiler_options('cpu'))
+    jax.jit(f, compiler_options=compiler_options(jax.default_backend()))
     .lower(*operands)
     .compile()
     for f in functions

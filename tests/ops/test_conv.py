@@ -173,6 +173,9 @@ def test_dilated_forms_follow_from_the_size():
   ):
     found, direct_ones = chosen(*shape, dilation=dilation)
     assert found == direct_ones
+  little = {'dilations': (2, 2), 'taps': (3, 3)}
+  found = forms.choose_dilated_on_gpu((2, 6, 8, 2048), 64, **little)
+  assert found == direct_ones
   found, _ = chosen(2, 36, 48, 512, 512, dilation=4)
   assert found == dilated.by_phases((4, 4), forms.WINOGRAD)
   for dilation in 12, 24:
@@ -193,7 +196,10 @@ def test_dilated_forms_follow_from_the_size():
 def test_an_atrous_convolution_takes_its_form(
   name, size, dilation, monkeypatch
 ):
-  """In `nn.Conv`, with all derivatives, and on other platforms XLA's own."""
+  """In `nn.Conv`, with all derivatives; on other platforms XLA's own.
+
+  But for the gradient of the weights on GPUs.
+  """
   monkeypatch.setattr(forms, '_DILATED_MULTIPLICATIONS', 0)
   monkeypatch.setattr(forms, '_PHASES_WEIGHTS', 0)
   monkeypatch.setattr(forms, '_WINOGRAD_CHANNELS', 0)
@@ -215,16 +221,15 @@ def test_an_atrous_convolution_takes_its_form(
   step = jax.jit(value_and_gradients(run))
   expected = value_and_gradients(dilated_conv((dilation,) * 2, (3, 3)))
   assert_close(step(x, kernel, g), jax.jit(expected)(x, kernel, g))
-  convolutions = {
-    platform: jax.export.export(step, platforms=[platform])(
-      x, kernel, g
-    ).mlir_module()
-    for platform in ('cpu', 'cuda')
-  }
-  # Phases keep XLA's own gradient of the weights.
-  ours = {'phases': 1, 'rectangles': 0}[name]
-  assert convolutions['cpu'].count('stablehlo.convolution') == ours
-  assert convolutions['cuda'].count('stablehlo.convolution') == 3
+  # Phases keep XLA's own gradient of the weights on the CPU.
+  convolutions = {'cpu': {'phases': 1, 'rectangles': 0}[name]}
+  for platform, count in (convolutions | {'cuda': 2, 'tpu': 3}).items():
+    exported = jax.export.export(step, platforms=[platform])(x, kernel, g)
+    program = exported.mlir_module()
+    assert program.count('stablehlo.convolution') == count, platform
+    if platform != 'cpu':
+      products = program.count('stablehlo.dot_general')
+      assert products == {'cuda': 9, 'tpu': 0}[platform]
 
 
 def test_to_few_channels_is_the_plain_form_too():

@@ -1,9 +1,10 @@
-"""Convolutions in the forms that XLA's CPU backend is fast at.
+"""Convolutions in the forms that XLA is fast at.
 
 `nn.Conv` and `nn.Dense` take `conv_general_dilated` and `dot_general` from here
-and keep their parameters. On GPU and TPU everything is XLA's own convolution;
-on the CPU `forms` chooses by size. All forms compute the same up to rounding,
-and all can be differentiated in forward and reverse mode, any number of times.
+and keep their parameters. On the CPU `forms` chooses by size; on GPU and TPU
+everything is XLA's own convolution, but for a gradient on GPUs. All forms
+compute the same up to rounding, and all can be differentiated in forward and
+reverse mode, any number of times.
 With the symbolic dimensions of `jax.export` there are no sizes to choose by,
 and everything is XLA's own on all platforms.
 """
@@ -21,6 +22,7 @@ from mtl_kd_jax.ops.conv.forms import (
   TO_FEW,
   choose,
   choose_dilated,
+  choose_dilated_on_gpu,
   direct_dilated,
   is_static,
 )
@@ -150,11 +152,12 @@ def _conv_dilated(x, kernel, dilations):
   if taps == (1, 1):
     return dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
   dilation = {'dilations': dilations, 'taps': taps}
-  forms = choose_dilated(x.shape, kernel.shape[-1], x.dtype, **dilation)
+  cpu = choose_dilated(x.shape, kernel.shape[-1], x.dtype, **dilation)
+  gpu = choose_dilated_on_gpu(x.shape, kernel.shape[-1], **dilation)
   direct = direct_dilated(**dilation)
-  if forms == direct:
+  if cpu == gpu == direct:
     return direct.convolve(x, kernel)
-  return product(x, kernel, cpu=forms, elsewhere=direct)
+  return product(x, kernel, cpu=cpu, gpu=gpu, elsewhere=direct)
 
 
 def _is_plain(arguments, *, but_for=()):

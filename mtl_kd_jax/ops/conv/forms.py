@@ -1,4 +1,4 @@
-"""Which form a convolution and its gradients take on the CPU, by size."""
+"""Which form a convolution and its gradients take, by size."""
 
 from collections.abc import Callable
 import math
@@ -66,7 +66,7 @@ def is_static(shape: tuple[int, ...]) -> bool:
 
 
 def choose(shape: tuple[int, ...], features: int, dtype) -> Forms:
-  """The fastest forms for x [b h w c] of a dtype and `features` outputs."""
+  """The fastest on CPUs for x [b h w c] of a dtype, and `features` outputs."""
   if not is_static(shape):
     return DIRECT  # nothing to choose by
   # The transforms lose too much in half precision.
@@ -96,7 +96,7 @@ def choose_dilated(
   dilations: direct.Pair,
   taps: direct.Pair,
 ) -> Forms:
-  """The fastest forms of a dilated convolution.
+  """The fastest forms of a dilated convolution on CPUs.
 
   Args:
     shape: of x, [b h w c].
@@ -106,8 +106,8 @@ def choose_dilated(
     taps: sides of the kernel, odd.
   """
   weights = shape[3] * features
-  work = math.prod(taps) * math.prod(shape[:3]) * weights
-  if work >= _DILATED_MULTIPLICATIONS and jnp.finfo(dtype).bits >= 32:
+  large = _is_large(shape, features, taps)
+  if large and jnp.finfo(dtype).bits >= 32:
     if dilated.share_read(shape, dilations, taps) <= _SHARE_READ:
       return Forms(*dilated.by_rectangles(dilations, taps))
     plain = choose(dilated.phase_shape(shape, dilations), features, dtype)
@@ -118,6 +118,33 @@ def choose_dilated(
     ):
       return Forms(*dilated.by_phases(dilations, plain))
   return direct_dilated(dilations, taps)
+
+
+def choose_dilated_on_gpu(
+  shape: tuple[int, ...],
+  features: int,
+  *,
+  dilations: direct.Pair,
+  taps: direct.Pair,
+) -> Forms:
+  """The forms of a dilated convolution on GPUs; arguments as above.
+
+  JAX writes the weight gradient as a convolution whose windows are as large as
+  the maps, and lie as far apart as the taps. XLA recognizes a weight gradient,
+  for which cuDNN has a function, only where they lie side by side; others it
+  computes with such windows. A product for each tap is work for cuBLAS.
+  """
+  plain = direct_dilated(dilations, taps)
+  if not _is_large(shape, features, taps):
+    return plain
+  _, _, by_taps = dilated.by_rectangles(dilations, taps)
+  return plain._replace(weight_gradient=by_taps)
+
+
+def _is_large(shape, features, taps):
+  """Whether another form is worth the time that it takes to compile."""
+  work = math.prod(taps) * math.prod(shape) * features
+  return work >= _DILATED_MULTIPLICATIONS
 
 
 def direct_dilated(dilations: direct.Pair, taps: direct.Pair) -> Forms:

@@ -1,4 +1,4 @@
-"""A product of maps and weights, with a form of its own on the CPU.
+"""A product of maps and weights, with forms of its own on CPUs and GPUs.
 
 The three functions of a `Forms` are the partial gradients of one trilinear sum,
 <convolve(x, kernel), g>, and so each is the transpose of the two others.
@@ -16,7 +16,12 @@ from mtl_kd_jax.ops.conv.forms import Forms
 
 
 def product(
-  x: jax.Array, kernel: jax.Array, *, cpu: Forms, elsewhere: Forms
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  cpu: Forms,
+  elsewhere: Forms,
+  gpu: Forms | None = None,
 ) -> jax.Array:
   """Computes `convolve(x, kernel)`, differentiable in both modes.
 
@@ -25,26 +30,31 @@ def product(
     kernel: Weights, of the dtype of `x`.
     cpu: The forms of the value and of all derivatives on the CPU.
     elsewhere: The forms on other platforms.
+    gpu: The forms on GPUs; None for those of `elsewhere`.
 
   Returns:
     Feature maps [b h w d].
   """
   x, kernel = equally_varying(x, kernel)
-  return _convolve.bind(x, kernel, cpu=cpu, elsewhere=elsewhere)
+  gpu = gpu or elsewhere
+  return _convolve.bind(x, kernel, cpu=cpu, gpu=gpu, elsewhere=elsewhere)
 
 
 def _make(field, *, images):
-  def function(a, b, *, cpu, elsewhere):
-    ours, plain = getattr(cpu, field), getattr(elsewhere, field)
-    if ours == plain:
+  def function(a, b, *, cpu, gpu, elsewhere):
+    plain = getattr(elsewhere, field)
+    forms = {'cpu': cpu, 'cuda': gpu, 'rocm': gpu}
+    ours = {k: getattr(v, field) for k, v in forms.items()}
+    ours = {k: form for k, form in ours.items() if form != plain}
+    if not ours:
       return plain(a, b)
     # Decided where the program is lowered, not by `jax.default_backend()`: a
     # step compiled for the CPU beside a GPU, or exported, gets its own form,
     # and the program holds only that one.
-    return lax.platform_dependent(a, b, cpu=ours, default=plain)
+    return lax.platform_dependent(a, b, **ours, default=plain)
 
-  def plain(a, b, *, cpu, elsewhere):
-    del cpu
+  def plain(a, b, *, cpu, gpu, elsewhere):
+    del cpu, gpu
     return getattr(elsewhere, field)(a, b)
 
   return make_primitive(field, function, images=images, plain=plain)
