@@ -19,7 +19,9 @@ ends or a library fails in between:
 'tf32' is what JAX does with float32 on a GPU that has TF32, unless
 JAX_DEFAULT_MATMUL_PRECISION says otherwise; 'float32' multiplies in float32.
 The memory of ours is what XLA plans for the program, that of PyTorch what it
-has allocated at once. 'of roofline' is the time that the chip needs at least,
+allocates at once in its second step. 'compile s' is XLA's part of the time
+before the first step, and of PyTorch what the first takes longer than the
+second. 'of roofline' is the time that the chip needs at least,
 the longer one of operations / peak and bytes / bandwidth (chips.py), over the
 time that was taken.
 """
@@ -27,6 +29,7 @@ time that was taken.
 import argparse
 import importlib.util
 import json
+import os
 import pathlib
 import statistics
 import sys
@@ -44,11 +47,16 @@ import numpy as np
 _BENCHMARKS = pathlib.Path(__file__).parent
 _NUMBERS_SHARE = 0.2  # of the time, at most; in a smoke test, half
 _TURNS = 4
-_GUESS = 10.0  # seconds that a cell takes, before any has been measured
+# Seconds that a cell takes, before any of its kind has been measured: whether
+# it is one of torch.compile, and how long such a one may compile at most.
+_GUESSES = {False: 10.0, True: 60.0}
+_PATIENCE = 180.0
+_RESERVE = 5.0  # seconds to measure what is prepared when the time ends
 # Of the device, for both libraries together; JAX takes it as it needs it.
 _ENVIRONMENT = {
   'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
-  'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.92',
+  'XLA_CLIENT_MEM_FRACTION': '0.92',
+  'XLA_PYTHON_CLIENT_MEM_FRACTION': '',  # its old name; JAX refuses both
   'TF_CPP_MIN_LOG_LEVEL': '2',
 }
 
@@ -117,7 +125,7 @@ class Session:
     self._begun = time.monotonic()
     self._size = [int(x) for x in options.size.split('x')]
     self._workers, self._shapes = {}, {}
-    self._per_cell = _GUESS
+    self._per_cell = dict(_GUESSES)
     self.results = {
       'options': vars(options),
       'about': {},
@@ -142,20 +150,16 @@ class Session:
     if not options.no_torch:
       self._about(TORCH)
     self._about(JAX)
-    if 'jax' not in self.results['about']:
+    if 'jax' not in self.results['about'] or self._is_on_cpu():
       return
     self._numbers()
     if 'steps' not in options.parts.split(','):
       return
     rounds = self._rounds()
-    while rounds:
-      cells = self._that_fit(rounds.pop(0))
-      if not cells:
-        left = [c.name for cells in rounds for c in cells]
-        self.results['left_out'] += left
-        break
-      self._measure(cells)
-      self.write()
+    for cells in rounds:
+      if fit := self._that_fit(cells):
+        self._measure(fit)
+        self.write()
 
   def _rounds(self):
     options, known = self._options, self.results['about']['jax']['kinds']
@@ -175,7 +179,10 @@ class Session:
 
   def _that_fit(self, cells):
     """The first cells of a round, as many as there may be time for."""
-    count = int(self.left / self._per_cell)
+    count, left = 0, self.left - _RESERVE
+    for cell in cells:
+      left -= self._per_cell[cell.compiled]
+      count += left >= 0
     self.results['left_out'] += [c.name for c in cells[count:]]
     return cells[:count]
 
@@ -192,8 +199,17 @@ class Session:
       answer = {'error': str(error)}
     key = rival if 'error' not in answer else f'no {rival}'
     self.results['about'][key] = answer
-    if answer.get('platform') == 'cpu' and not self._options.smoke:
-      self._say('JAX finds no GPU or TPU; on a CPU, use --smoke')
+
+  def _is_on_cpu(self):
+    """Whether JAX has no GPU or TPU, and nobody wants it to work without."""
+    asked = self._options.smoke or os.environ.get('JAX_PLATFORMS') == 'cpu'
+    if asked or self.results['about'][JAX]['platform'] != 'cpu':
+      return False
+    self._say(
+      'JAX finds no GPU or TPU. Set JAX_PLATFORMS=cpu to measure this CPU; '
+      '--smoke is quick'
+    )
+    return True
 
   def _numbers(self):
     options, numbers = self._options, self.results['numbers']
@@ -203,6 +219,8 @@ class Session:
     shape['precisions'] = options.precisions.split(',')
     rules = [r for r in options.rules.split(',') if r]
     share = 0.5 if options.smoke else _NUMBERS_SHARE
+    if 'steps' not in options.parts.split(','):
+      share = 1.0
     until = (1 - share) * self.left
     for part, arguments in {
       'outputs': shape,
@@ -238,10 +256,10 @@ class Session:
     found = self._prepare(cells)
     self._say('measuring')
     ready = [c for c in cells if 'error' not in found[c.name]]
-    for _ in range(_TURNS):
+    for turn in range(_TURNS):
       for cell in ready:
         facts = found[cell.name]
-        if 'error' not in facts:
+        if 'error' not in facts and (self.left > 0 or turn == 0):
           self._turn(cell, facts)
     for cell in cells:
       facts = found[cell.name]
@@ -250,7 +268,9 @@ class Session:
       facts['alone'] = again
       self.results['cells'][cell.name] = cell.as_dict() | facts
     self._drop()
-    self._per_cell = (time.monotonic() - begun) / len(cells)
+    if any('seconds' in found[c.name] for c in cells):
+      spent = (time.monotonic() - begun) / len(cells)
+      self._per_cell[cells[0].compiled] = spent
     if not again:
       for cell in self._that_fit(
         [c for c in cells if self._retry(found[c.name])]
@@ -267,34 +287,40 @@ class Session:
     return fits or 'has ended' in error
 
   def _prepare(self, cells):
-    """Both libraries at once: they mostly compile."""
-    found, asked = {}, []
-    cells_of = {r: [c for c in cells if c.rival == r] for r in (TORCH, JAX)}
-    for rival, own in cells_of.items():
+    """One library after the other: both choose kernels by their time."""
+    found = {}
+    for rival in (TORCH, JAX):
+      own = [c for c in cells if c.rival == rival]
       if not own:
         continue
-      arguments = {'cells': [c.as_dict() for c in own]}
+      asked = rival  # which of them is lost, if one is
+      patience = self.left
+      if own[0].compiled:
+        patience = min(patience, _PATIENCE * len(own))
+      # What is ready by then is measured.
+      arguments = {
+        'cells': [c.as_dict() for c in own],
+        'seconds': patience - _RESERVE,
+      }
       try:
-        if rival == TORCH:  # first, since JAX is asked for its shapes
+        if rival == TORCH:
+          asked = JAX
           arguments |= self._for_torch(own)
-        self._worker(rival).send('prepare', **arguments)
-        asked.append((rival, own))
-      except WorkerLost as error:
-        found |= self._lost(rival, own, error)
-    for rival, own in asked:
-      try:
-        answer = self._worker(rival).wait(self.left)
+          asked = TORCH
+        answer = self._worker(rival).ask('prepare', patience, **arguments)
         if 'error' in answer:
           answer = {c.name: dict(answer) for c in own}
         found |= answer
       except WorkerLost as error:
-        found |= self._lost(rival, own, error)
+        found |= self._lost(asked, own, error)
     return found
 
   def _for_torch(self, cells):
     """What it cannot know: shapes of weights, and files with the batches."""
     for network in {c.network for c in cells} - self._shapes.keys():
       answer = self._worker(JAX).ask('shapes', self.left, network=network)
+      if 'error' in answer:
+        raise WorkerLost(f'no shapes of {network}: {answer["error"]}')
       self._shapes[network] = answer
     batches = {}
     for size in {c.batch for c in cells}:
@@ -312,7 +338,7 @@ class Session:
     seconds = 0.05 if self._options.smoke else 0.4
     try:
       answer = self._worker(cell.rival).ask(
-        'turn', self.left, name=cell.name, seconds=seconds
+        'turn', max(self.left, _RESERVE), name=cell.name, seconds=seconds
       )
     except WorkerLost as error:
       facts |= self._lost(cell.rival, [cell], error)[cell.name]
@@ -341,9 +367,16 @@ class Session:
       self._workers[rival] = Worker(
         rival,
         [str(path), json.dumps(given)],
-        environment=_ENVIRONMENT | self._flags(),
+        environment=_ENVIRONMENT | self._platforms() | self._flags(),
       )
     return self._workers[rival]
+
+  def _platforms(self):
+    """The CPU, too, which numbers are compared with."""
+    platforms = os.environ.get('JAX_PLATFORMS', '')
+    if not platforms or 'cpu' in platforms.split(','):
+      return {}
+    return {'JAX_PLATFORMS': f'{platforms},cpu'}
 
   def _flags(self):
     """Tiny programs are compiled without optimizations."""

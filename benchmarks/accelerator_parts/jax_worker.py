@@ -3,7 +3,7 @@
 python jax_worker.py '{"size": [288, 384], "width": 1.0, ...}'
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 import gc
 import json
 import math
@@ -26,7 +26,7 @@ import steps
 
 from accelerator_parts import numbers_vs_cpu
 from accelerator_parts.plan import TEACHERS, TOGETHER
-from accelerator_parts.workers import describe, serve
+from accelerator_parts.workers import LATE, describe, serve
 from mtl_kd_jax.interop.torch_names import torch_names
 from mtl_kd_jax.runtime.parallel import Parallel, make_parallel
 from mtl_kd_jax.training.computation import Computation
@@ -87,21 +87,38 @@ class JaxWorker:
     names = torch_names(by_path, single=single)
     return {names[path]: _torch_shape(x) for path, x in by_path.items()}
 
-  def prepare(self, cells):
-    """Compiles the work of cells; returns the facts of each, or its error."""
+  def prepare(self, cells, seconds):
+    """Compiles the work of cells, as far as so many seconds go.
+
+    Returns:
+      Name of a cell -> facts, or its error.
+    """
+    until = time.perf_counter() + seconds
     facts, lowered, works = {}, {}, {}
     for cell in cells:
       name = cell['name']
+      begun = time.perf_counter()
+      if begun > until:
+        facts[name] = {'error': LATE}
+        continue
       try:
         works[name], lowered[name] = self._lower(cell)
-        facts[name] = {'flops': costs.flops(lowered[name])}
+        facts[name] = {
+          'lower_s': time.perf_counter() - begun,
+          'flops': costs.flops(lowered[name]),
+        }
       except Exception as error:
         facts[name] = {'error': describe(error)}
-    with ThreadPoolExecutor(TOGETHER) as pool:
-      futures = {n: pool.submit(_compile, x) for n, x in lowered.items()}
+    pool = ThreadPoolExecutor(TOGETHER)
+    futures = {n: pool.submit(_compile, x) for n, x in lowered.items()}
+    wait(futures.values(), timeout=max(until - time.perf_counter(), 0))
+    pool.shutdown(wait=False, cancel_futures=True)
     for cell in cells:
       name = cell['name']
       if name not in futures:
+        continue
+      if not futures[name].done() or futures[name].cancelled():
+        facts[name]['error'] = LATE
         continue
       try:
         compiled, seconds = futures[name].result()

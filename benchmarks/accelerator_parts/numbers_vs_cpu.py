@@ -17,9 +17,11 @@ import numpy as np
 import steps
 
 from accelerator_parts.plan import PRECISIONS, TOGETHER
+from accelerator_parts.workers import describe
 from mtl_kd_jax import balancing
 from mtl_kd_jax.balancing import GradientBalancer
 from mtl_kd_jax.models.precision import as_dtype, with_dtype
+from mtl_kd_jax.runtime.compiler import compiler_options
 from mtl_kd_jax.runtime.parallel import AXIS, Parallel
 from mtl_kd_jax.training.computation import Computation
 
@@ -45,20 +47,21 @@ def outputs(device, networks, *, size, width, precisions=PRECISIONS):
       return as_dtype(output.predictions, jnp.float32)
 
     run = functools.partial(_run, predict, variables, image)
-    expected, *others = _at_once(
-      run, (_cpu(), 'float32'), *((device, p) for p in precisions)
+    found[name] = _against_cpu(
+      run,
+      device,
+      precisions,
+      lambda x, expected: max(
+        _difference(x[task], expected[task]) for task in expected
+      ),
     )
-    found[name] = {
-      p: max(_difference(x[task], expected[task]) for task in expected)
-      for p, x in zip(precisions, others, strict=True)
-    }
   return found
 
 
 def _run(predict, variables, image, device, precision):
   dtype = _DTYPES.get(precision)
   with jax.default_matmul_precision(_MATMUL[precision]):
-    compiled = jax.jit(functools.partial(predict, dtype=dtype))
+    compiled = _jit(functools.partial(predict, dtype=dtype), device)
     return jax.device_get(compiled(*jax.device_put((variables, image), device)))
 
 
@@ -66,15 +69,14 @@ def losses(device, networks, *, size, width, count, precisions=PRECISIONS):
   """Network -> precision -> difference of the loss in each of `count` steps."""
   found = {}
   for name in networks:
-    expected, *others = _at_once(
+    found[name] = _against_cpu(
       functools.partial(_losses, name, size, width, count),
-      (_cpu(), 'float32'),
-      *((device, p) for p in precisions),
+      device,
+      precisions,
+      lambda losses, expected: [
+        abs(x - y) / abs(y) for x, y in zip(losses, expected, strict=True)
+      ],
     )
-    found[name] = {
-      p: [abs(x - y) / abs(y) for x, y in zip(losses, expected, strict=True)]
-      for p, losses in zip(precisions, others, strict=True)
-    }
   return found
 
 
@@ -116,7 +118,7 @@ def directions(device, networks, *, rules=(), entries=4096):
 
   names = [*(rules or known)]
   found = _at_once(difference, *((name,) for name in names))
-  return dict(zip(names, found, strict=True))
+  return {n: _told(x) for n, x in zip(names, found, strict=True)}
 
 
 def _update(name, device, entries):
@@ -152,7 +154,7 @@ def _update(name, device, entries):
 
   with jax.default_device(device):
     state = balancer.init(_TASKS, gradients)
-    compiled = jax.jit(update)
+    compiled = _jit(update, device)
     for _ in range(2):
       result, state = compiled(losses, gradients, state)
     return np.asarray(result)
@@ -162,10 +164,45 @@ def _cpu():
   return jax.devices('cpu')[0]
 
 
+def _jit(function, device):
+  """As the library compiles for this kind of device."""
+  return jax.jit(function, compiler_options=compiler_options(device.platform))
+
+
+def _against_cpu(call, device, precisions, difference):
+  """Precision -> how far a call on the device is from that on the CPU.
+
+  Or the error that there was.
+  """
+  expected, *others = _at_once(
+    call, (_cpu(), 'float32'), *((device, p) for p in precisions)
+  )
+  if isinstance(expected, Exception):
+    raise expected
+  return {
+    p: _told(x) if isinstance(x, Exception) else difference(x, expected)
+    for p, x in zip(precisions, others, strict=True)
+  }
+
+
 def _at_once(call, *arguments):
-  """The results of a function; what it compiles is compiled in parallel."""
+  """The results of a function, or exceptions.
+
+  What it compiles is compiled in parallel.
+  """
+
+  def tried(given):
+    try:
+      return call(*given)
+    except Exception as error:
+      return error
+
   with ThreadPoolExecutor(TOGETHER) as pool:
-    return [*pool.map(lambda given: call(*given), arguments)]
+    return [*pool.map(tried, arguments)]
+
+
+def _told(result):
+  return describe(result) if isinstance(result, Exception) else result
 
 
 def _difference(x, y):

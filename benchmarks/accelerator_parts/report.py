@@ -18,7 +18,7 @@ def add_shares(results):
     cell['images_per_s'] = cell['batch'] / cell['seconds']
     ours = _find(cells, cell, rival=JAX) or {}
     flops, size = ours.get('flops'), ours.get('bytes')
-    if not flops:
+    if not flops or size is None:  # it was not compiled
       continue
     cell['tflops_per_s'] = 1e-12 * flops / cell['seconds']
     peak = chip['flops'].get(cell['precision'])

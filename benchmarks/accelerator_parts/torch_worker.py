@@ -23,7 +23,7 @@ from fixtures import torch_twin as twin
 import numpy as np
 import torch
 
-from accelerator_parts.workers import describe, serve
+from accelerator_parts.workers import LATE, describe, serve
 
 NETWORKS = {
   'segnet': twin.segnet,
@@ -53,35 +53,42 @@ class TorchWorker:
       'cudnn': torch.backends.cudnn.version(),
     }
 
-  def prepare(self, cells, shapes, batches):
-    """Makes the steps of cells, and takes one; facts of each, or its error.
+  def prepare(self, cells, seconds, shapes, batches):
+    """Makes the steps of cells, and takes two; facts of each, or its error.
 
     Args:
       cells: of plan.py.
+      seconds: after which no other is begun.
       shapes: network -> 'student' and tasks -> entry -> shape.
       batches: batch size -> a file .npz.
     """
+    until = time.perf_counter() + seconds
     facts = {}
     for cell in cells:
       name = cell['name']
-      before = self._start_measuring()
+      if time.perf_counter() > until:
+        facts[name] = {'error': LATE}
+        continue
+      before = torch.cuda.memory_allocated() if self._cuda else 0
       try:
-        begun = time.perf_counter()
         batch = self._batch(batches[str(cell['batch'])], cell['layout'])
         run = self._make(cell, shapes[cell['network']], batch)
         _allow_tf32(cell['precision'] != 'float32')
-        run()
-        run()  # kernels are chosen in the first
-        self._wait()
+        compile_s = self._run(run, 1)
+        # The first one has tried kernels with as much memory as there is.
+        if self._cuda:
+          torch.cuda.reset_peak_memory_stats()
+        compile_s -= self._run(run, 1)
         facts[name] = {
-          'compile_s': time.perf_counter() - begun,
+          'compile_s': max(compile_s, 0),
           'memory': self._peak(before),
         }
         self._runs[name], self._precision[name] = run, cell['precision']
       except Exception as error:
         facts[name] = {'error': describe(error)}
-        run = batch = None
-        self._release()
+      # Not in `except`: the error still holds what did not fit.
+      run = batch = None
+      self._release()
     return facts
 
   def _make(self, cell, shapes, batch):
@@ -188,12 +195,6 @@ class TorchWorker:
   def _wait(self):
     if self._cuda:
       torch.cuda.synchronize()
-
-  def _start_measuring(self):
-    if not self._cuda:
-      return 0
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
 
   def _peak(self, before):
     """Bytes that were allocated at once for what came after."""

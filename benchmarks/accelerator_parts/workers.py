@@ -103,7 +103,8 @@ class Worker:
       line = self._lines.get(timeout=max(seconds, 0.1))
     except queue.Empty:
       self.close()
-      raise WorkerLost(LATE) from None
+      text = f'no answer from {self.name} for {seconds:.0f} s'
+      raise WorkerLost(text) from None
     if line is None:
       code = self._process.wait()
       raise WorkerLost(f'{self.name} has ended with exit code {code}')
@@ -118,7 +119,9 @@ class Worker:
     """Ends the process, whatever it is doing."""
     self._process.kill()
     self._process.wait()
-    self._reader.join()
-    self._process.stdout.close()
+    # A process that it has left behind may still hold the pipe.
+    self._reader.join(timeout=5)
+    if not self._reader.is_alive():
+      self._process.stdout.close()
     with contextlib.suppress(OSError):  # what was written is not read
       self._process.stdin.close()

@@ -15,9 +15,10 @@ import pytest
 
 sys.path.insert(0, str(REPOSITORY / 'benchmarks'))
 
-from accelerator_parts import report
+import accelerator
+from accelerator_parts import numbers_vs_cpu, report
 from accelerator_parts.plan import JAX, TEACHERS, TORCH, Cell, make_rounds
-from accelerator_parts.workers import LATE, Worker, WorkerLost
+from accelerator_parts.workers import Worker, WorkerLost
 import chips
 import costs
 
@@ -112,7 +113,14 @@ def test_rounds_begin_with_what_tells_most():
   }
   theirs = [c for c in cells if c.rival == TORCH]
   assert {(c.layout, c.compiled) for c in theirs} == forms
-  assert ('nhwc', True) in {(c.layout, c.compiled) for c in first}
+  # What compiles for minutes has a round of its own, soon after.
+  assert all(len({c.compiled for c in cells}) == 1 for cells in rounds)
+  assert [c.compiled for cells in rounds[:4] for c in cells[:1]] == [
+    False,
+    False,
+    True,
+    True,
+  ]
   assert {
     (c.network, c.kind, c.batch, c.precision) for c in cells if c.rival == JAX
   } >= {
@@ -132,7 +140,7 @@ def test_a_worker_that_ends_or_hangs_is_lost():
     ends.ask('more', 60)
   ends.close()
   hangs = Worker('b', ['-c', 'import time; time.sleep(600)'])
-  with pytest.raises(WorkerLost, match=LATE):
+  with pytest.raises(WorkerLost, match='no answer from b'):
     hangs.ask('anything', 0.1)
 
 
@@ -189,11 +197,96 @@ def test_a_chip_is_found_by_its_kind(kind, name):
   assert getattr(chips.find(kind), 'name', None) == name
 
 
-def test_operations_are_counted():
+def test_operations_are_counted(monkeypatch):
   """A product of [5 7] and [7 3], and its sum with something."""
   x, y = jnp.ones((5, 7)), jnp.ones((7, 3))
-  lowered = jax.jit(lambda x, y: x @ y + 1).lower(x, y)
+  traced = jax.jit(lambda x, y: x @ y + 1).trace(x, y)
+  lowered = traced.lower()
   assert costs.flops(lowered) == 2 * 5 * 7 * 3 + 5 * 3
+  # As on a GPU, whose plug-in does not count.
+  on_gpu = traced.lower(lowering_platforms=('cuda',))
+  monkeypatch.setattr(on_gpu._lowering, 'cost_analysis', lambda: None)
+  assert on_gpu.cost_analysis() is None
+  assert costs.flops(on_gpu) == 2 * 5 * 7 * 3 + 5 * 3
   compiled = lowered.compile()
   assert costs.bytes_accessed(compiled) >= 4 * (5 * 7 + 7 * 3 + 5 * 3)
   assert costs.memory(compiled) >= 4 * (5 * 7 + 7 * 3 + 5 * 3)
+
+
+PROGRAM = """
+ENTRY %main {
+  %x = bf16[2,8,8,4]{3,2,1,0} parameter(0)
+  %k.1 = bf16[3,3,4,6]{3,2,1,0} parameter(1), metadata={op_name="k"}
+  %c = (bf16[2,8,8,6], u8[16]) custom-call(%x, %k.1), \
+custom_call_target="__cudnn$conv"
+  %y = bf16[2,8,8,6]{3,2,1,0} get-tuple-element(%c), index=0
+  ROOT %z = (f32[3]{0}, pred[]) custom-call(%y), custom_call_target="Other"
+}
+"""
+
+
+def test_bytes_of_library_calls_are_operands_and_results():
+  x, kernel, y = 2 * 2 * 8 * 8 * 4, 2 * 3 * 3 * 4 * 6, 2 * 2 * 8 * 8 * 6
+  assert costs.library_bytes(PROGRAM) == x + kernel + y + 16
+
+
+def test_a_step_that_did_not_compile_has_no_share():
+  place = ('segnet', 'distilled', 8, 'tf32')
+  ours = Cell(JAX, *place).as_dict() | {'flops': 1e12, 'error': 'no kernel'}
+  theirs = make_cell(TORCH, *place, 'nchw', seconds=0.05, flops=None)
+  results = {
+    'options': {'peak': '', 'bandwidth': 0},
+    'about': {'jax': {'device': 'NVIDIA H200'}},
+    'cells': {cell['name']: cell for cell in (ours, theirs)},
+  }
+  report.add_shares(results)
+  assert theirs['images_per_s'] == pytest.approx(160)
+  assert 'of_roofline' not in theirs and results['summary'] == []
+
+
+def test_numbers_of_a_precision_that_fails_do_not_end_the_others(monkeypatch):
+  def run(device, precision):
+    del device
+    if precision == 'tf32':
+      raise ValueError('no such kernel')
+    return {'float32': 2.0, 'bfloat16': 3.0}[precision]
+
+  found = numbers_vs_cpu._against_cpu(
+    run, None, ('float32', 'tf32', 'bfloat16'), lambda x, expected: x - expected
+  )
+  assert found == {
+    'float32': 0.0,
+    'tf32': 'ValueError: no such kernel',
+    'bfloat16': 1.0,
+  }
+
+
+def test_a_cpu_is_measured_only_if_asked_for(tmp_path, monkeypatch):
+  """Full-size steps on a CPU would take all the time, and say nothing."""
+  path = tmp_path / 'report.json'
+  options = accelerator.parse_arguments(['--no_torch', f'--out={path}'])
+  session = accelerator.Session(options, tmp_path)
+  session.results['about'][JAX] = {'platform': 'cpu'}
+  monkeypatch.setattr(session, '_about', lambda rival: None)
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  session.run()
+  assert session.results['numbers'] == session.results['cells'] == {}
+  assert session._platforms() == {}
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  assert not session._is_on_cpu()
+  monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+  assert session._platforms() == {'JAX_PLATFORMS': 'cuda,cpu'}
+
+
+def test_cells_are_left_out_where_the_time_ends(tmp_path):
+  options = accelerator.parse_arguments(['--minutes=1.1'])
+  session = accelerator.Session(options, tmp_path)
+  place = ('segnet', 'distilled', 8, 'tf32')
+  ours = [Cell(JAX, *place[:2], b, 'tf32') for b in range(7)]
+  compiled = Cell(TORCH, *place, 'nhwc', True)
+  assert session._that_fit(ours) == ours[:6]
+  session._per_cell[True] = 100
+  assert session._that_fit([compiled]) == []
+  assert session.results['left_out'] == [
+    cell.name for cell in (*ours[6:], compiled)
+  ]
