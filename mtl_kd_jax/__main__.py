@@ -18,6 +18,7 @@ import    makes networks of a run from PyTorch weights: --torch, --network, and
 taps      lists the features of the networks, and which are aligned
 inspect   reads --samples of the data, says what is in them, draws some, and
           warns of what looks wrong
+data      looks at a folder, --init, and writes a first config for it
 
 Any config key can be changed: --config.epochs=3
 """

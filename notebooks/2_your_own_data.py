@@ -182,5 +182,7 @@ shown = {
 plots.plot_predictions(batch, {'network': shown}, tasks)
 
 # %% [markdown]
-# [docs/data.md](../docs/data.md) has all that a description can say, and every
-# defect that inspecting finds. Next: balance and conflict.
+# [docs/data/folder.md](../docs/data/folder.md) and
+# [docs/own_tasks.md](../docs/own_tasks.md) have all that a description can say,
+# and [docs/data.md](../docs/data.md) every defect that inspecting finds. Next:
+# balance and conflict.

@@ -71,12 +71,13 @@ def get_config() -> ConfigDict:
 def _add_data(config):
   config.data = data = ConfigDict()
   # 'scenes' (rendered, no download); 'nyuv2_mat' or 'cityscapes' (the official
-  # archives); 'nyuv2' or 'cityscapes_npy' (the literature's .npy files); or
-  # 'folder' (your own data).
+  # archives); 'nyuv2' or 'cityscapes_npy' (the literature's .npy files);
+  # 'pascal_context', 'taskonomy', 'svhn' or 'omniglot'; or 'folder' (your own
+  # data).
   data.name = 'scenes'
-  # A data set for each task or domain, in place of the one above (docs/
-  # own_tasks.md): {'road': {'name': 'folder', ...}, 'depth': {...}}. Entries
-  # have keys of config.data, and 'rate', the share of a batch, and 'labels',
+  # A data set for each task or domain, in place of the one above (docs/data/
+  # sets.md): {'road': {'name': 'folder', ...}, 'depth': {...}}. Entries have
+  # keys of config.data, and 'rate', the share of a batch, and 'labels',
   # {'task': 'label'}.
   data.sets = ConfigDict()
   # Height and width in pixels that the pictures of data.sets are brought to; ()
@@ -206,9 +207,9 @@ def _add_nyuv2(data):
 
 
 def _add_folder(data):
-  # Options of data.name = 'folder', your own data (docs/data.md). Files are
-  # given as patterns of paths in the folder, in which {frame} stands for the
-  # name of a frame and {split} for what is named here for the split.
+  # Options of data.name = 'folder', your own data (docs/data/folder.md). Files
+  # are given as patterns of paths in the folder, in which {frame} stands for
+  # the name of a frame and {split} for what is named here for the split.
   data.folder = folder = ConfigDict()
   # Height and width in pixels that all files are brought to; () if they all
   # have the same, which is kept.
@@ -234,7 +235,7 @@ def _add_folder(data):
   # '' for none. Tasks with 'source': 'coco' are read from them.
   folder.coco = ''
   folder.semantic = ConfigDict()
-  # Maps of class ids, .png or .npy; '' for none.
+  # Maps of class ids, .png, .npy or others (docs/own_tasks.md); '' for none.
   folder.semantic.files = ''
   # Names of the classes.
   folder.semantic.classes = ()
@@ -243,7 +244,7 @@ def _add_folder(data):
   # Ids that mean unlabeled. Any other id is an error.
   folder.semantic.ignore = (-1, 255)
   folder.depth = ConfigDict()
-  # Maps of depth, .png or .npy; '' for none.
+  # Maps of depth, in the same formats; '' for none.
   folder.depth.files = ''
   # 'depth', along the optical axis, or 'disparity', also for inverse depth.
   folder.depth.quantity = 'depth'

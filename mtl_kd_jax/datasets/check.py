@@ -152,7 +152,7 @@ def check_sample(dataset: Dataset, sample: Sample, *, where: str) -> None:
         found=found,
         where=f'{where} of {dataset.name}',
         do='correct the source, or the labels and the image_size of the '
-        'Dataset (docs/data.md, the first table)',
+        'Dataset (docs/data.md, the tables)',
       )
 
 
