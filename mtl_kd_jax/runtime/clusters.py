@@ -33,11 +33,19 @@ def _count_tasks() -> int:
   return tasks
 
 
-def is_alone_on_host() -> bool:
-  """Whether a scheduler has started no other task of the step on this machine.
+def has_what_it_sees() -> bool:
+  """Whether all GPUs that this process sees are for it alone.
 
-  False where it does not say.
+  They are if a scheduler has started no other task of the step on this machine,
+  or has bound each task to GPUs of its own. False where it does not say.
   """
+  bound = os.environ.get('SLURM_GPUS_PER_TASK', '').rpartition(':')[2]
+  seen = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+  are_bound = bool(seen) and bound == f'{len(seen.split(","))}'
+  return are_bound or _is_alone_on_host()
+
+
+def _is_alone_on_host() -> bool:
   if 'OMPI_MCA_orte_hnp_uri' in os.environ:
     return os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') == '1'
   # The tasks of each node, as '2(x3),1'.

@@ -101,12 +101,12 @@ def _join_hosts() -> None:
 
 
 def _see_all_devices() -> None:
-  """Gives the only task of a node all its GPUs.
+  """Gives a task all GPUs that are for it alone.
 
-  Under Slurm and Open MPI, JAX takes for granted that each GPU has a task, and
-  lets a task see the GPU of its own index.
+  Under Slurm and Open MPI, JAX takes for granted that each GPU of a node has a
+  task, and all tasks see all of them: it gives a task the GPU of its own index.
   """
-  if os.environ.get('JAX_LOCAL_DEVICE_IDS') or not clusters.is_alone_on_host():
+  if os.environ.get('JAX_LOCAL_DEVICE_IDS') or not clusters.has_what_it_sees():
     return
   for name in ('jax_cuda_visible_devices', 'jax_rocm_visible_devices'):
     jax.config.update(name, os.environ.get(name.upper(), 'all'))

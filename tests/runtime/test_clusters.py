@@ -10,18 +10,25 @@ import pytest
 
 from mtl_kd_jax.runtime import clusters, platform
 
+# Beginnings of the variables that are read.
+READ = (
+  *('SLURM_', 'OMPI_', 'TPU_', 'CUDA_VISIBLE'),
+  *('JAX_COORDINATOR', 'JAX_NUM_PROCESSES', 'JAX_LOCAL_DEVICE'),
+)
 SRUN = {'SLURM_JOB_ID': '7', 'SLURM_PROCID': '1', 'SLURM_STEP_NUM_TASKS': '4'}
-
 OMPI = {'OMPI_MCA_orte_hnp_uri': '1.0;tcp'}
 ONE = {'SLURM_STEP_TASKS_PER_NODE': '1', 'SLURM_NODEID': '0'}
+EIGHT = {
+  'SLURM_STEP_TASKS_PER_NODE': '8',
+  'SLURM_NODEID': '0',
+  'SLURM_GPUS_PER_TASK': 'h100:2',
+}
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
   for name in os.environ:
-    if name.startswith(
-      ('SLURM_', 'OMPI_', 'TPU_', 'JAX_COORD', 'JAX_NUM_P', 'JAX_LOCAL')
-    ):
+    if name.startswith(READ):
       monkeypatch.delenv(name)
 
 
@@ -60,6 +67,10 @@ def test_what_is_started_with_others(variables, expected, monkeypatch):
     ({'SLURM_STEP_TASKS_PER_NODE': '2,1', 'SLURM_NODEID': '1'}, 'all'),
     ({'SLURM_STEP_TASKS_PER_NODE': '8', 'SLURM_NODEID': '0'}, '0'),
     ({}, '0'),
+    # --gpus-per-task binds them, in all but old versions.
+    (EIGHT | {'CUDA_VISIBLE_DEVICES': '0,1'}, 'all'),
+    (EIGHT | {'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, '0'),
+    (EIGHT | {'SLURM_GPUS_PER_TASK': '1'}, '0'),
     (OMPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '1'}, 'all'),
     (OMPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '2'}, '0'),
     # Who says what a process is to see is right.
@@ -68,7 +79,7 @@ def test_what_is_started_with_others(variables, expected, monkeypatch):
   ],
   ids=str,
 )
-def test_the_only_task_of_a_node_sees_all_its_gpus(
+def test_a_task_sees_all_gpus_that_are_for_it_alone(
   variables, expected, monkeypatch
 ):
   for name, value in variables.items():
