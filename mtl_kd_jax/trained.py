@@ -72,11 +72,13 @@ class TrainedNetwork(PredictsPictures):
 
   @functools.cached_property
   def predictor(self) -> Predictor:
-    """What `predict` uses: the network on this machine's devices."""
+    """What `predict` uses: the network on one device of this machine."""
     options = compiler_options(jax.default_backend())
     compiled = jax.jit(self.apply, compiler_options=options)
+    # Just trained, they are on all devices, which would all do the same.
+    variables = jax.device_put(self.variables, jax.local_devices()[0])
     return Predictor(
-      call=functools.partial(compiled, self.variables),
+      call=functools.partial(compiled, variables),
       tasks=self.tasks,
       image_size=self.image_size,
       stride=getattr(self.network.backbone, 'stride', 1),

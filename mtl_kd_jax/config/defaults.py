@@ -110,7 +110,8 @@ def _add_data(config):
   data.scales = (1.0,)
   # Mirror half of the samples, at random.
   data.flip = False
-  # Processes that read and augment; 0 for threads of the main process.
+  # Processes that read and augment; 0 for threads of the main process, which
+  # also read splits of less than 1024 samples when networks are scored.
   data.num_workers = 0
   # Read and check every file once before training.
   data.check = True

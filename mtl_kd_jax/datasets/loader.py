@@ -8,6 +8,7 @@ resumed.
 import atexit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
+import os
 import weakref
 
 from absl import flags
@@ -26,6 +27,12 @@ from mtl_kd_jax.datasets.augment import (
 from mtl_kd_jax.datasets.base import Dataset, Sample, Source
 from mtl_kd_jax.datasets.mixture import Mixed
 from mtl_kd_jax.errors import InputError
+
+# Samples of a split that is read once. For fewer, it takes longer to start
+# processes, which is done anew for every pass.
+_WORTH_WORKERS = 1024
+# Each makes a batch at a time, and waits for others where Python computes.
+_MOST_THREADS = 8
 
 Batch = Mapping[str, np.ndarray]
 Attach = Callable[[int, Sample, Change], Mapping[str, np.ndarray]]
@@ -166,6 +173,8 @@ def eval_batches(
   """
   padded = _Padded(dataset, source, batch_size)
   samples = grain.MapDataset.source(padded).map(_typed_as(dataset))
+  if len(padded) < _WORTH_WORKERS:
+    num_workers = 0
   return _batches(samples, batch_size, num_workers)
 
 
@@ -202,9 +211,13 @@ class _Padded:
 def _batches(samples, batch_size, num_workers):
   share = _share(samples, batch_size)
   share = share.batch(batch_size // jax.process_count())
-  threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   if num_workers == 0:
+    count = max(2, min(_MOST_THREADS, os.cpu_count() or 1))
+    threads = grain.ReadOptions(
+      num_threads=count, prefetch_buffer_size=count + 2
+    )
     return iter(share.to_iter_dataset(threads))
+  threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   if not flags.FLAGS.is_parsed():
     # Grain's workers read absl flags, which nothing parses in a notebook.
     flags.FLAGS.mark_as_parsed()

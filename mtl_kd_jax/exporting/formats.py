@@ -20,6 +20,7 @@ from mtl_kd_jax.exporting.serving import Serving
 from mtl_kd_jax.interop import export_torch, onnx_writer
 from mtl_kd_jax.models.network import Network, abstract_init
 from mtl_kd_jax.run import Run, parse_description
+from mtl_kd_jax.runtime.compiler import compiler_options
 from mtl_kd_jax.trained import TrainedNetwork
 
 # uint8 [b h w 3] -> name -> array
@@ -218,7 +219,10 @@ def _write_stablehlo(path, trained, serving) -> dict[str, Any]:
 
 
 def _open_stablehlo(content) -> Program:
-  call = jax.jit(export.deserialize(bytearray(content)).call)
+  call = jax.jit(
+    export.deserialize(bytearray(content)).call,
+    compiler_options=compiler_options(jax.default_backend()),
+  )
   return lambda images: {t: np.asarray(x) for t, x in call(images).items()}
 
 

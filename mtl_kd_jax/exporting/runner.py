@@ -16,6 +16,11 @@ if __name__ == '__main__':
   network = jax.export.deserialize(bytearray(file.read_bytes()))
   images = np.load(sys.argv[1])
   images = images.reshape(-1, *images.shape[-3:])
-  for name, output in jax.jit(network.call)(images).items():
+  options = {}
+  if jax.default_backend() == 'gpu':
+    # XLA of some versions ends the process over a ResNet otherwise.
+    options['xla_gpu_enable_triton_gemm'] = False
+  call = jax.jit(network.call, compiler_options=options)
+  for name, output in call(images).items():
     np.save(f'{name}.npy', output)
     print(f'{name}.npy: {output.dtype} {list(output.shape)}')

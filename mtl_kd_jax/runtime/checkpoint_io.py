@@ -115,8 +115,12 @@ def _open_local(
 def save_args(state: Any, **info: Any) -> ocp.args.Composite:
   """What a manager saves: a copy of the state, and what is known of it."""
   # Owned by the host: what is on the device is overwritten by the next step.
+  # All arrays are on their way before the first one is waited for.
+  fetched = jax.device_get(state)
   state = jax.tree.map(
-    lambda x: x.copy() if isinstance(x, np.ndarray) else np.asarray(x), state
+    lambda x, y: x.copy() if isinstance(x, np.ndarray) else np.asarray(y),
+    state,
+    fetched,
   )
   return ocp.args.Composite(
     state=ocp.args.StandardSave(state),

@@ -35,7 +35,13 @@ def compiler_options(platform: str) -> dict[str, str | bool]:
   """
   options = _OPTIONS.get(platform, {})
   try:
-    jax.jit(lambda x: x + 1, compiler_options=options)(0.0)
+    # For another kind of device, XLA may not know them.
+    device = jax.local_devices(backend=platform)[0]
+  except RuntimeError:
+    device = None  # there is none of this kind
+  try:
+    with jax.default_device(device):
+      jax.jit(lambda x: x + 1, compiler_options=options)(0.0)
   except Exception:
     # Whatever XLA says of an option that it does not have: on a CPU it only
     # costs time.

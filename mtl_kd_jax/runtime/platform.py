@@ -25,18 +25,22 @@ def set_up(*, multihost: bool | None) -> None:
   Raises:
     InputError: the other hosts are not known, or a port is in use.
   """
-  # Compiled programs are kept between runs, here or where JAX is told to.
-  home = os.path.expanduser('~')  # stays ~ in a container without users
-  if home != '~' and not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    cache = pathlib.Path(home, '.cache/mtl_kd_jax/xla')
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  keep_programs()
   add_threads()
   if multihost is None:
     multihost = clusters.has_other_hosts()
   if multihost and not jax.distributed.is_initialized():
     _join_hosts()
   set_up_memory()
+
+
+def keep_programs() -> None:
+  """Keeps compiled programs between runs, here or where JAX is told to."""
+  home = os.path.expanduser('~')  # stays ~ in a container without users
+  if home != '~' and not jax.config.jax_compilation_cache_dir:
+    cache = pathlib.Path(home, '.cache/mtl_kd_jax/xla')
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
 def set_up_memory() -> None:

@@ -54,15 +54,16 @@ def evaluate(
     keep: how many samples to keep with their predictions at least, the first of
       this process; 0 to keep none. More are kept where they are small.
   """
-  total = None
+  total = last = None
   samples, kept = [], []
   for batch in batches:
     statistics, predictions = eval_step(variables, parallel.shard(batch))
     if sum(len(x['image']) for x in samples) < _num_kept(batch, keep):
       samples.append(batch)
       kept.append(_compact(parallel.local(predictions), tasks))
-    statistics = jax.device_get(statistics)
-    total = statistics if total is None else merge(total, statistics)
+    # While a device computes these, those of the batch before are fetched.
+    total, last = _merged(total, last), statistics
+  total = _merged(total, last)
   count = min(_num_real(samples), _num_kept(samples[0], keep)) if keep else 0
   count = max(count, keep)
   return Evaluation(
@@ -71,6 +72,14 @@ def evaluate(
     samples=_first(samples, ('image', *tasks), count),
     pictures=min(keep, sum(len(x['image']) for x in samples)),
   )
+
+
+def _merged(total, statistics):
+  """A sum on the host, and statistics from a device; None for neither."""
+  if statistics is None:
+    return total
+  statistics = jax.device_get(statistics)
+  return statistics if total is None else merge(total, statistics)
 
 
 def _num_kept(batch, keep: int) -> int:

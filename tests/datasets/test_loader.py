@@ -306,3 +306,17 @@ def test_arrays_get_the_dtypes_of_their_labels():
   padded = loader.eval_batches(dataset, source, batch_size=4, num_workers=0)
   for batch in [next(train(source)), *padded]:
     assert {name: x.dtype for name, x in batch.items()} == expected
+
+
+def test_processes_are_started_only_where_they_are_worth_it(monkeypatch):
+  """They are started anew for every evaluation."""
+
+  def start(**options):
+    raise InterruptedError(options['num_workers'])
+
+  monkeypatch.setattr(loader.grain, 'MultiprocessingOptions', start)
+  batches = list(evaluate(NumberedSource(6), num_workers=2))
+  assert all_numbers(batches)[:6] == [0, 1, 2, 3, 4, 5]
+  monkeypatch.setattr(loader, '_WORTH_WORKERS', 8)  # of samples, with padding
+  with pytest.raises(InterruptedError, match='2'):
+    evaluate(NumberedSource(6), num_workers=2)

@@ -54,18 +54,38 @@ def test_freed_memory_is_not_fetched_again():
   assert released > 2**26 / 4096 / 2  # until it is told to
 
 
-def test_without_a_home_no_programs_are_kept(monkeypatch):
+@pytest.fixture
+def kept_programs():
+  """() -> where programs are kept, which nobody has said before."""
+  names = (
+    'jax_compilation_cache_dir',
+    'jax_persistent_cache_min_compile_time_secs',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  jax.config.update('jax_compilation_cache_dir', None)
+  yield lambda: jax.config.jax_compilation_cache_dir
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def test_programs_are_kept_at_home_or_where_somebody_says(
+  kept_programs, tmp_path, monkeypatch
+):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  ours.keep_programs()
+  assert kept_programs() == str(tmp_path / '.cache/mtl_kd_jax/xla')
+  jax.config.update('jax_compilation_cache_dir', '/elsewhere')
+  ours.keep_programs()
+  assert kept_programs() == '/elsewhere'
+
+
+def test_without_a_home_no_programs_are_kept(kept_programs, monkeypatch):
   """As in a container whose user has no name."""
   pwd = pytest.importorskip('pwd')
   monkeypatch.delenv('HOME', raising=False)
-  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
   monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # a KeyError
-  set_options = {}
-  monkeypatch.setattr(jax.config, 'update', set_options.__setitem__)
-  monkeypatch.setattr(ours, 'add_threads', lambda: None)
-  monkeypatch.setattr(ours, 'keep_freed_memory', lambda: None)
-  ours.set_up(multihost=False)
-  assert 'jax_compilation_cache_dir' not in set_options
+  ours.keep_programs()
+  assert kept_programs() is None
 
 
 STEPS = """
