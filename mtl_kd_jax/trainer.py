@@ -45,6 +45,7 @@ from mtl_kd_jax.models import Network, check_image_size
 from mtl_kd_jax.reports.longer import describe_longer
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.hosts import main_process_first
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
@@ -239,9 +240,10 @@ class Trainer:
     )
     self._experiment = build(self.config, dataset=data, tasks=tasks)
     claim = claim_of(self.workdir, self.config)
-    if is_main_process():
-      with exclusive(self.workdir):
-        claim()
+    with main_process_first():
+      if is_main_process():
+        with exclusive(self.workdir):
+          claim()
     self._writer = MetricWriter(self.workdir, enabled=is_main_process())
     weakref.finalize(self, self._writer.close)
     # On every process: what is finished before this one trains anything.

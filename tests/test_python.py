@@ -1,6 +1,7 @@
 """The front door in Python: train, load, predict; as in a notebook."""
 
 import ast
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -23,6 +24,7 @@ from PIL import Image
 import pytest
 
 import mtl_kd_jax as mtl
+from mtl_kd_jax import trainer
 from mtl_kd_jax.config.renames import RENAMED
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_log import read_log
@@ -53,6 +55,20 @@ def make_trainer(data, workdir, **options):
   return mtl.Trainer(
     data, workdir, epochs=1, batch_size=4, config=config | options
   )
+
+
+def test_other_hosts_find_what_the_first_one_has_written(tmp_path, monkeypatch):
+  """They read the config of the workdir as soon as they are let through."""
+  there = []
+
+  @contextlib.contextmanager
+  def main_process_first():
+    yield
+    there.append((tmp_path / 'run' / 'config.json').exists())
+
+  monkeypatch.setattr(trainer, 'main_process_first', main_process_first)
+  make_trainer(open_data(tmp_path / 'data'), tmp_path / 'run')
+  assert there == [True]
 
 
 @dataclasses.dataclass

@@ -40,9 +40,21 @@ def has_what_it_sees() -> bool:
   or has bound each task to GPUs of its own. False where it does not say.
   """
   bound = os.environ.get('SLURM_GPUS_PER_TASK', '').rpartition(':')[2]
-  seen = os.environ.get('CUDA_VISIBLE_DEVICES', '')
-  are_bound = bool(seen) and bound == f'{len(seen.split(","))}'
+  names = 'CUDA_VISIBLE_DEVICES', 'ROCR_VISIBLE_DEVICES'
+  seen = next(filter(None, map(os.environ.get, names)), '').split(',')
+  are_bound = seen != [''] and f'{len(seen)}' in (bound, '1')
   return are_bound or _is_alone_on_host()
+
+
+def is_part_of_tpu_slice() -> bool:
+  """Whether the chips of this machine are some of a larger slice.
+
+  Its hosts then have to begin together, whatever each of them is to do. False
+  where they are said to be by themselves, or are not used.
+  """
+  alone = os.environ.get('TPU_PROCESS_BOUNDS') == '1,1,1'
+  platforms = (os.environ.get('JAX_PLATFORMS') or 'tpu').split(',')
+  return not alone and 'tpu' in platforms and _count_tpu_hosts() > 1
 
 
 def _is_alone_on_host() -> bool:

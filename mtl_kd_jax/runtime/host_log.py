@@ -55,8 +55,10 @@ def flush() -> None:
   if _open is not None:
     # The way to a bucket may be what is gone.
     closing = threading.Thread(target=_open.close, daemon=True)
-    closing.start()
-    closing.join(_LEAVE)
+    # At the end of the interpreter, Python 3.12 starts no thread.
+    with contextlib.suppress(RuntimeError):
+      closing.start()
+      closing.join(_LEAVE)
 
 
 class _Copied:

@@ -242,8 +242,8 @@ def make_parallel(
     fsdp: whether they share the training state, in mode 'jit'.
 
   Raises:
-    InputError: unknown mode, `fsdp` in mode 'pmap', or a batch that cannot be
-      split evenly over the devices.
+    InputError: unknown mode, `fsdp` in mode 'pmap', processes with different
+      numbers of devices, or a batch that cannot be split evenly over them.
   """
   if mode not in MODES:
     raise InputError(
@@ -261,6 +261,14 @@ def make_parallel(
     )
   devices = jax.devices()
   n = len(devices)
+  if n != jax.process_count() * jax.local_device_count():
+    raise InputError(
+      expected='as many devices in every process',
+      found=f'{jax.local_device_count()} of {n} in process '
+      f'{jax.process_index()} of {jax.process_count()}',
+      argument='multihost',
+      do='start processes with the same number of devices',
+    )
   if batch_size < 1 or batch_size % n:
     fit = max(1, round(batch_size / n)) * n
     raise InputError(

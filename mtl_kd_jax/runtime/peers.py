@@ -28,7 +28,10 @@ EXIT_CODE = 4
 
 _FOLDER = 'mtl_kd_jax/alive'
 _ENDED, _FAILED = 'ended', 'failed'
-JOIN_TIMEOUT = 50  # seconds for all processes to come
+# Seconds for all processes to come: those that somebody starts by hand, and
+# those of a scheduler, which may have to fetch what they run.
+JOIN_TIMEOUT = 50
+JOIN_TIMEOUT_OF_SCHEDULERS = 300
 
 # In seconds. However a process goes, the others have ended within a minute.
 _EVERY = 2.0  # between two signs of life
@@ -190,8 +193,10 @@ class _Watch:
   def _say_goodbye(self) -> None:
     """A process that has failed waits for this, at its end."""
     goodbye = threading.Thread(target=self._client.shutdown, daemon=True)
-    goodbye.start()
-    goodbye.join(_LEAVE)
+    # At its own end, Python 3.12 starts no thread.
+    with contextlib.suppress(RuntimeError):
+      goodbye.start()
+      goodbye.join(_LEAVE)
 
 
 def _end_watch() -> None:

@@ -18,12 +18,13 @@ def set_up(*, multihost: bool | None) -> None:
     multihost: whether to join the other hosts; None for whether `clusters`
       finds some. JAX finds them itself on Cloud TPU slices and under Slurm or
       Open MPI; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-      JAX_PROCESS_ID say where they are. Where they have not all come after 50
-      s, or JAX_INITIALIZATION_TIMEOUT seconds, or one is gone later, this
-      process ends: see `peers`.
+      JAX_PROCESS_ID say where they are. Where they have not all come after
+      300 s (50 s with that address, or JAX_INITIALIZATION_TIMEOUT seconds), or
+      one is gone later, this process ends: see `peers`.
 
   Raises:
-    InputError: the other hosts are not known, or a port is in use.
+    InputError: the other hosts are not known, or have to be joined, or a port
+      is in use.
   """
   keep_programs()
   add_threads()
@@ -31,6 +32,10 @@ def set_up(*, multihost: bool | None) -> None:
     multihost = clusters.has_other_hosts()
   if multihost and not jax.distributed.is_initialized():
     _join_hosts()
+  if not jax.distributed.is_initialized():
+    _check_alone()
+  elif jax.default_backend() == 'gpu' and jax.process_count() > 1:
+    _keep_no_programs_at_home()
   set_up_memory()
 
 
@@ -38,9 +43,24 @@ def keep_programs() -> None:
   """Keeps compiled programs between runs, here or where JAX is told to."""
   home = os.path.expanduser('~')  # stays ~ in a container without users
   if home != '~' and not jax.config.jax_compilation_cache_dir:
-    cache = pathlib.Path(home, '.cache/mtl_kd_jax/xla')
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_compilation_cache_dir', _programs_of(home))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def _programs_of(home: str) -> str:
+  return str(pathlib.Path(home, '.cache/mtl_kd_jax/xla'))
+
+
+def _keep_no_programs_at_home() -> None:
+  """Where GPUs of several hosts choose kernels together.
+
+  Each tries a share of them, and waits for what the others find; for good if
+  one of them has read the program instead. JAX lets the first host alone write
+  programs, and homes may be those of the hosts.
+  """
+  home = os.path.expanduser('~')
+  if jax.config.jax_compilation_cache_dir == _programs_of(home):
+    jax.config.update('jax_compilation_cache_dir', None)
 
 
 def set_up_memory() -> None:
@@ -78,7 +98,9 @@ def _join_hosts() -> None:
     if address is not None and ':' not in address:
       raise ValueError(f'JAX_COORDINATOR_ADDRESS={address}, without a port')
     # JAX itself reads the coordinator's address from its variable, not these.
-    seconds = _integer('JAX_INITIALIZATION_TIMEOUT') or peers.JOIN_TIMEOUT
+    seconds = _integer('JAX_INITIALIZATION_TIMEOUT') or (
+      peers.JOIN_TIMEOUT if address else peers.JOIN_TIMEOUT_OF_SCHEDULERS
+    )
     with coordinator.in_own_process(), peers.joining(seconds):
       jax.distributed.initialize(
         num_processes=_integer('JAX_NUM_PROCESSES'),
@@ -102,6 +124,19 @@ def _join_hosts() -> None:
       'JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) for each process; or '
       'set multihost to False, for a single host',
     ) from error
+
+
+def _check_alone() -> None:
+  """Checks that this process need not wait for others, for good."""
+  if clusters.is_part_of_tpu_slice():
+    raise InputError(
+      expected='True on all hosts of a TPU slice, which begin together',
+      found='a job, or a setting, for a single host',
+      argument='multihost',
+      do='run the job on a machine of its own, or set JAX_PLATFORMS=cpu; '
+      'libtpu takes the chips of this host alone with '
+      'TPU_PROCESS_BOUNDS=1,1,1 and TPU_CHIPS_PER_PROCESS_BOUNDS',
+    )
 
 
 def _see_all_devices() -> None:

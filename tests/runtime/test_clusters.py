@@ -8,11 +8,12 @@ from jax._src import cloud_tpu_init
 from jax._src.clusters import cloud_tpu_cluster
 import pytest
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import clusters, platform
 
 # Beginnings of the variables that are read.
 READ = (
-  *('SLURM_', 'OMPI_', 'TPU_', 'CUDA_VISIBLE'),
+  *('SLURM_', 'OMPI_', 'TPU_', 'CUDA_VISIBLE', 'ROCR_VISIBLE'),
   *('JAX_COORDINATOR', 'JAX_NUM_PROCESSES', 'JAX_LOCAL_DEVICE'),
 )
 SRUN = {'SLURM_JOB_ID': '7', 'SLURM_PROCID': '1', 'SLURM_STEP_NUM_TASKS': '4'}
@@ -71,6 +72,10 @@ def test_what_is_started_with_others(variables, expected, monkeypatch):
     (EIGHT | {'CUDA_VISIBLE_DEVICES': '0,1'}, 'all'),
     (EIGHT | {'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, '0'),
     (EIGHT | {'SLURM_GPUS_PER_TASK': '1'}, '0'),
+    # Bound by other means.
+    (EIGHT | {'SLURM_GPUS_PER_TASK': '', 'CUDA_VISIBLE_DEVICES': '5'}, 'all'),
+    ({'ROCR_VISIBLE_DEVICES': '5'}, 'all'),
+    ({'ROCR_VISIBLE_DEVICES': '4,5'}, '0'),
     (OMPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '1'}, 'all'),
     (OMPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '2'}, '0'),
     # Who says what a process is to see is right.
@@ -90,6 +95,8 @@ def test_a_task_sees_all_gpus_that_are_for_it_alone(
 
   def initialize(**options):
     assert 'local_device_ids' not in options
+    # A scheduler may have to fetch what it starts.
+    assert options['initialization_timeout'] == 300 + 60
     for name in names:
       jax.config.update(name, '0')
 
@@ -128,5 +135,17 @@ def test_the_hosts_of_a_tpu_slice(metadata, expected, monkeypatch):
       assert not clusters.has_other_hosts()
     return
   assert clusters.has_other_hosts() == expected
+  monkeypatch.setenv('JAX_PLATFORMS', '')
+  assert clusters.is_part_of_tpu_slice() == expected
   monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'a,b')  # of GKE
   assert clusters.has_other_hosts()
+  # A host alone would wait for the others.
+  with pytest.raises(InputError, match='begin together'):
+    platform.set_up(multihost=False)
+  for name, value in (
+    ('JAX_PLATFORMS', 'cpu'),
+    ('TPU_PROCESS_BOUNDS', '1,1,1'),
+  ):
+    with monkeypatch.context() as patch:
+      patch.setenv(name, value)
+      platform.set_up(multihost=False)

@@ -100,6 +100,17 @@ def test_a_process_that_has_failed_is_named_and_can_leave(process):
   assert process.store.shutdowns  # which the other one waits for
 
 
+def test_a_failure_is_noticed_while_python_ends(process, monkeypatch):
+  """It then starts no threads (3.12)."""
+
+  def start(thread):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+  monkeypatch.setattr(threading.Thread, 'start', start)
+  process.set(1, peers._FAILED)
+  assert process.end_of() == 'process 1 has failed'
+
+
 def test_a_store_that_does_not_answer_is_noticed(process):
   process.store.gone.set()
   assert 'no connection to process 0' in process.end_of()

@@ -79,6 +79,24 @@ def test_programs_are_kept_at_home_or_where_somebody_says(
   assert kept_programs() == '/elsewhere'
 
 
+@pytest.mark.parametrize('given', [None, '/shared'])
+@pytest.mark.parametrize('backend', ['gpu', 'cpu'])
+def test_gpus_of_several_hosts_keep_programs_in_a_shared_folder_or_nowhere(
+  backend, given, kept_programs, tmp_path, monkeypatch
+):
+  """Some would read a program, and others wait for them to choose kernels."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  jax.config.update('jax_compilation_cache_dir', given)
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  monkeypatch.setattr(ours, 'set_up_memory', lambda: None)
+  ours.set_up(multihost=True)
+  at_home = str(tmp_path / '.cache/mtl_kd_jax/xla')
+  expected = given or (at_home if backend == 'cpu' else None)
+  assert kept_programs() == expected
+
+
 def test_without_a_home_no_programs_are_kept(kept_programs, monkeypatch):
   """As in a container whose user has no name."""
   pwd = pytest.importorskip('pwd')

@@ -104,3 +104,10 @@ def test_a_stage_is_trained_scored_and_continued_with_a_shared_state(
 def test_pmap_does_not_share():
   with pytest.raises(InputError, match="'pmap'"):
     make_parallel('pmap', batch_size=8, fsdp=True)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
+  """Four devices here, and two processes: the other one has none, or all."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(InputError, match='as many devices in every process'):
+    make_parallel('jit', batch_size=8)
