@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from mtl_kd_jax.config import defaults
 from mtl_kd_jax.config.renames import upgrade
@@ -25,10 +25,25 @@ def from_stored(stored: Mapping[str, Any], *, where: str) -> ConfigDict:
   """
   if missing := {'data', 'tasks'} - stored.keys():
     raise _unlike(f'none of {", ".join(sorted(missing))}', where)
-  config = defaults.get_config().copy_and_resolve_references()
+  typed = defaults.get_config()
+  config = typed.copy_and_resolve_references()
   with config.unlocked():
+    _keep_open_types(config, typed)
     _update(config, upgrade(stored), where)
   return config
+
+
+def _keep_open_types(config: ConfigDict, typed: ConfigDict) -> None:
+  """Lets keys have values of any type again that may have them.
+
+  A copy gives each the type of its default.
+  """
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      _keep_open_types(value, typed[name])
+    elif typed.get_type(name) is object:
+      del config[name]
+      config[name] = FieldReference(value, field_type=object)
 
 
 def _update(config: ConfigDict, stored: Mapping[str, Any], where: str) -> None:

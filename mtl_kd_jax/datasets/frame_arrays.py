@@ -234,7 +234,8 @@ def _describe(layout, about) -> dict[str, Any]:
 
 
 def _checksum(image) -> bytes:
-  return zlib.crc32(np.ascontiguousarray(image)).to_bytes(_CHECKSUM, 'big')
+  image = np.ascontiguousarray(image, np.float32)  # as batches have it
+  return zlib.crc32(image).to_bytes(_CHECKSUM, 'big')
 
 
 def _unlike(folder, found) -> InputError:

@@ -63,7 +63,8 @@ def hide_labels(
     # Ranks, not independent draws: counts are exact, and a larger fraction
     # keeps what a smaller one keeps.
     rank = _generator(seed, name).permutation(count)
-    kept[name] = rank < np.ceil(part * count)
+    # 0.07 * 100 is a little more than 7.
+    kept[name] = rank < np.ceil(round(part * count, 9))
   return _SomeLabels(source, labels, kept)
 
 

@@ -269,13 +269,16 @@ def average_metrics(
     log: the lines of metrics.jsonl.
     stage: name of the stage.
     tasks: the tasks to average metrics of.
-    count: how many evaluations to average.
+    count: how many epochs, up to that of the last evaluation, to average.
 
   Returns:
-    Task -> metric -> mean; NaN where there are fewer evaluations, or where one
-    of them had no label.
+    Task -> metric -> mean; NaN where one of these epochs was not evaluated, or
+    had no label.
   """
-  lines = _reported(log, stage)[-count:]
+  lines = _reported(log, stage)
+  if lines:  # of the last epochs: a run that went on may lack some before
+    last = lines[-1]['epoch']
+    lines = [line for line in lines if line['epoch'] > last - count + 0.5]
 
   def mean(name):
     values = [line.get(name) for line in lines]

@@ -261,12 +261,12 @@ def make_parallel(
     )
   devices = jax.devices()
   n = len(devices)
-  if n != jax.process_count() * jax.local_device_count():
+  processes = jax.process_count()
+  if processes > 1 and n != processes * jax.local_device_count():
     raise InputError(
       expected='as many devices in every process',
-      found=f'{jax.local_device_count()} of {n} in process '
-      f'{jax.process_index()} of {jax.process_count()}',
-      argument='multihost',
+      found=f'{jax.local_device_count()} of {n} here',
+      where=f'process {jax.process_index()} of {processes}',
       do='start processes with the same number of devices',
     )
   if batch_size < 1 or batch_size % n:

@@ -95,7 +95,9 @@ def run_stage(
     # The same again where a run continues: scores do not change.
     frozen, known, compared = stage.choose_teachers(frozen, known)
     writer.teachers(compared)
-    scores = _Scores(stage, frozen, known, writer, checkpoints, score)
+    scores = _Scores(
+      stage, frozen, known, writer, checkpoints, score, intervals.evaluate
+    )
     state = scores.take(state, missed) if start else scores.begin(state)
     if stage.cache is not None and not finished:
       writer.pause('computing the outputs of the teachers')
@@ -151,8 +153,10 @@ class _Scores:
     writer: StageWriter,
     checkpoints: Checkpoints,
     score: Callable[[Metrics], float],
+    period: int,
   ):
     self._stage, self._frozen, self._known = stage, frozen, known
+    self._period = period
     self._writer = writer
     self._checkpoints, self._score = checkpoints, score
     self._follows = stage.adapt is not None and stage.adapt.baseline is None
@@ -183,7 +187,10 @@ class _Scores:
       select = kind == SELECTION
       metrics[kind] = stage.evaluate(state.result, select=select).metrics
     if SELECTION in kinds:
-      state = self._follow(state, metrics[SELECTION])
+      # The last step is always scored. A run that is trained for longer goes on
+      # as one would that was from the beginning.
+      if _due(step, self._period):
+        state = self._follow(state, metrics[SELECTION])
       self._checkpoints.save_if_best(
         step,
         stage.parallel.saveable(state),

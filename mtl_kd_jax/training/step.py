@@ -245,11 +245,17 @@ def _averaged(average, variables, *, decay, step):
   """The next moving average.
 
   The decay is smaller at first, min(decay, (1 + t) / (10 + t)): the variables
-  of the first steps are soon forgotten.
+  of the first steps are soon forgotten. What is not a real number, such as a
+  count, is the newest.
   """
   t = step.astype(jnp.float32)
   decay = jnp.minimum(decay, (1 + t) / (10 + t))
-  return optax.incremental_update(variables, average, 1 - decay)
+
+  def moved(new, old):
+    real = jnp.issubdtype(new.dtype, jnp.floating)
+    return optax.incremental_update(new, old, 1 - decay) if real else new
+
+  return jax.tree.map(moved, variables, average)
 
 
 def _updated(tx, gradient, opt_state, params):

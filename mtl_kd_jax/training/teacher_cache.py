@@ -307,14 +307,32 @@ def _identify(stage, frozen, layout) -> dict[str, Any]:
       made = as_arrays({name: teacher.outputs(variables, image)})
       return {n: made[n] for n in layout.arrays if n in made}
 
-    program = str(jax.make_jaxpr(arrays)(frozen[name], image))
-    digest = hashlib.sha256(re.sub(' at 0x[0-9a-f]+', '', program).encode())
+    program = jax.make_jaxpr(arrays)(frozen[name], image)
+    text = re.sub(' at 0x[0-9a-f]+', '', str(program))
+    digest = hashlib.sha256(text.encode())
+    for constant in _constants(program):  # which the text has no numbers of
+      digest.update(np.ascontiguousarray(constant))
     leaves = jax.tree.leaves_with_path(jax.device_get(frozen[name]))
     for path, leaf in leaves:
       digest.update(f'{path} {leaf.dtype} {leaf.shape}'.encode())
       digest.update(np.ascontiguousarray(leaf))
     identity[name] = digest.hexdigest()
   return identity
+
+
+def _constants(program) -> Iterator[Any]:
+  """The arrays that a jaxpr, and those in it, are closed over."""
+  yield from getattr(program, 'consts', ())
+  for equation in getattr(program, 'jaxpr', program).eqns:
+    for value in jax.tree.leaves(
+      [*equation.params.values()], is_leaf=_is_program
+    ):
+      if _is_program(value):
+        yield from _constants(value)
+
+
+def _is_program(value) -> bool:
+  return hasattr(value, 'eqns')
 
 
 def _has_layout(folder, layout) -> bool:

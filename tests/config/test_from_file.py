@@ -1,9 +1,12 @@
 """Config files: what runs, and what is said of those that do not."""
 
+import json
+
 import pytest
 
 from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.from_file import from_file
+from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.errors import InputError
 
 START = 'from mtl_kd_jax import get_config as start\n'
@@ -97,3 +100,16 @@ def test_a_name_without_a_file_is_refused(name, found, tmp_path):
   with pytest.raises(InputError) as error:
     from_file(name.format(tmp_path))
   assert error.value.found == found and error.value.argument == 'config'
+
+
+@pytest.mark.parametrize('fraction', ['one', {'depth': 0.5}, 0.25], ids=str)
+def test_a_run_with_some_of_the_labels_is_opened_again(fraction):
+  """Also the values that are not of the type of the default."""
+  config = get_config()
+  config.data.label_fraction = fraction
+  written = json.loads(json.dumps(config.to_dict()))
+  opened = from_stored(written, where='run/config.json')
+  found = opened.data.label_fraction
+  assert getattr(found, 'to_dict', lambda: found)() == fraction
+  # A comparison gives it other values.
+  opened.data.label_fraction = 'one' if fraction != 'one' else 1.0

@@ -45,6 +45,10 @@ def test_counts_are_exact_and_labels_are_independent():
     'depth': 21,
     'normals': 1,
   }
+  # 0.07 * 100 is above 7, in floating point.
+  assert counts(hide(RandomSource(100, SIZE), fraction=0.07, seed=0)) == {
+    **dict.fromkeys(LABELS, 7)
+  }
   # Not the same samples for all labels.
   assert len(set(kept(hide(source, fraction=0.5, seed=0)))) > 3
 

@@ -256,6 +256,15 @@ def test_metrics_of_the_last_epochs_are_averaged():
   assert mean == {t: dict.fromkeys(TASKS[t].columns, 3.0) for t in TASKS}
 
 
+def test_epochs_that_were_not_scored_have_no_mean():
+  """As those between the end of a run and that of the one it became."""
+  log = [e for e in make_log(epochs=4, stages=['y']) if e['epoch'] != 3]
+  mean = average_metrics(log, 'y', TASKS, 2)
+  assert all(math.isnan(x) for t in mean.values() for x in t.values())
+  mean = average_metrics(log, 'y', TASKS, 1)
+  assert mean == {t: dict.fromkeys(TASKS[t].columns, 4.0) for t in TASKS}
+
+
 def test_an_epoch_without_score_or_label_has_no_mean():
   log = make_log(epochs=3, stages=['y'])
   log[-2]['depth/rmse'] = None  # the last evaluation of the reported split

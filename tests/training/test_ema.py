@@ -4,6 +4,7 @@ from fixtures.samples import random_batch
 from fixtures.stages import make_stage, run
 from fixtures.toy import SIZE, make_parts, make_teachers
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mtl_kd_jax.runtime.checkpointing import read_variables
 from mtl_kd_jax.runtime.metric_log import SELECTION, read_log, values_of
 from mtl_kd_jax.training.state import AVERAGED
+from mtl_kd_jax.training.step import _averaged
 
 
 def test_it_is_the_average_of_what_was():
@@ -34,6 +36,15 @@ def test_it_is_the_average_of_what_was():
   last = state.params['head_depth']['out']['kernel']
   averaged = state.result['params']['head_depth']['out']['kernel']
   assert not np.allclose(last, averaged, rtol=1e-3)
+
+
+def test_counts_are_the_newest():
+  """Of a network of one's own; they have no mean."""
+  variables = {'count': jnp.int32(7), 'x': jnp.float32(1)}
+  average = {'count': jnp.int32(6), 'x': jnp.float32(0)}
+  got = _averaged(average, variables, decay=0.75, step=jnp.int32(1000))
+  assert got == {'count': 7, 'x': 0.25}
+  assert got['count'].dtype == jnp.int32
 
 
 def test_a_run_keeps_and_scores_it(toy_dataset, tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 
 from fixtures.samples import random_batch
-from fixtures.stages import make_stage, run, run_killed_after
+from fixtures.stages import INTERVALS, make_stage, run, run_killed_after
 from fixtures.toy import (
   ALL_TASKS,
   SIZE,
@@ -273,6 +273,22 @@ def test_factors_follow_from_the_scores_of_student_and_teachers(
   # What the last scores say is part of the last checkpoint.
   for name, factor in expected(9).items():
     np.testing.assert_allclose(state.factors[name], factor, rtol=1e-5)
+
+
+def test_the_last_scores_count_only_where_a_longer_run_has_them(
+  adapted, tmp_path
+):
+  """The last step is scored in any case; trained for longer, it is not last."""
+  intervals = dataclasses.replace(INTERVALS, evaluate=6)
+  state = run(adapted, tmp_path, intervals=intervals)
+  log = read_log(tmp_path)
+  assert [e['step'] for e in log if e['kind'] == 'eval'] == [6, 9]
+  # In this step, that of the sixth one.
+  eighth = next(e for e in log if (e['kind'], e['step']) == ('train', 8))
+  assert set(state.factors) == {'alignment/depth', 'alignment/normals'}
+  assert min(state.factors.values()) < 1
+  for name, factor in state.factors.items():
+    np.testing.assert_allclose(factor, eighth[f'factor/{name}'], rtol=1e-6)
 
 
 @pytest.fixture(scope='module')

@@ -11,6 +11,7 @@ from fixtures.backbones import Tiny
 from fixtures.samples import RandomSource
 from fixtures.stages import make_stage, run, with_changes
 from fixtures.toy import SIZE, make_teacher_networks, make_teachers
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ import mtl_kd_jax as mtl
 from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.overrides import override
-from mtl_kd_jax.datasets import loader
+from mtl_kd_jax.datasets import frame_arrays, loader
 from mtl_kd_jax.datasets.augment import Change
 from mtl_kd_jax.distillation.cached import as_arrays
 from mtl_kd_jax.errors import InputError
@@ -193,6 +194,46 @@ def test_students_of_the_same_teachers_share_one(
     ).batches(frozen, 0)
   )
   assert len(caches_in(folder)) == 3
+
+
+class Shifted(nn.Module):
+  """A network that normalizes its images, by a constant."""
+
+  network: nn.Module
+  mean: tuple[float, ...]
+
+  def __call__(self, image, **options):
+    mean = np.array(self.mean, np.float32).reshape(1, 1, 1, 3)
+    shift = jax.jit(lambda x: x - mean)
+    return self.network(shift(image), **options)
+
+
+def test_teachers_with_other_constants_are_others(on_disk):
+  """A jaxpr, as text, has no numbers of the arrays that it is closed over."""
+  stage, _ = on_disk
+  layout = stage.cache._layout(stage)
+  frozen, found = make_teachers(), []
+  for mean in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)):
+    teachers = {
+      name: dataclasses.replace(teacher, network=Shifted(teacher.network, mean))
+      for name, teacher in stage.teachers.items()
+    }
+    variables = {
+      name: {kind: {'network': x} for kind, x in frozen[name].items()}
+      for name in teachers
+    }
+    changed = with_changes(stage, teachers=teachers)
+    found.append(teacher_cache._identify(changed, variables, layout))
+  assert found[0].keys() == found[1].keys() == stage.teachers.keys()
+  assert all(found[0][name] != found[1][name] for name in found[0])
+
+
+def test_images_of_other_floats_are_the_same_frames():
+  """Batches have them as float32, from which outputs are computed."""
+  image = RandomSource(1, SIZE, seed=0)[0]['image']
+  expected = frame_arrays._checksum(image)
+  assert frame_arrays._checksum(image.astype(np.float64)) == expected
+  assert frame_arrays._checksum(image + 1e-3) != expected
 
 
 # ---- What is refused ---------------------------------------------------------
