@@ -286,6 +286,7 @@ class Trainer:
       Stopped: a signal asked for it; the state is saved.
     """
     name = name or _default_name(network, distill)
+    workdirs.check_name(name)
     stage = self._stage(
       name, network, distill, balancer, grad_wrt, terms, extras or {}
     )

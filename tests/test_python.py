@@ -26,6 +26,7 @@ import pytest
 import mtl_kd_jax as mtl
 from mtl_kd_jax import trainer
 from mtl_kd_jax.config.renames import RENAMED
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_log import read_log
 
@@ -69,6 +70,18 @@ def test_other_hosts_find_what_the_first_one_has_written(tmp_path, monkeypatch):
   monkeypatch.setattr(trainer, 'main_process_first', main_process_first)
   make_trainer(open_data(tmp_path / 'data'), tmp_path / 'run')
   assert there == [True]
+
+
+@pytest.mark.parametrize('name', ['a/b', '..', 'x' * 300])
+def test_a_name_that_is_refused_leaves_the_run_as_it_is(name, tmp_path):
+  data = open_data(tmp_path / 'data')
+  fit = make_trainer(data, tmp_path / 'run')
+  with pytest.raises(
+    InputError, match='a name of a stage that can be a folder'
+  ):
+    fit(make_network(data), name)
+  assert list(mtl.load(tmp_path / 'run')) == []
+  assert not (tmp_path / 'run' / 'plan.json').exists()
 
 
 @dataclasses.dataclass

@@ -37,7 +37,7 @@ def export(
   network: TrainedNetwork,
   folder: pathlib.Path | str,
   *,
-  to: Sequence[str] = DEFAULT,
+  to: Sequence[str] | str = DEFAULT,
   outputs: str = 'finished',
   pictures: np.ndarray | Callable[[], np.ndarray | None] | None = None,
   license: str = '',
@@ -73,6 +73,7 @@ def export(
       folder has files in it, or an artifact differs from the network.
   """
   folder = paths.expand(folder, argument='folder')
+  to = (to,) if isinstance(to, str) else to
   _check(network, folder, to, outputs)
   if callable(pictures):
     pictures = pictures()

@@ -21,6 +21,7 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs import JOBS, Job
 
 _KEY = re.compile(r'--?(no)?config\.')
+_ASSIGNED = re.compile(r'--?(config\.[^=]+)=')
 # Those whose versions a report of a problem should have.
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -46,7 +47,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   if renamed := explain_renamed(argv):
     raise Exit(2, renamed)
   try:
-    argv = _with_flag_files(argv)
+    argv = _last_of_each_key(_with_flag_files(argv))
     _check_other_flags(argv)
     return flags.FLAGS(_define_config(argv))
   except InputError as error:
@@ -124,6 +125,21 @@ def folder_of(workdir: str | None) -> pathlib.Path | None:
     )
   # Shells expand ~ only at the start of a word.
   return paths.expand(workdir, argument='workdir')
+
+
+def _last_of_each_key(argv: Sequence[str]) -> list[str]:
+  """The command line, without what is said again of a key further on.
+
+  As of other flags, the last value counts, such as the one beside a flag file.
+  The entries of tuples would be joined.
+  """
+  keys = [(_ASSIGNED.match(flag) or ('', ''))[1] for flag in argv]
+  last = {key: i for i, key in enumerate(keys)}
+  return [
+    flag
+    for i, (flag, key) in enumerate(zip(argv, keys, strict=True))
+    if not key or last[key] == i
+  ]
 
 
 def _with_flag_files(argv: Sequence[str]) -> list[str]:

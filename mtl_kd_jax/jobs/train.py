@@ -15,6 +15,7 @@ from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
 from mtl_kd_jax.config.keys import named_by_keys
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.datasets.check import check_dataset
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs.ahead import planned_compilations
@@ -43,7 +44,7 @@ from mtl_kd_jax.training.loss_terms import ADAPTORS
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
 
 JOINS_HOSTS = True  # that are found, unless the config says
-# What trackers get of what a run reports.
+# What a run reports, of which trackers get a copy.
 _FILES = (
   'results.md',
   'results.json',
@@ -85,6 +86,8 @@ def run(
   claim = claim_of(
     workdir, config, schedules=('optim', 'distill') if adapts else ('optim',)
   )
+  _check_teachers(plan)
+  _refuse_files_of_others(workdir)
   # --- Alone in the workdir ---------------------------------------------------
   with exclusive(workdir) if is_main_process() else nullcontext():
     if is_main_process():
@@ -96,6 +99,29 @@ def run(
       _train(experiment, plan, workdir, writer)
     writer.close()
   return Run(workdir)
+
+
+def _check_teachers(plan: Plan) -> None:
+  """Raises InputError where networks of other runs are not there."""
+  for stage in plan.stages:
+    folder = stage.trained_in
+    if folder is not None and not checkpointing.is_finished(
+      workdirs.checkpoint_dir(folder, stage.name)
+    ):
+      _read(stage, folder, best=False)  # says why
+
+
+def _refuse_files_of_others(workdir: pathlib.Path) -> None:
+  """Raises InputError where a report would overwrite what no run wrote."""
+  found = [name for name in _FILES if (workdir / name).exists()]
+  if found and not workdirs.is_workdir(workdir):
+    raise InputError(
+      expected='the workdir of a run, or a folder without files of its names',
+      found=paths.some(found),
+      where=f'{workdir}',
+      argument='workdir',
+      do='choose another folder, or move them',
+    )
 
 
 def track(config: ConfigDict, writer: MetricWriter) -> None:

@@ -305,7 +305,7 @@ class _Column(NamedTuple):
 _LEGEND = """\
 ↑ higher is better, ↓ lower is better. – means that the split has no label, that
 not all of the last epochs were scored, or that there is no single-task network
-to compare with.
+to compare with, or one whose metric is 0, of which there are no percent.
 ΔMTL: mean over tasks of the relative gain in one headline metric each
 (Vandenhende et al.). Δm: mean relative *degradation* over all metrics but RMSE
 (CAGrad, Nash-MTL). Δp: gain averaged within each task, then over tasks

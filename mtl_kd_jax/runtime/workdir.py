@@ -171,6 +171,17 @@ def stage_names(workdir: 'Path') -> list[str]:
   )
 
 
+def check_name(stage: str) -> None:
+  """Raises InputError where a stage cannot have this name."""
+  if not _is_name(stage):
+    raise InputError(
+      expected='a name of a stage that can be a folder',
+      found=f'{stage!r}'[:100],
+      argument='name',
+      do='choose another, without slashes, of at most 200 bytes',
+    )
+
+
 def claim_stage(
   workdir: 'Path', stage: str, description: Mapping[str, Any]
 ) -> None:
@@ -184,13 +195,7 @@ def claim_stage(
   Raises:
     InputError: the stage was another one, or cannot be written.
   """
-  if not _is_name(stage):
-    raise InputError(
-      expected='a name of a stage that can be a folder',
-      found=repr(stage),
-      argument='name',
-      do='choose another, without slashes',
-    )
+  check_name(stage)
   path = checkpoint_dir(workdir, stage) / _STAGE
   if path.exists():
     differing = _differences(_read(path), description, lambda key: False)

@@ -140,7 +140,7 @@ def test_stablehlo_takes_other_heights_and_widths(exported, run):
 ALONE = """
 import runpy, sys
 sys.modules['mtl_kd_jax'] = sys.modules['flax'] = None  # no import finds them
-sys.argv = ['run_stablehlo.py', sys.argv[1]]
+sys.argv[0] = 'run_stablehlo.py'
 runpy.run_path('run_stablehlo.py', run_name='__main__')
 """
 
@@ -150,15 +150,28 @@ def test_the_runner_needs_jax_alone(exported, run, tmp_path):
     shutil.copy(exported.folder / name, tmp_path)
   images = pictures(count=2)
   np.save(tmp_path / 'picture.npy', images)
-  out = subprocess.run(
-    [sys.executable, '-I', '-c', ALONE, 'picture.npy'],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-  )
+
+  def run_alone(*arguments):
+    return subprocess.run(
+      [sys.executable, '-I', '-c', ALONE, *arguments],
+      cwd=tmp_path,
+      capture_output=True,
+      text=True,
+    )
+
+  out = run_alone('picture.npy', 'new/folder')
   assert 'depth.npy: float32 [2, 32, 48]' in out.stdout, out.stderr
-  found = {name: np.load(tmp_path / f'{name}.npy') for name in TASKS}
+  folder = tmp_path / 'new' / 'folder'
+  found = {name: np.load(folder / f'{name}.npy') for name in TASKS}
   assert_same(found, expected(run['distilled'], images))
+  # It neither overwrites nor shows where in JAX a picture was refused.
+  out = run_alone('picture.npy', 'new/folder')
+  assert out.returncode == 1
+  assert out.stderr.startswith('error: expected a folder without new/folder/')
+  np.save(tmp_path / 'odd.npy', images[:, :-1])
+  out = run_alone('odd.npy', 'other')
+  assert out.returncode == 1
+  assert out.stderr.startswith('error: this network takes no [2, 31, 48, 3]')
 
 
 def test_platforms_and_metadata_are_written_down(exported):
@@ -315,7 +328,7 @@ def test_a_folder_with_files_in_it_is_left_alone(kind, run, exported, tmp_path):
   'arguments, argument, found',
   [
     ({'to': ['tflite']}, 'to', 'tflite'),
-    ({'to': 'onnx'}, 'to', 'onnx'),
+    ({'to': 'tflite'}, 'to', 'tflite'),
     ({'to': []}, 'to', '[]'),
     ({'to': ['safetensors']}, 'to', 'no name in PyTorch'),
     ({'outputs': 'logits'}, 'outputs', 'logits'),

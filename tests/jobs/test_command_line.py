@@ -155,3 +155,19 @@ def test_flags_may_stand_in_a_file_and_in_any_order(tmp_path):
     '--config=configs/common.py',
   )
   assert code == 2 and 'config.epochs' in stderr and 'above 0' in stderr
+
+
+def test_of_a_key_that_is_given_twice_the_last_value_counts(tmp_path):
+  """As one beside a flag file; entries of tuples are not joined."""
+  (tmp_path / 'flags').write_text("--config.tasks=('depth', 'nosuch')\n")
+  code, stdout, stderr = launch(
+    f'--flagfile={tmp_path}/flags',
+    '--config=configs/quickstart.py',
+    "--config.tasks=('semantic', 'normals')",
+    '--config.tasks=normals',
+    '--config.method=single_task',
+    '--job=taps',
+  )
+  assert code == 0, stderr
+  assert 'normals' in stdout
+  assert 'semantic' not in stdout and 'depth' not in stdout

@@ -52,6 +52,23 @@ def test_a_damaged_record_of_what_was_trained_is_mended(config, tmp_path):
   assert (record.parents[3] / 'damaged').exists()
 
 
+def test_what_cannot_begin_leaves_nothing_behind(config, tmp_path):
+  """Teachers that are not there, and files that no run has written."""
+  config.method = 'distill'
+  config.teacher.workdir = str(tmp_path / 'nowhere')
+  with pytest.raises(InputError, match='expected the workdir') as error:
+    mtl.train(config, tmp_path / 'run')
+  assert error.value.do.endswith('config.teacher.workdir')
+  assert not (tmp_path / 'run' / 'config.json').exists()
+  config.teacher.workdir = ''
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'results.md').write_text('precious')
+  with pytest.raises(InputError, match=r'results\.md'):
+    mtl.train(config, tmp_path / 'mine')
+  assert (tmp_path / 'mine' / 'results.md').read_text() == 'precious'
+  assert not (tmp_path / 'mine' / 'config.json').exists()
+
+
 def test_everything_may_be_in_a_bucket(config, bucket, tmp_path):
   config.data.data_dir = f'{bucket}/data'
   run = mtl.train(config, f'{bucket}/run')
