@@ -3,7 +3,7 @@
     python benchmarks/step_costs.py --out=benchmarks/step_costs.json
 
 For the networks of configs/nyuv2.py at 288x384 and batch 2: operations, and
-bytes before anything is fused, as they are lowered for a GPU; parameters; and
+bytes before anything is fused, as they are lowered for a TPU; parameters; and
 the values that BatchNorm exchanges between devices. benchmarks/scaling.py makes
 a model of it.
 """
@@ -67,7 +67,7 @@ def count_step(name, kind):
   parallel = make_parallel('jit', batch_size=BATCH)
   step = parallel.compile_train_step(work.step)
   traced = step.function.trace(work.state, work.frozen, work.batch)
-  cost = traced.lower(lowering_platforms=('cuda',)).cost_analysis()
+  cost = traced.lower(lowering_platforms=('tpu',)).cost_analysis()
   return {'flops': cost['flops'], 'unfused_bytes': cost['bytes accessed']}
 
 

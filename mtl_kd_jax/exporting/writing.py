@@ -54,8 +54,8 @@ def export(
   Args:
     network: such as `run['distilled']`.
     folder: where the files go; new or empty.
-    to: of 'stablehlo' (for JAX), 'onnx', 'safetensors' (weights for PyTorch)
-      and 'saved' (for this package).
+    to: one or several of 'stablehlo' (for JAX), 'onnx', 'safetensors' (weights
+      for PyTorch) and 'saved' (for this package).
     outputs: of the programs: 'finished' for class ids, measurements and unit
       normals as `predict` returns them, 'raw' for what the network gives.
     pictures: uint8 [n h w 3] of the network's `image_size`, to compare on; or

@@ -12,7 +12,7 @@ from mtl_kd_jax.runtime.memory import keep_freed_memory
 
 
 def set_up(*, multihost: bool | None) -> None:
-  """Sets JAX up for a job: compilation cache, hosts and memory.
+  """Sets JAX up for a job: hosts, compilation cache and memory.
 
   Args:
     multihost: whether to join the other hosts; None for whether `clusters`
@@ -26,7 +26,6 @@ def set_up(*, multihost: bool | None) -> None:
     InputError: the other hosts are not known, or have to be joined, or a port
       is in use.
   """
-  keep_programs()
   add_threads()
   if multihost is None:
     multihost = clusters.has_other_hosts()
@@ -34,33 +33,28 @@ def set_up(*, multihost: bool | None) -> None:
     _join_hosts()
   if not jax.distributed.is_initialized():
     _check_alone()
-  elif jax.default_backend() == 'gpu' and jax.process_count() > 1:
-    _keep_no_programs_at_home()
+  keep_programs()
   set_up_memory()
 
 
 def keep_programs() -> None:
-  """Keeps compiled programs between runs, here or where JAX is told to."""
-  home = os.path.expanduser('~')  # stays ~ in a container without users
-  if home != '~' and not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', _programs_of(home))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  """Keeps compiled programs between runs, at home or where JAX is told to.
 
-
-def _programs_of(home: str) -> str:
-  return str(pathlib.Path(home, '.cache/mtl_kd_jax/xla'))
-
-
-def _keep_no_programs_at_home() -> None:
-  """Where GPUs of several hosts choose kernels together.
-
-  Each tries a share of them, and waits for what the others find; for good if
-  one of them has read the program instead. JAX lets the first host alone write
-  programs, and homes may be those of the hosts.
+  Call it when the other hosts are there. GPUs of several hosts choose kernels
+  together: each tries a share of them, and waits for what the others find; for
+  good if one of them has read the program instead. JAX lets the first host
+  alone write programs, and homes may be those of the hosts, so that nothing is
+  kept there then.
   """
-  home = os.path.expanduser('~')
-  if jax.config.jax_compilation_cache_dir == _programs_of(home):
-    jax.config.update('jax_compilation_cache_dir', None)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  home = os.path.expanduser('~')  # stays ~ in a container without users
+  if home == '~' or jax.config.jax_compilation_cache_dir:
+    return
+  # In this order: who asks for devices alone cannot join others later.
+  joined = jax.distributed.is_initialized() and jax.process_count() > 1
+  if not (joined and jax.default_backend() == 'gpu'):
+    cache = pathlib.Path(home, '.cache/mtl_kd_jax/xla')
+    jax.config.update('jax_compilation_cache_dir', str(cache))
 
 
 def set_up_memory() -> None:
