@@ -43,14 +43,15 @@ if TYPE_CHECKING:  # what `__getattr__` returns, for editors and type checkers
   from mtl_kd_jax.reports.tables import table
   from mtl_kd_jax.run import Run, write_run
   from mtl_kd_jax.runtime.preemption import Stopped
+  from mtl_kd_jax.teaching import Distill, distill
   from mtl_kd_jax.trained import TrainedNetwork
-  from mtl_kd_jax.trainer import Distill, Trainer, distill
+  from mtl_kd_jax.trainer import Trainer
   from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm
 
 __version__ = '0.1.0'
 
 _NAMES = {
-  'Distill': 'trainer',
+  'Distill': 'teaching',
   'ExportedFolder': 'exporting',
   'ExportedNetwork': 'exporting',
   'ExtraNetwork': 'training.loss_terms',
@@ -63,7 +64,7 @@ _NAMES = {
   'Stopped': 'runtime.preemption',
   'TrainedNetwork': 'trained',
   'Trainer': 'trainer',
-  'distill': 'trainer',
+  'distill': 'teaching',
   'export': 'exporting',
   'get_config': 'config',
   'load': 'exporting',

@@ -7,6 +7,7 @@ keeps its traceback.
 
 from collections.abc import Iterable
 import difflib
+from typing import Any
 
 
 class InputError(ValueError):
@@ -70,3 +71,35 @@ def hint(name: str, known: Iterable[str]) -> str:
   """'; did you mean ...?' where a name is like a known one, else ''."""
   close = difflib.get_close_matches(str(name), [*known], n=1)
   return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def check_type(
+  value: Any,
+  kind: type | tuple[type, ...],
+  *,
+  expected: str,
+  argument: str,
+  do: str,
+) -> None:
+  """Checks that an argument is of a type, before anything is read from it.
+
+  Args:
+    value: of the argument.
+    kind: the type, or some.
+    expected: what it should be, in the user's words.
+    argument: its name.
+    do: what the user can do.
+
+  Raises:
+    InputError: it is of another one.
+  """
+  if not isinstance(value, kind):
+    raise InputError(
+      expected=expected, found=what_is(value), argument=argument, do=do
+    )
+
+
+def what_is(value: Any) -> str:
+  """A value as messages show it: itself where it is short, else its type."""
+  plain = value is None or isinstance(value, str | bytes | int | float)
+  return f'{value!r:.99}' if plain else f'a {type(value).__name__}'

@@ -22,7 +22,7 @@ from mtl_kd_jax.config.experiment import STUDENT, TEACHER
 from mtl_kd_jax.config.stored import from_stored
 from mtl_kd_jax.config.validate import value
 from mtl_kd_jax.datasets import paths
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.methods.multi_task import UNIFORM
@@ -37,6 +37,7 @@ from mtl_kd_jax.runtime.statistics import (
   write_statistics,
 )
 from mtl_kd_jax.tasks import TASKS, Task, make_tasks
+from mtl_kd_jax.tasks.given import check_given
 from mtl_kd_jax.tasks.kinds import find_own, kind_of
 from mtl_kd_jax.trained import TrainedNetwork
 from mtl_kd_jax.training.evaluation import Metrics
@@ -207,6 +208,13 @@ class Run(Mapping[str, TrainedNetwork]):
     return parse_description(written.get('network'), where)
 
   def _not_finished(self, name) -> InputError:
+    check_type(
+      name,
+      str,
+      expected=f'the name of a stage: {", ".join(self) or "none is finished"}',
+      argument='name',
+      do="give one, such as run['distilled']",
+    )
     there = ', '.join(self) or 'nothing yet'
     step = checkpointing.latest_step(self._folder(name))
     return InputError(
@@ -248,6 +256,7 @@ class NetworkDescription:
       InputError: one of these is missing.
     """
     labels = {t: _label(**label) for t, label in self.labels.items()}
+    check_given(own or {}, labels)
     for name, description in self.tasks.items():
       if not description['kind'] and name not in (own or {}):
         raise InputError(

@@ -14,7 +14,6 @@ opens them any later day, and the same lines continue what was interrupted.
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 import dataclasses
-import os
 import pathlib
 from typing import Any
 import weakref
@@ -30,7 +29,7 @@ from mtl_kd_jax.config.experiment import Experiment
 from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.config.validate import check_values, may_change
 from mtl_kd_jax.datasets import Dataset, paths
-from mtl_kd_jax.errors import InputError, hint
+from mtl_kd_jax.errors import InputError, check_type, what_is
 from mtl_kd_jax.jobs.ahead import compilations
 from mtl_kd_jax.jobs.claim import claim_of
 from mtl_kd_jax.jobs.train import (
@@ -53,9 +52,9 @@ from mtl_kd_jax.runtime.parallel import is_main_process
 from mtl_kd_jax.runtime.platform import keep_programs
 from mtl_kd_jax.runtime.program import CompilesAhead
 from mtl_kd_jax.tasks import Task
+from mtl_kd_jax.tasks.given import check_given
+from mtl_kd_jax.teaching import Distill
 from mtl_kd_jax.trained import TrainedNetwork
-from mtl_kd_jax.training.adaptation import BASELINE
-from mtl_kd_jax.training.choosing import needs_baseline
 from mtl_kd_jax.training.evaluation import Metrics
 from mtl_kd_jax.training.loss_terms import (
   ADAPTORS,
@@ -83,108 +82,6 @@ _ARGUMENTS = (
 )
 _KEYS = ('balancing.observe_every',)
 _SCHEDULES = ('schedule', 'schedule_lambda')
-
-
-@dataclasses.dataclass(frozen=True)
-class Distill:
-  """What `distill` was given; an argument of `Trainer`."""
-
-  teachers: Mapping[str, TrainedNetwork]
-  settings: Mapping[str, Any]
-  baseline: TrainedNetwork | None = None
-
-  @property
-  def frozen(self) -> dict[str, TrainedNetwork]:
-    """All that is read of it: teachers, and the baseline."""
-    baseline = {} if self.baseline is None else {BASELINE: self.baseline}
-    return {**self.teachers, **baseline}
-
-
-def distill(
-  teachers: Mapping[str, TrainedNetwork],
-  *,
-  taps: Sequence[str] = ('decoder',),
-  weights: Mapping[str, float] | None = None,
-  loss: str = 'feature_l2',
-  placement: str = 'outside',
-  choose: str = 'single_task',
-  batch_norm: str = 'running',
-  cache: str = 'none',
-  cache_dtype: str = 'float32',
-  cache_dir: str | os.PathLike[str] = 'runs/teacher_cache',
-  learning_rate: float = 1e-2,
-  schedule: str = 'constant',
-  weight_decay: float = 5e-4,
-  schedule_lambda: str = 'constant',
-  lambda_until: float = 1.0,
-  adapt: str = 'none',
-  full_gap: float = 10.0,
-  baseline: TrainedNetwork | None = None,
-  **loss_options: Any,
-) -> Distill:
-  """Says how a network is distilled from the networks of single tasks.
-
-  Args:
-    teachers: task -> its teacher.
-    taps: the features that are aligned: 'tap', of that name in student and
-      teacher, or 'student tap:teacher tap'.
-    weights: task -> lambda, the factor on its alignment loss; 1 for those that
-      are not there.
-    loss: of `distillation.LOSSES`.
-    placement: whether alignment losses are added 'outside' of the balancing
-      (the paper), inside the loss of their 'task', or each as an 'objective'.
-    choose: 'single_task' to be taught by these teachers, or 'best' by the
-      better one of each and the baseline, on the split that checkpoints are
-      chosen on.
-    batch_norm: statistics that teachers normalize with: their own 'running'
-      ones, or those of the student's 'batch', as the paper's code does.
-    cache: whether the teachers' outputs for a frame are computed once and kept,
-      in 'memory' or on 'disk', or in every step: 'none'.
-    cache_dtype: of what is kept, 'float32' or 'bfloat16'.
-    cache_dir: the folder of 'disk', which runs share.
-    learning_rate: of the adaptors' own Adam.
-    schedule: of that rate: 'constant', 'cosine' or 'step'.
-    weight_decay: of the adaptors, added to the gradient.
-    schedule_lambda: 'constant', or 'linear' or 'cosine', to 0.
-    lambda_until: the share of the training after which these are at 0.
-    adapt: what lambda follows: 'none'; 'baseline', how far that is behind the
-      teacher on the split that checkpoints are chosen on; 'gap', how far the
-      student is, while it trains; 'cosine', how far a task and its alignment
-      agree in each step, or 'cosine_all', all tasks and the alignment; or two,
-      'baseline+cosine', for the product.
-    full_gap: with 'baseline' and 'gap', the percent from which on lambda is
-      whole.
-    baseline: the network that was trained without teachers, for 'baseline' and
-      'best'.
-    **loss_options: options of the loss.
-
-  Returns:
-    What `Trainer` takes as `distill`; it checks the values.
-  """
-  weights = dict(weights or dict.fromkeys(teachers, 1.0))
-  return Distill(
-    dict(teachers),
-    {
-      'distill.taps': (taps,) if isinstance(taps, str) else tuple(taps),
-      'distill.weights': weights,
-      'distill.loss': loss,
-      'distill.learning_rate': learning_rate,
-      'distill.schedule': schedule,
-      'distill.weight_decay': weight_decay,
-      'distill.schedule_lambda': schedule_lambda,
-      'distill.lambda_until': lambda_until,
-      'distill.adapt': adapt,
-      'distill.full_gap': full_gap,
-      'balancing.distillation': placement,
-      'teacher.choose': choose,
-      'teacher.batch_norm': batch_norm,
-      'teacher.cache': cache,
-      'teacher.cache_dtype': cache_dtype,
-      'teacher.cache_dir': str(cache_dir),
-      **{f'distill.{loss}.{k}': v for k, v in loss_options.items()},
-    },
-    baseline,
-  )
 
 
 class Trainer:
@@ -225,18 +122,26 @@ class Trainer:
     """
     keep_programs()
     self.workdir = paths.expand(workdir, argument='workdir')
+    check_type(
+      data,
+      Dataset,
+      expected='an open dataset',
+      argument='data',
+      do="open one: mtl.datasets.make('scenes')",
+    )
+    check_given(tasks or {}, data.labels)
     self.config = _make_config(
       data,
       {
-        'name': self.workdir.name,
         'epochs': epochs,
         'batch_size': batch_size,
         'optim.learning_rate': learning_rate,
         'optim.schedule': schedule,
         'seed': seed,
+        'name': self.workdir.name,
         'report.average_epochs': 0,
-        **(config or {}),
       },
+      config or {},
     )
     self._experiment = build(self.config, dataset=data, tasks=tasks)
     claim = claim_of(self.workdir, self.config)
@@ -285,6 +190,7 @@ class Trainer:
       NotFiniteError: training diverged.
       Stopped: a signal asked for it; the state is saved.
     """
+    _check_call(network, distill, balancer, terms, extras)
     name = name or _default_name(network, distill)
     workdirs.check_name(name)
     stage = self._stage(
@@ -367,10 +273,7 @@ class Trainer:
     all_terms, extras = (*task_terms(tasks), *terms), dict(extras)
     options: dict[str, Any] = {}
     if distill is not None:
-      _check_teachers(distill.teachers, tasks)
-      _check_weights(
-        distill.settings['distill.weights'], self._experiment.dataset.labels
-      )
+      distill.check(tasks, experiment.dataset.labels)
       if ADAPTORS in extras:
         raise InputError(
           expected='extra networks with names of their own',
@@ -385,7 +288,8 @@ class Trainer:
           task: teacher.network.with_axis(axis_name)
           for task, teacher in distill.teachers.items()
         },
-        baseline=self._baseline(distill, tasks),
+        baseline=distill.baseline
+        and distill.baseline.network.with_axis(axis_name),
       )
       all_terms += alignments
       extras |= attributes['extras']
@@ -416,33 +320,6 @@ class Trainer:
         else self._describe_distill(distill.settings, options['inputs']),
       },
       **options,
-    )
-
-  def _baseline(self, distill, tasks) -> Network | None:
-    """The network of the baseline, which has to predict what the student does.
-
-    Raises InputError where nothing follows it.
-    """
-    if distill.baseline is None:
-      return None
-    settings = distill.settings
-    follows = needs_baseline(
-      settings['distill.adapt'], settings['teacher.choose']
-    )
-    missing = [t for t in tasks if t not in distill.baseline.tasks]
-    if missing or not follows:
-      raise InputError(
-        expected=f'a network that predicts {", ".join(tasks)}'
-        if follows
-        else "adapt='baseline' or choose='best', which need a baseline",
-        found=f'one without {", ".join(missing)}'
-        if follows
-        else f'adapt={distill.settings["distill.adapt"]!r}',
-        argument='baseline',
-        do='give the network that was trained without teachers, or none',
-      )
-    return distill.baseline.network.with_axis(
-      self._experiment.parallel.axis_name
     )
 
   def _describe_distill(self, settings, teachers) -> dict[str, Any]:
@@ -482,7 +359,17 @@ class Trainer:
       workdirs.write_plan(self.workdir, plan)
 
 
-def _make_config(data: Dataset, settings: Mapping[str, Any]) -> ConfigDict:
+def _make_config(
+  data: Dataset, arguments: Mapping[str, Any], settings: Mapping[str, Any]
+) -> ConfigDict:
+  """The config of a Trainer: of its arguments by key, and of further keys."""
+  check_type(
+    settings,
+    (Mapping, ConfigDict),
+    expected='keys of the config with their values',
+    argument='config',
+    do="give a dictionary: {'data.flip': True}",
+  )
   config = get_config()
   options = dict(data.options)
   options.pop('progress', None)  # a function, which no config holds
@@ -496,7 +383,9 @@ def _make_config(data: Dataset, settings: Mapping[str, Any]) -> ConfigDict:
   config.tasks = tuple(data.labels)
   for name, description in (data.described or maps).items():
     config.task[name] = {**description, **maps.get(name, {})}
-  for key in settings:
+  for key, value in arguments.items():
+    override(config, {key: value}, argument=key.rpartition('.')[2])
+  for key in map(str, settings):
     if key.startswith(_ARGUMENTS) and key not in _KEYS:
       raise InputError(
         expected='keys of data, optimizer, report and the like',
@@ -509,27 +398,57 @@ def _make_config(data: Dataset, settings: Mapping[str, Any]) -> ConfigDict:
   return config
 
 
-def _check_teachers(teachers, tasks) -> None:
-  unknown = [t for t in teachers if t not in tasks]
-  if unknown or not teachers:
-    raise InputError(
-      expected=f'a teacher for some of the tasks: {", ".join(tasks)}',
-      found=', '.join(unknown) or 'none',
+def _check_call(network, distill, balancer, terms, extras) -> None:
+  """Checks what kind of things a Trainer is called with."""
+  check_type(
+    network,
+    Network,
+    expected='a network',
+    argument='network',
+    do="make one: mtl.models.make('resnet18', data.tasks()); of a trained one "
+    'give its `network`',
+  )
+  if distill is not None:
+    check_type(
+      distill,
+      Distill,
+      expected='what mtl.distill returns',
       argument='distill',
-      do='give teachers by task: distill({task: network})',
+      do='give distill=mtl.distill({task: network})',
     )
-
-
-def _check_weights(weights, labels) -> None:
-  """Those of tasks that have no teacher, or are not learned, do nothing."""
-  for name in weights:
-    if name not in labels:
-      raise InputError(
-        expected=f'weights of tasks that there are: {", ".join(labels)}',
-        found=repr(name),
-        argument='weights',
-        do=f'correct the name{hint(name, labels)}',
-      )
+  if balancer is not None:
+    check_type(
+      balancer,
+      (Balancer, GradientBalancer),
+      expected='a balancer',
+      argument='balancer',
+      do="make one: mtl.balancing.make('mgda')",
+    )
+  # A term is a tuple, too.
+  alone = isinstance(terms, LossTerm) or not isinstance(terms, Sequence)
+  wrong = [x for x in terms if not isinstance(x, LossTerm)] if not alone else []
+  if alone or wrong:
+    raise InputError(
+      expected='a list of LossTerm',
+      found=what_is(wrong[0] if wrong else terms),
+      argument='terms',
+      do='give them in a list: terms=[mtl.LossTerm(...)]',
+    )
+  check_type(
+    extras or {},
+    Mapping,
+    expected='networks that are trained along, by name',
+    argument='extras',
+    do="give them by name: {'helper': mtl.ExtraNetwork(...)}",
+  )
+  for name, extra in (extras or {}).items():
+    check_type(
+      extra,
+      ExtraNetwork,
+      expected='an ExtraNetwork',
+      argument=f'extras.{name}',
+      do='make one: mtl.ExtraNetwork(init, tx)',
+    )
 
 
 def _check_comparable(tasks, single_task: Metrics) -> None:

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / 'mtl_kd_jax'
 # From the top of the house to its ground: a module may import from its own
 # floor and from those below it.
 FLOORS = (
-  ('__init__', '__main__', 'demo', 'hub', 'jobs', 'trainer'),
+  ('__init__', '__main__', 'demo', 'hub', 'jobs', 'teaching', 'trainer'),
   ('exporting', 'run', 'trained', 'prediction', 'reports'),
   ('methods', 'config'),
   ('training',),

@@ -29,6 +29,7 @@ from mtl_kd_jax.config.renames import RENAMED
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_log import read_log
+from mtl_kd_jax.training.loss_terms import as_scalar
 
 SIZE = (32, 32)
 
@@ -327,6 +328,161 @@ def test_what_cannot_be_is_refused_before_training(
   assert not list((tmp_path / 'run').glob('checkpoints/*'))
 
 
+def nothing(output, teachers, batch, extras, *, axis_name=None):
+  return 0.0
+
+
+def term(fn=nothing, **options):
+  return mtl.LossTerm('a/b', fn, **options)
+
+
+def returns(value):
+  def fn(output, teachers, batch, extras, *, axis_name=None):
+    return value
+
+  return fn
+
+
+def reads_depth(output, teachers, batch, extras, *, axis_name=None):
+  return jnp.mean(output.predictions['depth'])
+
+
+@pytest.mark.parametrize(
+  'call, message',
+  [
+    (lambda d, w: mtl.Trainer('scenes', w, epochs=1), "'scenes'"),
+    (lambda d, w: mtl.Trainer(d, None, epochs=1), 'found:  None'),
+    (lambda d, w: mtl.Trainer('runs/a', d, epochs=1), 'found:  a Dataset'),
+    (lambda d, w: mtl.Trainer(d, w, epochs=1, tasks=['depth']), 'by name'),
+    (
+      lambda d, w: mtl.Trainer(d, w, epochs=1, tasks={'dept': d.tasks()}),
+      "did you mean 'depth'",
+    ),
+    (lambda d, w: mtl.Trainer(d, w, epochs=1, tasks={'depth': 1}), 'a Task'),
+    (lambda d, w: mtl.Trainer(d, w, epochs=1, config=['a']), 'a dictionary'),
+    (lambda d, w: make_trainer(d, w, **{'optim.ema': None}), 'found:  None'),
+    (lambda d, w: mtl.Trainer(d, w, epochs='3'), 'where:  argument epochs'),
+    (
+      lambda d, w: mtl.Trainer(d, w, epochs=1, learning_rate=None),
+      'where:  argument learning_rate',
+    ),
+    (lambda d, w: d.tasks(['depth', 'normals']), 'each by itself'),
+    (lambda d, w: make_network(d).only(['depth']), 'each by itself'),
+    (lambda d, w: mtl.datasets.make(pathlib.Path('/data')), 'a PosixPath'),
+    (lambda d, w: mtl.models.make(['tiny'], d.tasks()), 'a list'),
+    (lambda d, w: mtl.models.make('tiny', d), 'found:  a Dataset'),
+    (lambda d, w: mtl.models.make('tiny', ['depth']), 'tasks by name'),
+    (lambda d, w: mtl.models.make('tiny', {}), 'one task or more'),
+    (lambda d, w: mtl.models.make('tiny', {'depth': 0}), 'tasks.depth'),
+    (lambda d, w: make_network(d, width='0.5'), "'0.5'"),
+    (lambda d, w: make_network(d, image_size=32), 'whole pixels'),
+    (lambda d, w: make_network(d, image_size=(32.0, 32.0)), 'whole pixels'),
+    (lambda d, w: mtl.balancing.make(['mgda']), 'a known balancer'),
+    (lambda d, w: mtl.balancing.make('mgd'), "did you mean 'mgda'"),
+    (lambda d, w: mtl.get_config(5), 'the name of an experiment'),
+    (lambda d, w: mtl.get_config('configs/quickstart.py'), "'quickstart'"),
+    (lambda d, w: mtl.train('quickstart', w), 'a config'),
+    (lambda d, w: mtl.train(w, mtl.get_config()), 'found:  a ConfigDict'),
+    (
+      lambda d, w: mtl.train(mtl.get_config('compare/quickstart'), w),
+      '--job=compare',
+    ),
+    (lambda d, w: mtl.compare('compare/quickstart', w), 'of a comparison'),
+    (
+      lambda d, w: mtl.compare(
+        mtl.get_config('compare/quickstart'), w, cells=3
+      ),
+      'a share such as',
+    ),
+    (lambda d, w: mtl.load(None), 'found:  None'),
+    (lambda d, w: mtl.evaluate(5), 'found:  5'),
+  ],
+)
+def test_an_argument_of_another_kind_is_named(
+  call, message, notebook, tmp_path
+):
+  with pytest.raises(mtl.InputError, match=message):
+    call(notebook.data, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  'call, message',
+  [
+    (lambda fit, net, own: fit('tiny'), "found:  'tiny'"),
+    (lambda fit, net, own: fit(own['depth']), 'a TrainedNetwork'),
+    (lambda fit, net, own: fit(net, balancer='mgda'), r"make\('mgda'\)"),
+    (lambda fit, net, own: fit(net, distill=own), 'mtl.distill returns'),
+    (lambda fit, net, own: mtl.distill([*own.values()]), 'a list'),
+    (lambda fit, net, own: mtl.distill({'depth': net}), 'a trained network'),
+    (
+      lambda fit, net, own: fit(
+        net, distill=mtl.distill({'depth': own['normals']})
+      ),
+      'which predicts normals',
+    ),
+    (lambda fit, net, own: mtl.distill(own, weights=2.0), 'by task'),
+    (lambda fit, net, own: mtl.distill(own, taps=5), 'names of features'),
+    (
+      lambda fit, net, own: fit(net, distill=mtl.distill(own, taps=[None])),
+      'names of features',
+    ),
+    (
+      lambda fit, net, own: fit(
+        net, distill=mtl.distill(own, weights={'depth': '1'})
+      ),
+      'a finite number',
+    ),
+    (lambda fit, net, own: mtl.distill(own, baseline='uniform'), "'uniform'"),
+    (lambda fit, net, own: fit(net, terms=term()), 'a LossTerm'),
+    (lambda fit, net, own: fit(net, terms=[nothing]), 'a function'),
+    (lambda fit, net, own: fit(net, terms=[term(weight=jnp.nan)]), 'nan'),
+    (lambda fit, net, own: fit(net, terms=[term(weight='1')]), "with '1'"),
+    (lambda fit, net, own: fit(net, terms=[term(tasks='depth')]), 'a tuple'),
+    (
+      lambda fit, net, own: fit(net, terms=[term(lambda output: 0)]),
+      'does not',
+    ),
+    (
+      lambda fit, net, own: fit(net, terms=[term(returns(jnp.ones(3)))]),
+      r'float32 \[3\]',
+    ),
+    (lambda fit, net, own: fit(net, terms=[term(returns(None))]), 'None'),
+    (
+      lambda fit, net, own: fit(net, terms=[term(reads_depth)]),
+      r"tasks=\('depth',\)",
+    ),
+    (lambda fit, net, own: fit(net, extras=[net]), 'by name'),
+    (lambda fit, net, own: fit(net, extras={'a': net}), 'an ExtraNetwork'),
+  ],
+)
+def test_what_is_trained_is_checked_by_kind(call, message, notebook, tmp_path):
+  fit, net = make_trainer(notebook.data, tmp_path), make_network(notebook.data)
+  with pytest.raises(mtl.InputError, match=message):
+    call(fit, net, notebook.teachers)
+  # No step was saved: nothing was trained.
+  assert not list(tmp_path.glob('checkpoints/*/*/*'))
+
+
+def test_numbers_of_numpy_are_numbers(notebook, tmp_path):
+  fit = mtl.Trainer(
+    notebook.data,
+    tmp_path,
+    epochs=np.int64(1),
+    batch_size=np.int32(4),
+    learning_rate=np.float64(1e-3),
+    config={'data.check': np.bool_(False)},
+  )
+  assert json.loads((tmp_path / 'config.json').read_text())['batch_size'] == 4
+  assert type(fit.config.optim.learning_rate) is float
+
+
+@pytest.mark.parametrize('value', [0.5, 1, jnp.bfloat16(0.5), np.float16(0.5)])
+def test_a_term_may_be_any_number(value):
+  scalar = as_scalar(value, 'a/b')
+  assert scalar.dtype == jnp.float32 and scalar == float(value)
+
+
 @pytest.mark.parametrize(
   'change, message',
   [
@@ -407,6 +563,10 @@ def test_what_a_run_does_not_have_is_named_with_what_it_has(notebook, tmp_path):
     mtl.load(notebook.workdir)['uniform']
   assert 'distilled' in error.value.expected
   assert "no 'uniform'" in error.value.found
+  with pytest.raises(mtl.InputError, match='name of a stage'):
+    mtl.load(notebook.workdir)[0]
+  with pytest.raises(mtl.InputError, match='by name'):
+    mtl.load(notebook.workdir).network('distilled', tasks=['depth'])
   with pytest.raises(mtl.InputError, match='the workdir of an earlier run'):
     mtl.load(tmp_path)
 
@@ -513,6 +673,14 @@ def test_a_turned_photograph_is_turned_back(notebook, tmp_path):
     notebook.kd.predict(tmp_path / 'b.png').depth, expected, atol=1e-5
   )
   assert np.abs(notebook.kd.predict(turned).depth - expected).max() > 1e-3
+
+
+def test_what_is_not_predicted_cannot_be_shown(notebook):
+  prediction = notebook.teachers['depth'].predict(np.zeros((*SIZE, 3)))
+  with pytest.raises(mtl.InputError, match='is predicted: depth'):
+    prediction.render('normals')
+  with pytest.raises(mtl.InputError, match="found:  'depth'"):
+    prediction.render('depth', like='depth')
 
 
 def test_prediction_refuses_what_is_no_picture(notebook):

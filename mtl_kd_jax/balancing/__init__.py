@@ -72,7 +72,7 @@ from mtl_kd_jax.balancing.wrappers import (
   update_every,
   weight_ema,
 )
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, hint, what_is
 
 __all__ = [
   'BALANCERS',
@@ -190,12 +190,12 @@ def options(name: str) -> dict[str, Any]:
     InputError: unknown name.
   """
   known = BALANCERS | GRADIENT_BALANCERS
-  if name not in known:
+  if not isinstance(name, str) or name not in known:
     raise InputError(
       expected=f'a known balancer: {", ".join(known)}',
-      found=repr(name),
+      found=what_is(name),
       argument='name',
-      do='correct the name',
+      do=f'correct the name{hint(str(name), known)}',
     )
   parameters = inspect.signature(known[name], eval_str=True).parameters
   return {

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_kd_jax.balancing.base import Balancer, GradientBalancer
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type, what_is
 
 
 def check_balancer(
@@ -22,13 +22,13 @@ def check_balancer(
   Raises:
     InputError: it is not.
   """
-  if not isinstance(balancer, kinds):
-    raise InputError(
-      expected=f'a {" or ".join(kind.__name__ for kind in kinds)}',
-      found=f'a {type(balancer).__name__}',
-      argument='balancer',
-      do='pass one that balancing.make returns',
-    )
+  check_type(
+    balancer,
+    kinds,
+    expected=f'a {" or ".join(kind.__name__ for kind in kinds)}',
+    argument='balancer',
+    do="make one: balancing.make('mgda')",
+  )
 
 
 def as_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def check_by_task(values: Any, argument: str) -> None:
   if not isinstance(values, Mapping):
     raise InputError(
       expected='a dictionary by task',
-      found=f'a {type(values).__name__}',
+      found=what_is(values),
       argument=argument,
       do='name the task of every value: {task: value}',
     )
@@ -158,7 +158,7 @@ def check_keys(state: Any, keys: Collection[str]) -> None:
     InputError: it is not.
   """
   if not isinstance(state, dict):
-    raise other_state(f'a {type(state).__name__}')
+    raise other_state(what_is(state))
   if set(state) != set(keys):
     raise other_state(f'a dictionary of {", ".join(map(str, state)) or "none"}')
 

@@ -10,7 +10,7 @@ import pkgutil
 from ml_collections import ConfigDict
 
 from mtl_kd_jax.config import comparisons, experiments
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type, hint
 
 __all__ = ['get_config', 'names']
 
@@ -38,13 +38,21 @@ def get_config(name: str = '') -> ConfigDict:
     from mtl_kd_jax.config import defaults
 
     return defaults.get_config()
+  check_type(
+    name,
+    str,
+    expected=f'the name of an experiment: {", ".join(names())}',
+    argument='name',
+    do="give one, such as 'quickstart'",
+  )
   file, _, variant = name.partition(':')
   if file not in names():
+    stem = file.removeprefix('configs/').removesuffix('.py')
     raise InputError(
       expected=f'a shipped experiment or comparison: {", ".join(names())}',
       found=repr(name),
       argument='name',
-      do='correct the name',
+      do=f'correct the name{hint(stem, names())}',
     )
   package = comparisons if file.startswith(_COMPARE) else experiments
   stem = file.removeprefix(_COMPARE)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+import numpy as np
 
 from mtl_kd_jax.errors import InputError
 
@@ -25,7 +26,9 @@ def override(
     InputError: there is no such key, or its value has another type.
   """
   for key, value in settings.items():
-    *path, last = key.split('.')
+    if isinstance(value, np.generic):  # as numbers of NumPy are
+      value = value.item()
+    *path, last = str(key).split('.')
     section = config
     for part in path:
       section = section[part] if part in section else None
@@ -39,6 +42,8 @@ def override(
         do='correct the name',
       )
     try:
+      if value is None and section[last] is not None:
+        raise TypeError  # ConfigDict takes None for any type
       if key in _FREE_SECTIONS:
         with section.unlocked():
           section[last] = ConfigDict(dict(value))

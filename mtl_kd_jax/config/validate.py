@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import math
+import numbers
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mtl_kd_jax.config import defaults
 from mtl_kd_jax.config.keys import named_by_keys
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.runtime.trackers import check_trackers
 
 _POSITIVE = (
@@ -121,8 +122,23 @@ def check_keys(config: ConfigDict) -> None:
   """Checks that a config has all keys; those that it has besides are ignored.
 
   Raises:
-    InputError: a key of config/defaults.py is missing.
+    InputError: it is no config, or that of a comparison; or a key of
+      config/defaults.py is missing or None.
   """
+  check_type(
+    config,
+    ConfigDict,
+    expected='a config',
+    argument='config',
+    do="make one: mtl_kd_jax.get_config('quickstart')",
+  )
+  if 'base' in config and 'variations' in config:
+    raise InputError(
+      expected='the config of a single experiment',
+      found='that of a comparison',
+      where='config',
+      do='train its variations with --job=compare, or mtl_kd_jax.compare(...)',
+    )
   missing = list(_missing_keys(defaults.get_config(), config))
   if missing:
     raise InputError(
@@ -137,7 +153,9 @@ def check_keys(config: ConfigDict) -> None:
 def _missing_keys(known, config, prefix=''):
   for name, default in known.items():
     section = isinstance(default, ConfigDict)
-    if name not in config or section != isinstance(config[name], ConfigDict):
+    value = config[name] if name in config else None
+    absent = value is None and default is not None
+    if name not in config or absent or section != isinstance(value, ConfigDict):
       if not (section and prefix == 'data.'):  # the options of a dataset
         yield f'{prefix}{name}'
     elif section and f'{prefix}{name}' not in _BY_TASK:
@@ -190,7 +208,7 @@ def check_values(config: ConfigDict) -> None:
   if not scales or not all(map(_is_zoom, scales)):
     raise _bad(config, 'data.scales', 'zoom factors of 1 or more')
   for task, weight in config.distill.weights.items():
-    if not 0 <= weight < math.inf:
+    if not isinstance(weight, numbers.Real) or not 0 <= weight < math.inf:
       key = f'distill.weights.{task}'
       raise _bad(config, key, 'a finite number of 0 or more')
   with named_by_keys('report'):

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from mtl_kd_jax.datasets.base import Dataset, Sample, Source
-from mtl_kd_jax.errors import InputError, hint
+from mtl_kd_jax.errors import InputError, check_type, hint
 from mtl_kd_jax.labels import Label
 
 __all__ = [
@@ -102,6 +102,13 @@ def options(name: str) -> dict[str, Any]:
 
 
 def _module(name: str) -> ModuleType:
+  check_type(
+    name,
+    str,
+    expected=f'the name of a dataset: {", ".join(DATASETS)}',
+    argument='name',
+    do="give one; folders are options of it, such as data_dir='...'",
+  )
   module = DATASETS.get(name) or _own(name)
   if module is None:
     raise InputError(

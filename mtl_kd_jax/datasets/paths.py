@@ -11,7 +11,7 @@ import unicodedata
 from rich.console import Console
 
 from mtl_kd_jax.datasets.progress import show_progress
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.runtime import bucket_copies, buckets
 
 # Endings of one format, which cameras and programs use alike.
@@ -37,9 +37,16 @@ def expand(
     kind: what it is the path of, for errors.
 
   Raises:
-    InputError: nothing can have that name, or it is in a bucket that cannot be
-      read.
+    InputError: it is no path, nothing can have that name, or it is in a bucket
+      that cannot be read.
   """
+  check_type(
+    path,
+    (str, os.PathLike),
+    expected=f'the path of a {kind}',
+    argument=argument,
+    do='give a string or a pathlib.Path',
+  )
   if buckets.is_bucket(path):
     in_bucket = buckets.path_of(path)
     buckets.check_access(in_bucket, argument=argument)

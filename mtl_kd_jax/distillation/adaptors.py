@@ -7,7 +7,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.models.features import taps_of
 from mtl_kd_jax.models.initializers import xavier_normal
 from mtl_kd_jax.ops.conv import dot_general
@@ -128,6 +128,13 @@ def parse_taps(taps: Sequence[str]) -> list[Pair]:
   """
   pairs = []
   for name in taps:
+    check_type(
+      name,
+      str,
+      expected='names of features',
+      argument='taps',
+      do='name features as TAP or STUDENT_TAP:TEACHER_TAP',
+    )
     student, _, teacher = name.replace(' ', '').partition(':')
     pairs.append(Pair(student, teacher or student))
   if not pairs or len(set(pairs)) < len(pairs):

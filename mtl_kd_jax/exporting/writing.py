@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from mtl_kd_jax.datasets import paths
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.exporting import formats
 from mtl_kd_jax.exporting import metadata as described
 from mtl_kd_jax.exporting.card import write_card
@@ -111,13 +111,13 @@ def export(
 
 
 def _check(network, folder, to, outputs) -> None:
-  if not isinstance(network, TrainedNetwork):
-    raise InputError(
-      expected="a trained network, such as mtl.load('runs/a')['distilled']",
-      found=f'a {type(network).__name__}',
-      argument='network',
-      do='give a network of a run',
-    )
+  check_type(
+    network,
+    TrainedNetwork,
+    expected="a trained network, such as mtl.load('runs/a')['distilled']",
+    argument='network',
+    do='give a network of a run',
+  )
   if isinstance(to, str) or not to or set(to) - formats.FILES.keys():
     raise InputError(
       expected=f'formats: {", ".join(formats.FILES)}',

@@ -22,7 +22,7 @@ from mtl_kd_jax.config.comparison import (
   stored_comparison,
 )
 from mtl_kd_jax.config.validate import check_keys
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.jobs.cells import divergence_of, is_finished, train_cell
 from mtl_kd_jax.jobs.claim import claim_of
 from mtl_kd_jax.jobs.collect import collect
@@ -56,6 +56,13 @@ def default_config(workdir: pathlib.Path | None) -> ConfigDict | None:
 
 def experiment_of(config: ConfigDict) -> ConfigDict:
   """The config of an experiment that is in that of a comparison."""
+  check_type(
+    config,
+    ConfigDict,
+    expected='the config of a comparison',
+    argument='config',
+    do="make one: mtl_kd_jax.get_config('compare/quickstart')",
+  )
   if 'base' not in config or not isinstance(config.base, ConfigDict):
     raise InputError(
       expected='the config of a comparison, e.g. configs/compare/quickstart.py',
@@ -174,7 +181,7 @@ def _share(everything: list[Cell], cells: str) -> list[Cell]:
   """The cells that --cells asks for."""
   if cells in ('all', 'none'):
     return everything if cells == 'all' else []
-  i, _, n = cells.partition('/')
+  i, _, n = str(cells).partition('/')
   if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
     raise InputError(
       expected="'all', 'none' or a share such as 2/8, from 1/8 to 8/8",

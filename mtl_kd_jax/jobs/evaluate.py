@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime import buckets, checkpointing
@@ -66,6 +66,14 @@ def run(
   buckets.check_access(workdir, argument='workdir', write=True)
   trained = Run(workdir)
   stored = trained.config
+  if split is not None:
+    check_type(
+      split,
+      str,
+      expected='the name of a split',
+      argument='split',
+      do="give one, such as 'val'",
+    )
   if split:
     config.data.eval_split = split
   experiment = build(config)

@@ -96,7 +96,7 @@ def explain_bad_flags(error: Exception) -> str:
   )
   return (
     'error: expected flags and config keys that exist, with values of their '
-    f'types\n  found:  {reason}\n  to do:  {do}'
+    f'types\n  found:  {reason}\n  where:  the command line\n  to do:  {do}'
   )
 
 

@@ -13,14 +13,15 @@ predict something of the image as a whole, [b c], and read the last feature of a
 backbone, `tap`, that is none of 'decoder' (pooled.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import functools
 import math
+import numbers
 from typing import Any
 
 import flax.linen as nn
 
-from mtl_kd_jax.errors import InputError, hint
+from mtl_kd_jax.errors import InputError, check_type, hint, what_is
 from mtl_kd_jax.models.deeplab import ASPPHead, DeepLabV3PlusHead
 from mtl_kd_jax.models.fpn import FPNHead
 from mtl_kd_jax.models.heads import DenseHead
@@ -87,10 +88,12 @@ def make(
     axis_name: the mapped device axis, if any.
 
   Raises:
-    InputError: a part is unknown or cannot be made so, the head (or every head)
-      reads features that the backbone does not have, or image sides do not fit.
+    InputError: a part is unknown or cannot be made so, there is no task, the
+      head (or every head) reads features that the backbone does not have, or
+      image sides do not fit.
   """
   _check_known(backbone, BACKBONES, 'backbone')
+  _check_tasks(tasks)
   module = _make_backbone(
     backbone, width=width, output_stride=output_stride, axis_name=axis_name
   )
@@ -130,6 +133,34 @@ def make(
   return network
 
 
+def _check_tasks(tasks) -> None:
+  """Checks that tasks come by name, with a number of channels each."""
+  check_type(
+    tasks,
+    Mapping,
+    expected='tasks by name, or the channels of their predictions',
+    argument='tasks',
+    do="take those of the data: data.tasks('semantic', 'depth'); or "
+    "{'depth': 1}",
+  )
+  for name, task in tasks.items():
+    channels = getattr(task, 'channels', task)
+    if not isinstance(channels, numbers.Integral) or channels < 1:
+      raise InputError(
+        expected='a task, or how many channels its prediction has',
+        found=what_is(channels),
+        argument=f'tasks.{name}',
+        do='take a task of the data, data.tasks(...), or a number from 1',
+      )
+  if not tasks:
+    raise InputError(
+      expected='one task or more',
+      found='none',
+      argument='tasks',
+      do='name those that the network is to predict',
+    )
+
+
 def _check_head(head, backbone, module, fit, *, argument='head') -> None:
   """Checks that a head is known and reads features of the backbone."""
   _check_known(head, HEADS, 'head', argument=argument)
@@ -157,9 +188,18 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
     image_size: (height, width) in pixels.
 
   Raises:
-    InputError: a side is no multiple of the backbone's stride.
+    InputError: it is no size, or a side is no multiple of the backbone's
+      stride.
   """
   stride = getattr(network.backbone, 'stride', 1)
+  sides = [*image_size] if isinstance(image_size, Sequence) else []
+  if len(sides) != 2 or not all(isinstance(s, numbers.Integral) for s in sides):
+    raise InputError(
+      expected='(height, width) in whole pixels',
+      found=f'{image_size!r}',
+      argument='image_size',
+      do='give two numbers, e.g. (96, 128)',
+    )
   if any(side <= 0 or side % stride for side in image_size):
     fit = [max(stride, round(side / stride) * stride) for side in image_size]
     name = network.spec.backbone if network.spec else 'the backbone'
@@ -173,10 +213,10 @@ def check_image_size(network: Network, image_size: tuple[int, int]) -> None:
 
 
 def _make_backbone(name, *, width, output_stride, axis_name) -> nn.Module:
-  if not 0 < width < math.inf:
+  if not isinstance(width, numbers.Real) or not 0 < width < math.inf:
     raise InputError(
       expected='a finite factor above 0 on the channels of the backbone',
-      found=f'{width}',
+      found=what_is(width),
       argument='width',
       do='1.0 is the size of the paper, 0.25 runs on a laptop',
     )
@@ -196,10 +236,10 @@ def _make_backbone(name, *, width, output_stride, axis_name) -> nn.Module:
 def _check_known(
   name: str, registry: Mapping[str, Any], what: str, *, argument: str = ''
 ) -> None:
-  if name not in registry:
+  if not isinstance(name, str) or name not in registry:
     raise InputError(
       expected=f'a known {what}: {", ".join(registry)}',
-      found=repr(name),
+      found=what_is(name),
       argument=argument or what,
       do=f'correct the name{hint(name, registry)}',
     )

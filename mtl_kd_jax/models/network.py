@@ -125,13 +125,13 @@ class Network(nn.Module):
 
   def only(self, *tasks: str) -> 'Network':
     """The same network for some of its tasks, e.g. the one of a single task."""
-    unknown = [t for t in tasks if t not in self.channels]
+    unknown = [t for t in map(str, tasks) if t not in self.channels]
     if unknown or not tasks:
       raise InputError(
         expected=f'tasks of the network: {", ".join(self.channels)}',
         found=', '.join(unknown) or 'none',
         argument='tasks',
-        do='name some of those',
+        do="name some of those, each by itself: only('depth', 'normals')",
       )
     return self.clone(channels={t: self.channels[t] for t in tasks})
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageShow
 
 from mtl_kd_jax.datasets import paths
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, check_type, what_is
 from mtl_kd_jax.prediction.write import write_prediction
 from mtl_kd_jax.reports.plots import plot_prediction
 from mtl_kd_jax.reports.plots.style import ReportFigure, png_of
@@ -77,9 +77,27 @@ class Prediction(Mapping[str, np.ndarray]):
 
     Returns:
       uint8 [h w 3].
+
+    Raises:
+      InputError: the task is not predicted, or `like` is no prediction.
     """
+    scale = self if like is None else like
+    check_type(
+      scale,
+      (Prediction, np.ndarray),
+      expected='a prediction, or its values',
+      argument='like',
+      do='give that of another network for the same picture',
+    )
+    for given in (self, scale):
+      if isinstance(given, Prediction) and task not in given.tasks:
+        raise InputError(
+          expected=f'a task that is predicted: {", ".join(given)}',
+          found=what_is(task),
+          argument='task' if given is self else 'like',
+          do='name one of those',
+        )
     about = self.tasks[task]
-    scale = self._arrays[task] if like is None else like
     if isinstance(scale, Prediction):
       scale = scale[task]
     x, scale = (

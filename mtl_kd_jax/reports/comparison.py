@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import math
 from typing import Any
 
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, what_is
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.training.evaluation import Metrics
 from mtl_kd_jax.training.stage import row_of
@@ -68,7 +68,7 @@ def _check(network) -> None:
   if not known or not isinstance(network.tasks, Mapping) or not network.tasks:
     raise InputError(
       expected='trained networks, or mappings of them',
-      found=f'a {type(network).__name__}',
+      found=what_is(network),
       argument='networks',
       do='open a run: table(load(workdir)); of a list: table(*networks)',
     )

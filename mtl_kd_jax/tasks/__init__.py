@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from mtl_kd_jax.errors import InputError, hint
+from mtl_kd_jax.errors import InputError, check_type, hint
 from mtl_kd_jax.labels import Label
 from mtl_kd_jax.tasks import classes as semantic  # noqa: F401 (earlier name)
 from mtl_kd_jax.tasks.augmentation import Augmentation, View, of_images, of_maps
@@ -69,7 +69,7 @@ def make_tasks(
       'described.<name>.<key>'.
   """
   names, described = tuple(names), described or {}
-  if not names or len(set(names)) < len(names):
+  if not names or len(set(map(str, names))) < len(names):
     raise InputError(
       expected='one or more different tasks',
       found=f'{names}',
@@ -78,6 +78,13 @@ def make_tasks(
     )
   tasks = {}
   for name in names:
+    check_type(
+      name,
+      str,
+      expected='names of tasks',
+      argument='names',
+      do=f'give each by itself, such as {next(iter(labels), "depth")!r}',
+    )
     if '/' in name or not name:
       raise InputError(
         expected="names of tasks without '/'",

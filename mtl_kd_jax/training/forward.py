@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import BACKBONE, Network, Output, head_name
 from mtl_kd_jax.models.precision import with_dtype
 from mtl_kd_jax.tasks.base import as_float32
@@ -22,7 +23,7 @@ from mtl_kd_jax.training.computation import (
   Computation,
   run_network,
 )
-from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm
+from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm, as_scalar
 from mtl_kd_jax.training.state import AdaptedState, TrainState
 
 
@@ -148,16 +149,20 @@ def run_forward(
     )
 
     def loss_of(inputs, term=term):
-      return term.fn(
-        Output(jax.tree.map(as_float32, inputs.predictions), inputs.features),
-        {**teachers, **inputs.live},
-        batch,
-        {
-          n: with_dtype({**state.extras[n], 'params': p}, computation.dtype)
-          for n, p in inputs.extras.items()
-        },
-        axis_name=axis_name,
-      )
+      try:
+        value = term.fn(
+          Output(jax.tree.map(as_float32, inputs.predictions), inputs.features),
+          {**teachers, **inputs.live},
+          batch,
+          {
+            n: with_dtype({**state.extras[n], 'params': p}, computation.dtype)
+            for n, p in inputs.extras.items()
+          },
+          axis_name=axis_name,
+        )
+      except KeyError as error:
+        raise _not_declared(term, error, network.channels) from error
+      return as_scalar(value, term.name)
 
     losses[term.name], term_vjps[term.name] = jax.vjp(loss_of, inputs)
 
@@ -193,6 +198,22 @@ def run_forward(
     extra_collections,
     vjp,
     backbone_vjp,
+  )
+
+
+def _not_declared(
+  term: LossTerm, error: KeyError, tasks: Iterable[str]
+) -> Exception:
+  """What to raise for a term that reads the prediction of a further task."""
+  task = error.args[0] if error.args else ''
+  if task not in tasks or task in term.tasks:
+    return error
+  return InputError(
+    expected=f'predictions that the term {term.name} names as its tasks: '
+    f'{", ".join(term.tasks) or "none"}',
+    found=f'that of {task}',
+    argument='terms',
+    do=f'add it: LossTerm(..., tasks={(*term.tasks, task)!r})',
   )
 
 

@@ -12,13 +12,16 @@ regularizers are all terms. Where distillation stands:
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import inspect
+import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtl_kd_jax.distillation import Adaptors, KDLoss
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, what_is
 from mtl_kd_jax.models.features import taps_of
 from mtl_kd_jax.models.network import Output
 from mtl_kd_jax.runtime import metric_keys
@@ -225,8 +228,23 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
     objective = metric_keys.task_of(term.objective or '')
     if names.count(term.name) > 1:
       problem = ('terms of different names', f'{term.name} twice')
-    elif not all(term.name.partition('/')):
+    elif not isinstance(term.name, str) or not all(term.name.partition('/')):
       problem = ("names of the form '<kind>/<what>'", repr(term.name))
+    elif isinstance(term.tasks, str):
+      problem = (
+        'terms with a tuple of tasks',
+        f'{term.name} with {term.tasks!r}',
+      )
+    elif not _is_finite(term.weight):
+      problem = (
+        'terms with finite weights',
+        f'{term.name} with {what_is(term.weight)}',
+      )
+    elif not _takes_inputs(term.fn):
+      problem = (
+        'terms whose fn takes (output, teachers, batch, extras, *, axis_name)',
+        f'{term.name}, whose fn does not',
+      )
     elif unknown:
       problem = (
         f'terms that read tasks of the network: {", ".join(tasks)}',
@@ -253,6 +271,47 @@ def check_terms(terms: Sequence[LossTerm], tasks: Sequence[str]) -> None:
     )
   if not objectives(terms):
     raise _bad_terms('a term with an objective', 'none among the terms')
+
+
+def _is_finite(weight) -> bool:
+  number = isinstance(weight, numbers.Real | np.ndarray | jax.Array)
+  return number and bool(np.isfinite(weight).all())
+
+
+def _takes_inputs(fn) -> bool:
+  """Whether a function can be called as those of terms are."""
+  if not callable(fn):
+    return False
+  try:
+    inspect.signature(fn).bind(*[None] * 4, axis_name=None)
+  except TypeError:
+    return False
+  except ValueError:  # it says nothing of its arguments
+    pass
+  return True
+
+
+def as_scalar(value: Any, name: str) -> jax.Array:
+  """The value of a term; of half precision, or a number, as float32.
+
+  Args:
+    value: what its function returned.
+    name: of the term.
+
+  Raises:
+    InputError: it is no scalar.
+  """
+  number = isinstance(value, numbers.Real)
+  if not number and getattr(value, 'shape', None) != ():
+    form = f'{getattr(value, "dtype", "")} {[*getattr(value, "shape", ())]}'
+    raise InputError(
+      expected=f'a scalar, the loss of the term {name}',
+      found=form if hasattr(value, 'shape') else what_is(value),
+      argument='terms',
+      do='return the mean over the batch: masked_mean(...)',
+    )
+  value = jnp.asarray(value)
+  return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
 def _bad_terms(expected, found) -> InputError:

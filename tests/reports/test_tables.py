@@ -540,8 +540,8 @@ def with_(**attributes):
   [
     ((), 'none'),
     (({},), 'none'),
-    ((None,), 'a NoneType'),
-    (('runs/a',), 'a str'),
+    ((None,), 'found:  None'),
+    (('runs/a',), "'runs/a'"),
     (([network('a', 'depth')],), r'a list[^$]*table\(\*networks\)'),
     ((types.SimpleNamespace(),), 'a SimpleNamespace'),
     ((with_(tasks=None),), 'a SimpleNamespace'),
