@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
+from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run
@@ -126,7 +127,7 @@ def run(
       suffix=f'_{config.data.eval_split}',
       all_metrics=all,
     )
-    if _data_of(config) == _data_of(stored):
+    if describe_data(config) == describe_data(stored):
       for name, values in metrics.items():
         workdirs.write_metrics(workdir, name, values)
   if unfinished:
@@ -136,12 +137,24 @@ def run(
   return trained
 
 
-def _data_of(config: ConfigDict) -> str:
+def describe_data(config: ConfigDict) -> str:
   """What of a config decides which samples are scored, as text."""
   data = config.data
+  values = config.copy_and_resolve_references().to_dict()
+  sets = {
+    name: {
+      key: value
+      for key, value in entry.items()
+      if not may_change(f'data.sets.{name}.{key}')
+    }
+    for name, entry in values['data']['sets'].items()
+  }
+  names = {entry.get('name', data.name) for entry in sets.values()}
   described = {
-    'name': data.name,
-    'options': data.to_dict().get(data.name),
+    'options': {n: values['data'].get(n) for n in names or {data.name}},
+    'sets': sets,
+    'image_size': data.image_size if sets else (),
+    'task': values['task'],
     'split': data.eval_split,
     'held_out': [data.val_fraction, config.seed] if data.val_fraction else None,
   }

@@ -139,6 +139,7 @@ def run_forward(
     extras, state, image, key, computation
   )
 
+  frozen = {n: _for_terms(output) for n, output in teachers.items()}
   losses, term_vjps = {}, {}
   for term in terms:
     inputs = _Inputs(
@@ -151,8 +152,8 @@ def run_forward(
     def loss_of(inputs, term=term):
       try:
         value = term.fn(
-          Output(jax.tree.map(as_float32, inputs.predictions), inputs.features),
-          {**teachers, **inputs.live},
+          _for_terms(Output(inputs.predictions, inputs.features)),
+          {**frozen, **{n: _for_terms(x) for n, x in inputs.live.items()}},
           batch,
           {
             n: with_dtype({**state.extras[n], 'params': p}, computation.dtype)
@@ -199,6 +200,12 @@ def run_forward(
     vjp,
     backbone_vjp,
   )
+
+
+def _for_terms(output: Output) -> Output:
+  """An output as terms read it: losses need the range of float32."""
+  predictions = jax.tree.map(as_float32, output.predictions)
+  return output._replace(predictions=predictions)
 
 
 def _not_declared(

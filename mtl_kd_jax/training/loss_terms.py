@@ -42,7 +42,8 @@ class LossTerm(NamedTuple):
     fn: (output, teachers, batch, extras, *, axis_name) -> float32 scalar.
       `output` holds the predictions and the heads' features of `tasks` alone,
       and all features of the backbone; `teachers` is {name: Output}, of frozen
-      and of live networks; `extras` is {name: variables} of the extra networks.
+      and of live networks; predictions of both are float32; `extras` is {name:
+      variables} of the extra networks.
       Where devices are mapped the result is this device's share, whose sum over
       `axis_name` is the loss (`masked_mean` takes care of it).
     tasks: whose predictions and heads' features it reads.

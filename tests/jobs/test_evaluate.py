@@ -1,5 +1,6 @@
 """--job=evaluate: what is scored, what is written, and what is left out."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -16,6 +17,7 @@ import mtl_kd_jax as mtl
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.defaults import get_config
 from mtl_kd_jax.config.experiments import nyuv2
+from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.jobs import evaluate
 from mtl_kd_jax.models.network import abstract_init
 from mtl_kd_jax.reports import results
@@ -133,13 +135,45 @@ def test_each_host_draws_samples_of_its_share(config, monkeypatch):
   assert kept == [2, 1]
 
 
-def test_scores_on_other_data_are_not_those_of_the_run(config, tmp_path):
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'data.scenes.seed': 1},
+    {'data.sets': {'a': {'name': 'scenes', 'scenes': {'seed': 1}}}},
+  ],
+  ids=['options', 'sets'],
+)
+def test_scores_on_other_data_are_not_those_of_the_run(
+  change, config, tmp_path
+):
   make_run(tmp_path, config, make_network('both'))
   other = evaluate.default_config(tmp_path)
-  other.data.scenes.seed = 1
+  override(other, change, argument='config')
   run(tmp_path, other)
   assert rows(tmp_path).keys() == {'both'}
   assert mtl.load(tmp_path).metrics == {}
+
+
+@pytest.mark.parametrize(
+  'change, same',
+  [
+    ({'task': {'depth': {'kind': 'depth', 'scale': 0.001}}}, False),
+    ({'data.image_size': (64, 64)}, False),
+    ({'data.sets': {'a': {'name': 'folder', 'data_dir': 'moved'}}}, True),
+    ({'data.data_dir': 'moved', 'data.flip': True}, True),
+  ],
+)
+def test_data_are_the_same_where_the_samples_are(change, same):
+  config = get_config()
+  override(
+    config,
+    {'data.sets': {'a': {'name': 'folder', 'data_dir': 'here'}}},
+    argument='config',
+  )
+  other = copy.deepcopy(config)
+  override(other, change, argument='config')
+  described = [evaluate.describe_data(c) for c in (config, other)]
+  assert (described[0] == described[1]) == same
 
 
 def test_networks_that_cannot_be_opened_are_left_out_and_named(

@@ -4,6 +4,7 @@ import functools
 import types
 
 from fixtures.backbones import Bare
+from fixtures.drawn import draw_variables
 from fixtures.layers import random_variables
 from fixtures.samples import random_batch
 from fixtures.toy import (
@@ -35,7 +36,7 @@ from mtl_kd_jax.training.computation import (
   run_network,
 )
 from mtl_kd_jax.training.conflict import measure_conflict
-from mtl_kd_jax.training.loss_terms import LossTerm
+from mtl_kd_jax.training.loss_terms import ExtraNetwork, LossTerm
 
 PIECES = Computation(accumulate=4)
 UNROLLED = Computation(accumulate=4, unrolled=True)
@@ -258,6 +259,35 @@ def test_every_head_computes_in_half_precision(head):
     x.dtype for x in jaxpr.out_avals if jnp.issubdtype(x.dtype, jnp.floating)
   }
   assert floats == {jnp.dtype(jnp.float32)}
+
+
+def test_terms_read_predictions_in_float32():
+  """Of the student, of a frozen teacher and of a live one."""
+  read = []
+
+  def total(output, teachers, batch, extras, *, axis_name):
+    given = (output, teachers['depth'], teachers['live'])
+    read.extend(x.predictions['depth'].dtype for x in given)
+    return sum(jnp.mean(x.predictions['depth']) for x in given)
+
+  live = make_network(('depth',))
+  step, state = make_parts(
+    tasks=('depth',),
+    terms=(LossTerm('loss/depth', total, ('depth',), 'depth'),),
+    extras={
+      'live': ExtraNetwork(
+        lambda key, output: draw_variables(live, SIZE, 1),
+        optax.sgd(1e-1),
+        lambda variables, image, *, key: live.apply(
+          variables, image, train=True, mutable=['batch_stats']
+        ),
+      )
+    },
+    computation=HALF,
+  )
+  batch = random_batch(4, SIZE, seed=0)
+  jax.eval_shape(step, state, make_teachers(), batch)
+  assert len(read) == 3 and set(read) == {jnp.dtype(jnp.float32)}
 
 
 def _equations(jaxpr):
