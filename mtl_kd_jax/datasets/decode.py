@@ -183,6 +183,9 @@ def load_image(
     check_start(file, tuple(s for signs in formats.values() for s in signs))
     with Image.open(file, formats=tuple(formats)) as image:
       low_bytes = '' if colors else _mode_of_low_bytes(image)
+      spread = 1 if colors else _factor_of_bits(image)
+      if not colors and getattr(image, 'n_frames', 1) > 1:
+        raise CannotUse(f'{image.n_frames} pages', 'store one map in each file')
       image.load()  # or reading the tags would, and hide its errors
       number = orientation(image)
       if number != 1:
@@ -195,11 +198,25 @@ def load_image(
         if (turned := _turned.get()) is not None:
           turned[path] = number
       array = pixels(image, colors=colors)
+  if spread > 1:
+    return array // spread
   if not low_bytes:
     return array
   with Image.open(path, formats=tuple(formats)) as image:
     image.tile = [tile._replace(args=low_bytes) for tile in image.tile]
     return array.astype(np.uint16) << 8 | pixels(image, colors=False)
+
+
+def _factor_of_bits(image: Image.Image) -> int:
+  """What Pillow multiplies numbers of a gray image with that is not loaded.
+
+  It spreads those of 2 and 4 bits over a byte. Those of 1 bit become bool.
+  """
+  if image.format == 'TIFF':
+    bits = image.tag_v2.get(_BITS_OF_TIFF, (8,))[0] if image.mode == 'L' else 8
+  else:
+    bits = {'L;2': 2, 'L;4': 4}.get(f'{image.tile[0].args}', 8)
+  return {2: 85, 4: 17}.get(bits, 1)
 
 
 def _mode_of_low_bytes(image: Image.Image) -> str:

@@ -23,6 +23,20 @@ _LOADERS = {
 _LENGTH_TOLERANCE = {'f': 0.01, 'u': 0.03}
 
 
+def read_lines(path: pathlib.Path) -> tuple[str, ...]:
+  """The lines of a text file, without blanks around them and empty ones.
+
+  Raises:
+    InputError: it cannot be read, or is not in UTF-8.
+  """
+  try:
+    # utf-8-sig: some editors begin a file with a mark.
+    lines = path.read_text(encoding='utf-8-sig').splitlines()
+  except (OSError, ValueError) as error:
+    raise bad_file(path, 'a text file in UTF-8', f'{error}') from error
+  return tuple(line.strip() for line in lines if line.strip())
+
+
 def read_array(
   path: pathlib.Path,
   *,

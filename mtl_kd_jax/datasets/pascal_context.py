@@ -167,7 +167,7 @@ def preview(
 
 
 def _read_list(path: pathlib.Path) -> tuple[str, ...]:
-  names = tuple(x.strip() for x in path.read_text().splitlines() if x.strip())
+  names = files.read_lines(path)
   if not names:
     raise files.bad_file(path, 'names of frames, one in a line', 'none')
   return names

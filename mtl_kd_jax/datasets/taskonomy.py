@@ -215,8 +215,8 @@ def _splits(folder: pathlib.Path, rgb: pathlib.Path) -> dict[str, list[str]]:
   there = {p.name for p in rgb.iterdir() if p.is_dir()}
   found = {}
   for split, path in lists.items():
-    names = [x.strip() for x in path.read_text().splitlines() if x.strip()]
-    found[split] = [name for name in names if name in there]
+    names = files.read_lines(path)
+    found[split] = [name for name in dict.fromkeys(names) if name in there]
     if not found[split]:
       raise files.bad_file(
         path,

@@ -108,8 +108,7 @@ def test_any_kind_is_made_of_annotations(folder):
     1,
     0,
   ]
-  # From the corner of the picture to the center of its first pixel.
-  assert first['pose'].tolist() == [[8.5, 4.5, 1], [0, 0, 0]]
+  assert first['pose'].tolist() == [[9, 5, 1], [0, 0, 0]]  # numbers of pixels
   assert not second['pose'].any()
 
 
@@ -121,7 +120,64 @@ def test_labels_are_resized_with_their_picture(folder):
   dataset = open_folder(folder, maps, image_size=(6, 10))
   sample = dataset.source('train')[0]
   assert sample['things'].sum() == 3 * 5
-  np.testing.assert_allclose(sample['pose'][0], [4, 2, 1])
+  np.testing.assert_allclose(sample['pose'][0], [4.25, 2.25, 1])
+
+
+@pytest.mark.parametrize('kind', ['polygons', 'runs', 'box'])
+def test_the_area_may_be_left_out(folder, kind):
+  """Then small objects are drawn over large ones, too."""
+  small, large = (
+    annotation(10, 1, 4, 6, 8, 11),
+    annotation(10, 7, 0, *SIZE[:1], 0, SIZE[1]),
+  )
+  for item, box in ((small, [8, 4, 3, 2]), (large, [0, 0, *SIZE[::-1]])):
+    del item['area']
+    if kind == 'box':
+      item['bbox'] = box
+    if kind == 'runs':
+      mask = (
+        drawn(1, (4, 6, 8, 11)) if item is small else drawn(1, (0, 12, 0, 20))
+      )
+      counts, _ = encoded(mask)
+      item['segmentation'] = {'size': list(SIZE), 'counts': counts}
+  write(folder, [small, large])
+  maps = {
+    'street': {**STREET, 'categories': {'car': 'car', 'living': 'person'}}
+  }
+  sample = open_folder(folder, maps).source('train')[0]
+  expected = drawn(2, (4, 6, 8, 11), over=drawn(1, (0, 12, 0, 20)))
+  np.testing.assert_array_equal(sample['street'], expected)
+
+
+def test_boxes_say_what_is_there_and_nothing_of_pixels(folder):
+  boxes = [{**a, 'bbox': [1, 1, 3, 3]} for a in ANNOTATIONS]
+  for box in boxes:
+    del box['segmentation']
+  write(folder, boxes)
+  there = {'kind': 'image_multilabel', 'classes': ('dog', 'car', 'person')}
+  maps = {'there': {**there, 'categories': {'car': 'car', 'person': 'person'}}}
+  sample = open_folder(folder, maps).source('train')[0]
+  assert sample['there'].tolist() == [0, 1, 1]
+  with pytest.raises(InputError, match='the shapes of objects') as error:
+    open_folder(folder, {'a': {'kind': 'binary'}}).source('train')[0]
+  assert 'image_multilabel' in error.value.do
+
+
+@pytest.mark.parametrize('turned', [False, True])
+@pytest.mark.parametrize('kind', ['binary', 'heatmap'])
+def test_pictures_have_the_size_that_was_annotated(folder, kind, turned):
+  maps = {'it': {'kind': kind, **({'points': 2} if kind == 'heatmap' else {})}}
+  for picture in folder.glob('*/image/10.png'):
+    exif = Image.Exif()
+    if turned:
+      exif[274] = 6
+    size = SIZE[::-1] if turned else (SIZE[1] // 2, SIZE[0] // 2)
+    Image.new('RGB', size).save(picture, exif=exif)
+  with pytest.raises(InputError, match='12 x 20 pixels') as error:
+    open_folder(folder, maps, image_size=SIZE).source('train')[0]
+  assert ('EXIF orientation 6' in error.value.found) == turned
+  there = {'it': {'kind': 'image_multilabel', 'classes': ('car',)}}
+  open_folder(folder, there, image_size=SIZE).source('train')[0]
 
 
 def encoded(mask):
@@ -193,6 +249,30 @@ def test_what_annotations_cannot_give_is_refused(folder, maps, message):
       [
         annotation(
           10, 7, 0, 1, 0, 1, segmentation={'size': [2, 2], 'counts': [4]}
+        )
+      ],
+      'run lengths of 12 x 20',
+    ),
+    ([annotation(10, 7, 0, 1, 0, 1, segmentation=[1, 2, 3, 4])], r'\[\[x, y'),
+    (
+      [annotation(10, 7, 0, 1, 0, 1, segmentation=[[1, 2, 3, 4, 5, None]])],
+      'three or more x, y',
+    ),
+    (
+      [annotation(10, 7, 0, 1, 0, 1, segmentation={'size': list(SIZE)})],
+      'run lengths of 12 x 20',
+    ),
+    (
+      [
+        annotation(
+          10,
+          7,
+          0,
+          1,
+          0,
+          1,
+          area=1,
+          segmentation={'size': list(SIZE), 'counts': [-1, 241]},
         )
       ],
       'run lengths of 12 x 20',

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -237,7 +238,7 @@ def test_json_lines_and_a_column_of_splits(root):
 def test_pictures_without_a_row_may_be_allowed(root, tmp_path):
   short = tmp_path / 'short.csv'
   short.write_text('\n'.join(ROWS[:2]))
-  options = {'rows': str(short)}
+  options = {'rows': str(short), 'val': 'train'}
   with pytest.raises(InputError, match='a row for each of the 3') as error:
     open_folder(root, {'weather': WEATHER}, **options)
   assert error.value.argument == 'rows' and '01' in error.value.found
@@ -246,6 +247,45 @@ def test_pictures_without_a_row_may_be_allowed(root, tmp_path):
   )
   source = dataset.source('train')
   assert [int(source[i]['weather']) for i in range(COUNT)] == [0, -1, -1]
+
+
+def test_folders_tell_apart_pictures_of_one_name(root, tmp_path):
+  table = tmp_path / 'table.csv'
+
+  def rows(*names):
+    words = ('sun', 'rain')
+    lines = [f'{name},{words[i % 2]}' for i, name in enumerate(names)]
+    table.write_text('\n'.join(['picture,weather', *lines]))
+    return open_folder(root, {'weather': WEATHER}, rows=str(table))
+
+  train, val = (
+    [f'{split}/image/{name}.png' for name in NAMES]
+    for split in ('train', 'val')
+  )
+  dataset = rows(*train, *[f'D:\\\\x\\{v}'.replace('/', '\\') for v in val])
+  found = {
+    split: [int(sample['weather']) for sample in dataset.source(split)]
+    for split in ('train', 'val')
+  }
+  assert found == {'train': [0, 1, 0], 'val': [1, 0, 1]}
+  with pytest.raises(InputError, match=r'a row for each of the 3.*of train'):
+    rows(*val)
+  with pytest.raises(InputError, match=r'may be .*train.* or .*val') as error:
+    rows(*NAMES)
+  assert "'split'" in error.value.do
+
+
+def test_points_that_are_dropped_are_remarked_on(root, tmp_path):
+  table = tmp_path / 'table.csv'
+  nose = {'kind': 'heatmap', 'points': 2, 'columns': ('x', 'y', 'u', 'v')}
+  table.write_text('picture,x,y,u,v\n00,1,2,7,5\n01,6,8,1,1\n02,.5,.5,.1,1\n')
+  source = open_folder(
+    root, {'nose': nose}, rows=str(table), val='train'
+  ).source('train')
+  remarks = [' '.join(source.examine(i)[1]) for i in range(COUNT)]
+  assert not remarks[0]  # columns are up to 7
+  assert 'points of nose are outside' in remarks[1]  # rows are up to 5
+  assert 'from 0 to 1' in remarks[2]
 
 
 def test_what_is_described_is_learned_so(root):
@@ -364,6 +404,78 @@ def test_files_of_another_kind_are_named(root, name):
   assert '00.' in error.value.where
 
 
+def make_one(folder, **maps):
+  """A folder of one picture, with the function that makes each map."""
+  (folder / 'train/image').mkdir(parents=True)
+  save(folder / 'train/image/a.png', np.zeros((H, W, 3), np.uint8))
+  for name, write in maps.items():
+    (folder / 'train' / name).mkdir()
+    write(folder / 'train' / name / 'a')
+  return folder
+
+
+def write_gray(path, array, bits):
+  """A PNG of a few bits, as programs that make files small write it."""
+  rows = [
+    np.packbits(
+      np.unpackbits(row.astype(np.uint8)[:, None], axis=1)[:, -bits:].ravel()
+    ).tobytes()
+    for row in array
+  ]
+
+  def chunk(kind, content):
+    head = len(content).to_bytes(4, 'big') + kind + content
+    return head + zlib.crc32(kind + content).to_bytes(4, 'big')
+
+  size = array.shape[1].to_bytes(4, 'big') + array.shape[0].to_bytes(4, 'big')
+  path.with_suffix('.png').write_bytes(
+    b'\x89PNG\r\n\x1a\n'
+    + chunk(b'IHDR', size + bytes([bits, 0, 0, 0, 0]))
+    + chunk(b'IDAT', zlib.compress(b''.join(b'\0' + row for row in rows)))
+    + chunk(b'IEND', b'')
+  )
+
+
+@pytest.mark.parametrize('bits', [2, 4])
+def test_gray_of_few_bits_keeps_its_numbers(bits, tmp_path):
+  ids = np.arange(H * W).reshape(H, W) % 2**bits
+  root = make_one(tmp_path, small=lambda path: write_gray(path, ids, bits))
+  classes = tuple(f'c{i}' for i in range(2**bits))
+  maps = {'it': described('classes', 'small', classes=classes)}
+  source = open_folder(root, maps, val='train').source('train')
+  np.testing.assert_array_equal(source[0]['it'], ids)
+
+
+def test_numbers_are_those_of_the_file(tmp_path):
+  """Options are compared as the file rounds them; nothing is guessed."""
+  heights = np.full((H, W), 65.535, np.float32)
+  heights[0] = 2.5
+  pages = [Image.fromarray(np.uint8([[i]])) for i in range(2)]
+  root = make_one(
+    tmp_path,
+    heights=lambda path: np.save(path, heights),
+    heat=lambda path: np.save(path, np.full((H, W), 255)),
+    pages=lambda path: pages[0].save(
+      path.with_suffix('.tif'), save_all=True, append_images=pages[1:]
+    ),
+  )
+
+  def read_one(description):
+    dataset = open_folder(root, {'it': description}, val='train')
+    return dataset.source('train')[0]['it'][..., 0]
+
+  depth = described('depth', 'heights', 'npy', invalid=(65.535,))
+  assert read_one(depth)[1:].max() == 0 and (read_one(depth)[0] == 2.5).all()
+  number = {**depth, 'kind': 'regression'}
+  assert np.isnan(read_one(number)[1:]).all()
+  heat = described('heatmap', 'heat', 'npy', points=1, maps=True)
+  with pytest.raises(InputError, match=r'int64.*255[^$]*scale'):
+    read_one(heat)
+  assert (read_one({**heat, 'scale': 1 / 255}) == 1).all()
+  with pytest.raises(InputError, match='2 pages'):
+    read_one(described('regression', 'pages', 'tif'))
+
+
 ROWS_BAD = {
   'of no picture': ('picture,weather\n00,sun\n77,sun\n', 'line 3', "'77'"),
   'of one picture twice': (
@@ -377,6 +489,12 @@ ROWS_BAD = {
     'snow',
   ),
   'without the column': ('picture,wether\n00,sun\n', '', "'weather'"),
+  'with a number too large': (
+    'picture,weather,height\n00,sun,1\n01,rain,1e39\n02,sun,2\n',
+    "line 3, column 'height'",
+    '1e39',
+  ),
+  'with a quote in the titles': ('"picture"s,weather\n00,sun\n', 'line', "'"),
   'with too few cells': ('picture,weather\n00\n', 'line 2', 'another number'),
   'without rows': ('picture,weather\n', 'table.csv', 'none'),
   'that are none': ('', 'table.csv', ''),
@@ -389,7 +507,10 @@ def test_bad_rows_are_named_with_their_line(root, tmp_path, name):
   table = tmp_path / 'table.csv'
   table.write_text(text)
   with pytest.raises(InputError) as error:
-    dataset = open_folder(root, {'weather': WEATHER}, rows=str(table))
+    maps = {'weather': WEATHER}
+    if 'height' in text:
+      maps['height'] = {'kind': 'image_regression'}
+    dataset = open_folder(root, maps, rows=str(table), val='train')
     [dataset.source('train')[i] for i in range(COUNT)]
   assert where in error.value.where
   assert found in error.value.found

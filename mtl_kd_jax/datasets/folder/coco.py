@@ -5,14 +5,16 @@
     annotations  image_id, category_id; segmentation: polygons [[x, y, x, y ..]]
                  or run lengths; keypoints: [x, y, v ..], v 0 where not labeled
 
-Polygons and points are in pixels from the upper left corner of the picture: its
-first pixel is from 0 to 1. The file is read once; a picture is drawn when it is
-read. Smaller objects are drawn over larger ones.
+Polygons are in pixels from the upper left corner of the picture: its first
+pixel is from 0 to 1. Key points are numbers of pixels: the center of the first
+one is 0. The file is read once; a picture is drawn when it is read. Smaller
+objects are drawn over larger ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import functools
 import json
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -49,11 +51,13 @@ class Picture(NamedTuple):
     size: (height, width) in pixels.
     items: the objects; large ones first.
     categories: all of the file.
+    drawn: whether the file has the shape of any object.
   """
 
   size: tuple[int, int]
   items: tuple[Item, ...]
   categories: frozenset[str]
+  drawn: bool
 
 
 def read_coco(path: pathlib.Path) -> Table:
@@ -97,19 +101,22 @@ def _table(where: str, content: Mapping[str, Any]) -> Table:
       annotation.get('segmentation') or [],
       points.astype(np.float64),
     )
-    area = float(annotation.get('area') or 0)
+    area = float(annotation.get('area') or _area(annotation))
     items.setdefault(annotation['image_id'], []).append((area, item))
+  drawn = any(item.shape for of_one in items.values() for _, item in of_one)
   rows: dict[str, Row] = {}
   for number, image in enumerate(content['images'], start=1):
     of_image = sorted(
       items.pop(image['id'], []), key=lambda entry: entry[0], reverse=True
     )
-    picture = Picture(
-      (int(image['height']), int(image['width'])),
-      tuple(item for _, item in of_image),
-      names,
-    )
-    name = image[_KEY]
+    size, name = (int(image['height']), int(image['width'])), image[_KEY]
+    if min(size) < 1 or not isinstance(name, str):
+      raise _bad(
+        f'{where}, image {image["id"]}',
+        'a height and a width in pixels, and the name of a file',
+        f'{size[0]} x {size[1]}, {name!r}',
+      )
+    picture = Picture(size, tuple(item for _, item in of_image), names, drawn)
     if name in rows:
       raise _bad(f'{where}, image {image["id"]}', 'different file names', name)
     rows[name] = Row(where, number, {_KEY: name, COLUMN: picture})
@@ -122,6 +129,44 @@ def _table(where: str, content: Mapping[str, Any]) -> Table:
   if not rows:
     raise _bad(where, 'an image', 'none')
   return Table(where, (_KEY, COLUMN), _KEY, rows)
+
+
+def _area(annotation: Mapping[str, Any]) -> float:
+  """The area of an object that does not say it: that of its box."""
+  shape = annotation.get('segmentation')
+  if box := annotation.get('bbox'):
+    return float(box[2]) * float(box[3])
+  if isinstance(shape, list) and shape:
+    x, y = np.reshape(np.concatenate(shape), (-1, 2)).T.astype(float)
+    return float(np.ptp(x) * np.ptp(y))
+  if isinstance(shape, Mapping) and isinstance(shape.get('counts'), list):
+    return float(sum(shape['counts'][1::2]))
+  return 0.0
+
+
+def check_annotated(row: Row, size: tuple[int, int], why: str) -> None:
+  """Checks that annotations are of a picture of the size of its file.
+
+  Args:
+    row: of the picture.
+    size: (height, width) of the file in pixels.
+    why: what may be the reason where they are not; '' for nothing known.
+
+  Raises:
+    InputError: they are of another size; what is drawn would be cut off, or
+      stand in another place.
+  """
+  annotated = _picture(row).size
+  if annotated != size:
+    raise InputError(
+      expected=f'a picture of {annotated[0]} x {annotated[1]} pixels (height x '
+      'width), as its annotations say',
+      found=f'{size[0]} x {size[1]}{why}',
+      where=f'{row.table}, {row.values[_KEY]}',
+      argument='coco',
+      do='use the pictures that were annotated, or bring sizes and coordinates '
+      'in the annotations to those of the files',
+    )
 
 
 # ---- Labels ------------------------------------------------------------------
@@ -145,12 +190,17 @@ def make_from_row(
   """
   if label.quantity in ('class', 'multilabel', 'image_multilabel'):
     of_class = _by_class(name, label, categories)
-    make = {
-      'class': _draw_classes,
-      'multilabel': _draw_channels,
-      'image_multilabel': _say_which,
-    }[label.quantity]
-    return label, functools.partial(make, of_class=of_class, name=name)
+    make = functools.partial(
+      _draw_classes
+      if label.quantity == 'class'
+      else functools.partial(
+        _draw_channels if label.quantity == 'multilabel' else _say_which,
+        count=label.num_channels,
+      ),
+      of_class=of_class,
+      name=name,
+    )
+    return label, make
   chosen = option_checks.as_tuple(categories)
   if label.quantity == 'binary':
     return label, functools.partial(_draw_binary, chosen=chosen, name=name)
@@ -191,7 +241,7 @@ def _by_class(name: str, label: Label, categories: Any) -> dict[str, int]:
 
 def _draw_classes(row, *, of_class, name):
   """The first class is everything that no object covers."""
-  picture = _picture(row)
+  picture = _drawn_picture(row, name)
   _check_categories(row, picture, of_class, name, but={_first(of_class)})
   drawn = np.zeros(picture.size, np.int32)
   for item in picture.items:
@@ -204,10 +254,10 @@ def _first(of_class):
   return next((c for c, i in of_class.items() if i == 0), '')
 
 
-def _draw_channels(row, *, of_class, name):
-  picture = _picture(row)
+def _draw_channels(row, *, of_class, count, name):
+  picture = _drawn_picture(row, name)
   _check_categories(row, picture, of_class, name)
-  drawn = np.zeros((*picture.size, max(of_class.values()) + 1), np.int32)
+  drawn = np.zeros((*picture.size, count), np.int32)
   for item in picture.items:
     if item.category in of_class:
       mask = _mask(row, item, picture.size)
@@ -216,7 +266,7 @@ def _draw_channels(row, *, of_class, name):
 
 
 def _draw_binary(row, *, chosen, name):
-  picture = _picture(row)
+  picture = _drawn_picture(row, name)
   _check_categories(row, picture, chosen, name)
   drawn = np.zeros(picture.size, np.int32)
   for item in picture.items:
@@ -225,10 +275,10 @@ def _draw_binary(row, *, chosen, name):
   return drawn
 
 
-def _say_which(row, *, of_class, name):
+def _say_which(row, *, of_class, count, name):
   picture = _picture(row)
   _check_categories(row, picture, of_class, name)
-  there = np.zeros(max(of_class.values()) + 1, np.int32)
+  there = np.zeros(count, np.int32)
   for item in picture.items:
     if item.category in of_class:
       there[of_class[item.category]] = 1
@@ -248,15 +298,28 @@ def _points(row, *, chosen, count, name):
         COLUMN, f'{count} points of {item.category}', len(item.points)
       )
     known = item.points[:, 2] > 0
-    # Centers of pixels are whole numbers here, and halves there.
-    points[known, :2] = item.points[known, :2] - 0.5
-    points[known, 2] = 1
+    points[known, :2], points[known, 2] = item.points[known, :2], 1
     break
   return points
 
 
 def _picture(row: Row) -> Picture:
   return row.values[COLUMN]
+
+
+def _drawn_picture(row: Row, name: str) -> Picture:
+  """The picture; raises InputError where the file has no shapes at all."""
+  picture = _picture(row)
+  if picture.items and not picture.drawn:
+    raise InputError(
+      expected=f'the shapes of objects in {row.table}, as polygons or run '
+      'lengths (segmentation)',
+      found='none, of any object',
+      argument=f'{name}.source',
+      do="boxes say what is in a picture: use the kind 'image_multilabel', or "
+      'read maps from files',
+    )
+  return picture
 
 
 def _check_categories(row, picture, wanted, name, but=frozenset()) -> None:
@@ -281,12 +344,17 @@ def _mask(row: Row, item: Item, size: tuple[int, int]) -> np.ndarray:
     return _from_runs(row, shape, size)
   mask = np.zeros(size, bool)
   for polygon in shape:
-    if len(polygon) < 6 or len(polygon) % 2:
+    count = len(polygon) if isinstance(polygon, list) else 1
+    if count < 6 or count % 2 or not all(map(_is_number, polygon)):
       raise row.error(
-        COLUMN, 'polygons of three or more x, y', f'{len(polygon)} numbers'
+        COLUMN, 'polygons of three or more x, y: [[x, y, x, y ..], ..]', shape
       )
     mask |= _inside(np.reshape(np.asarray(polygon, float), (-1, 2)), size)
   return mask
+
+
+def _is_number(x: Any) -> bool:
+  return isinstance(x, int | float) and math.isfinite(x)
 
 
 def _inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -308,15 +376,18 @@ def _inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _from_runs(row: Row, shape: Mapping[str, Any], size) -> np.ndarray:
   """Run lengths down the columns, of 0 and 1 in turn."""
-  counts: Sequence[int] = shape['counts']
+  counts, of_size = shape.get('counts'), shape.get('size')
   if isinstance(counts, str):
     counts = _decode(row, counts)
-  total = int(np.sum(counts))
-  if tuple(shape['size']) != size or total != size[0] * size[1]:
+  runs = isinstance(counts, list) and all(
+    isinstance(n, int) and n >= 0 for n in counts
+  )
+  total = sum(counts) if runs else 'no'
+  if of_size != [*size] or total != size[0] * size[1]:
     raise row.error(
       COLUMN,
       f'run lengths of {size[0]} x {size[1]} pixels',
-      f'{total} pixels of the size {shape["size"]}',
+      f'{total} pixels of the size {of_size}',
     )
   values = np.repeat(np.arange(len(counts)) % 2, counts)
   return values.reshape(size[::-1]).T.astype(bool)

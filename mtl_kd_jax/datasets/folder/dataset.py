@@ -17,7 +17,12 @@ import numpy as np
 from mtl_kd_jax.datasets import decode, files, paths, resize
 from mtl_kd_jax.datasets.base import Dataset, Sample
 from mtl_kd_jax.datasets.folder import listing
-from mtl_kd_jax.datasets.folder.coco import COLUMN, read_coco
+from mtl_kd_jax.datasets.folder.coco import (
+  COLUMN,
+  Picture,
+  check_annotated,
+  read_coco,
+)
 from mtl_kd_jax.datasets.folder.described import make_described, without_files
 from mtl_kd_jax.datasets.folder.frames import (
   Frame,
@@ -34,7 +39,7 @@ from mtl_kd_jax.datasets.folder.maps import (
   bad_option,
   make_maps,
 )
-from mtl_kd_jax.datasets.folder.rows import Row, Table, read_table
+from mtl_kd_jax.datasets.folder.rows import Table, read_table
 from mtl_kd_jax.datasets.option_checks import check_size, is_empty
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.labels import Label
@@ -125,6 +130,7 @@ def make(
     frames = with_rows(
       frames,
       tables,
+      image=image,
       of_all='{split}' not in (rows or coco) and 'split' not in first.columns,
       allow_missing=allow_missing,
     )
@@ -267,25 +273,35 @@ class _Source:
         image = resize.area(image, self.size)
       sample = {'image': files.as_colors(image)}
       for name, each in self.maps.items():
-        if each.from_row is not None:
-          sample[name] = self._of_row(frame.row, each, stored)
-          continue
-        path = frame.path(each.pattern)
-        if self.allow_missing and paths.why_no_file(path) == 'no such file':
+        array = self._read(frame, each, stored, turned)
+        if array is None:
           sample[name] = each.label.missing(self.size)
           continue
-        array = each.read(path)
-        if each.label.is_map:
-          _check_size(path, array, stored, turned)
-        if path in turned:
+        if frame.path(each.pattern) in turned:
           remarks.append(f'maps of {name} {_TURNED}')
+        if each.label.quantity == 'points':
+          remarks += _remarks_on_points(name, array, stored)
         sample[name] = self._resized(array, each.label, stored)
     return sample, tuple(remarks)
 
-  def _of_row(self, row: Row | None, each: LabelMap, stored) -> np.ndarray:
-    if row is None:
-      return each.label.missing(self.size)
-    return self._resized(each.from_row(row), each.label, stored)
+  def _read(self, frame: Frame, each: LabelMap, stored, turned):
+    """A label of a picture of the size `stored`; None where there is none."""
+    if each.from_row is not None:
+      if frame.row is None:
+        return None
+      in_pixels = each.label.is_map or each.label.quantity == 'points'
+      if in_pixels and isinstance(frame.row.values.get(COLUMN), Picture):
+        number = turned.get(frame.path(self.image))
+        why = f', turned by its EXIF orientation {number}' if number else ''
+        check_annotated(frame.row, stored, why)
+      return each.from_row(frame.row)
+    path = frame.path(each.pattern)
+    if self.allow_missing and paths.why_no_file(path) == 'no such file':
+      return None
+    array = each.read(path)
+    if each.label.is_map:
+      _check_size(path, array, stored, turned)
+    return array
 
   def _resized(self, array: np.ndarray, label: Label, stored) -> np.ndarray:
     """A label of a picture of the size `stored`, as one of `self.size`."""
@@ -293,6 +309,23 @@ class _Source:
     scale = self.size[0] / stored[0], self.size[1] / stored[1]
     view = View(rows, columns, scale)
     return augmentation_of(label).resize(array, view, label)
+
+
+def _remarks_on_points(name: str, points: np.ndarray, size) -> list[str]:
+  """What is odd about points [n 3] of a picture of (height, width)."""
+  xy = points[points[:, 2] > 0, :2]
+  outside = (xy < -0.5).any(-1) | (xy > np.array(size[::-1]) - 0.5).any(-1)
+  if outside.any():
+    return [
+      f'points of {name} are outside of their pictures, and count as unlabeled '
+      '(x, then y, in pixels of the file?)'
+    ]
+  if len(xy) > 1 and xy.min() >= 0 and 0 < xy.max() <= 1:
+    return [
+      f'points of {name} are all from 0 to 1 (pixels of the file are expected, '
+      'no shares of it)'
+    ]
+  return []
 
 
 def _check_size(

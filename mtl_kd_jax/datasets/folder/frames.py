@@ -132,11 +132,17 @@ def _tables_split(pattern, tables, splits) -> bool:
 def _split_by_tables(root, pattern, splits, tables):
   """The frames of all splits, and a note on pictures that are in none."""
   (names, _), frames = listing.list_pictures(root, pattern), {}
+  # The pattern has no {split}.
+  pictures = [(n, Frame(root, '', n).path(pattern)) for n in names]
   for split, table in tables.items():
-    rows = table.by_frame(names)
+    rows = table.by_picture(pictures)
+    members = [
+      Frame(root, splits[split], name, rows[path])
+      for name, path in pictures
+      if path in rows
+    ]
     frames[split] = tuple(
-      Frame(root, splits[split], name, rows[name])
-      for name in sorted(rows, key=listing.natural_order)
+      sorted(members, key=lambda f: listing.natural_order(f.name))
     )
   left = names.difference(
     f.name for members in frames.values() for f in members
@@ -158,6 +164,7 @@ def with_rows(
   frames: Mapping[str, Sequence[Frame]],
   tables: Mapping[str, Table],
   *,
+  image: str,
   of_all: bool,
   allow_missing: bool,
 ) -> dict[str, tuple[Frame, ...]]:
@@ -166,18 +173,22 @@ def with_rows(
   Args:
     frames: split -> its frames.
     tables: split -> its table.
+    image: pattern of the images.
     of_all: whether all splits have the same table.
     allow_missing: whether frames may lack a row.
 
   Raises:
     InputError: a row names no picture, or a picture has none.
   """
-  everything = [f.name for members in frames.values() for f in members]
+  pictures = {
+    split: [(f.name, f.path(image)) for f in members]
+    for split, members in frames.items()
+  }
+  everything = [p for members in pictures.values() for p in members]
   joined = {}
   for split, members in frames.items():
-    names = everything if of_all else [f.name for f in members]
-    rows = tables[split].by_frame(names)
-    lacking = [f.name for f in members if f.name not in rows]
+    rows = tables[split].by_picture(everything if of_all else pictures[split])
+    lacking = [name for name, path in pictures[split] if path not in rows]
     if lacking and not allow_missing:
       raise InputError(
         expected=f'a row for each of the {len(members)} pictures of {split}',
@@ -188,7 +199,7 @@ def with_rows(
         'allow_missing=True',
       )
     joined[split] = tuple(
-      dataclasses.replace(f, row=rows.get(f.name)) for f in members
+      dataclasses.replace(f, row=rows.get(f.path(image))) for f in members
     )
   return joined
 

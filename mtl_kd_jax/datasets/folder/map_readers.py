@@ -203,7 +203,7 @@ def _numbers(label, scale, invalid, read) -> Reader:
 
 def _read_numbers(path, *, scale, invalid, read):
   stored = read(path)
-  missing = ~np.isfinite(stored) | np.isin(stored, invalid)
+  missing = ~np.isfinite(stored) | maps.is_one_of(stored, invalid)
   values = np.where(missing, 0, stored).astype(np.float64) * scale
   if np.abs(values).max() > np.finfo(np.float32).max:
     raise files.bad_file(path, 'numbers of float32', _span(values))
@@ -226,7 +226,7 @@ def normals(
 def heatmaps(
   name: str, label: Label, root: pathlib.Path | None, *, scale: float = 0.0
 ) -> Reader:
-  """Heat maps; integers are divided by the largest of their type."""
+  """Heat maps; bytes are divided by 255, and 16 bits by their largest."""
   del root
   if not (maps.is_number(scale) and scale >= 0):
     raise maps.bad_option(f'{name}.scale', 'a factor above 0, or 0', scale)
@@ -238,9 +238,15 @@ def heatmaps(
 
 def _read_heatmaps(path, *, scale, count):
   stored = _channels(path, count, finite=False)
-  factor = scale or (
-    1 / np.iinfo(stored.dtype).max if stored.dtype.kind in 'iu' else 1
-  )
+  whole = stored.dtype.kind in 'iu'
+  if whole and stored.dtype.itemsize > 2 and not scale:
+    raise files.bad_file(
+      path,
+      'floats from 0 to 1, or whole numbers of 8 or 16 bits',
+      f'{stored.dtype}, {_span(stored)}',
+      'say what they are multiplied with: scale, such as 1 / 255',
+    )
+  factor = scale or (1 / np.iinfo(stored.dtype).max if whole else 1)
   values = stored * factor
   missing = ~np.isfinite(values)
   if not missing.all() and (np.nanmin(values) < 0 or np.nanmax(values) > 1.01):

@@ -5,7 +5,7 @@ Each map is described by a few plain values (docs/data.md, "Your own data"). A
 in.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import math
@@ -260,6 +260,14 @@ def _make_depth(pattern, *, quantity, unit, scale, invalid) -> LabelMap:
   return LabelMap(pattern, Label(quantity, unit=unit), read, no_reason)
 
 
+def is_one_of(stored: np.ndarray, values: Sequence[float]) -> np.ndarray:
+  """Where an array has one of some values, as its dtype rounds them; bool."""
+  if stored.dtype.kind == 'f':
+    with np.errstate(over='ignore'):
+      return np.isin(stored, np.asarray(values, stored.dtype))
+  return np.isin(stored, values)
+
+
 def read_depth(
   path: pathlib.Path,
   *,
@@ -271,7 +279,7 @@ def read_depth(
 ) -> np.ndarray:
   """Reads numbers above 0, float32 [h w 1]; 0 where there is no label."""
   stored = (read or read_gray)(path, finite=False)
-  missing = ~np.isfinite(stored) | np.isin(stored, invalid)
+  missing = ~np.isfinite(stored) | is_one_of(stored, invalid)
   values = np.where(missing, 0, stored).astype(np.float64) * scale
   if values.min() < 0 or values.max() > np.finfo(np.float32).max:
     worst = values.min() if values.min() < 0 else values.max()

@@ -72,11 +72,20 @@ def _lines_of(text: str):
       continue
     split = next(csv.reader([line])) if ',' in line else line.split()
     *names, r, g, b = (part.strip() for part in split)
+    # The first line may have titles.
+    if not number and not any(part.isdecimal() for part in (r, g, b)):
+      continue
+    where, color = f'line {number + 1}: {line.strip()}', (0, 0, 0)
+    if len(names) > 1 and names[-1].isdecimal():
+      raise ValueError(
+        f'{where}: four numbers; leave alpha out, and write a name that ends '
+        'in a number with commas: lane 2, 0, 128, 255'
+      )
     try:
-      yield ' '.join(names), tuple(map(int, (r, g, b)))
+      color = (int(r), int(g), int(b))
     except ValueError:
-      if number:  # the first line may have titles
-        raise ValueError(f'line {number + 1}: {line.strip()}') from None
+      raise ValueError(where) from None
+    yield ' '.join(names), color
 
 
 class ColorTable:

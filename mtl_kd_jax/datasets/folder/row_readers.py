@@ -157,16 +157,16 @@ def image_numbers(
 
 
 def _numbers_of_row(row, *, columns, scale):
-  return np.array([_number(row, c) * scale for c in columns], np.float32)
+  return np.array([_number(row, c, scale) for c in columns], np.float32)
 
 
-def _number(row, column) -> float:
+def _number(row, column, scale=1.0) -> float:
   value = row.get(column)
   try:
-    number = np.nan if value is None else float(value)
+    number = np.nan if value is None else float(value) * scale
   except (TypeError, ValueError):
     number = np.inf
-  if np.isinf(number):
+  if abs(number) > float(np.finfo(np.float32).max):
     raise row.error(column, 'a number', value)
   return number
 

@@ -4,7 +4,7 @@ It is read once. What stands in a row becomes labels of the picture (readers.py)
 or fills patterns of paths.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import csv
 import dataclasses
 import io
@@ -36,7 +36,7 @@ class Row:
     """Makes the error for a value that cannot be used."""
     return InputError(
       expected=expected,
-      found=repr(found),
+      found=f'{found!r:.200}',
       where=f'{self.table}, line {self.number}, column {column!r}',
       do='correct the row',
     )
@@ -76,33 +76,66 @@ class Table:
           do=f'correct it{hint(column, self.columns)}',
         )
 
-  def by_frame(self, names) -> dict[str, Row]:
-    """Name of a frame -> its row.
+  def by_picture(
+    self, pictures: Iterable[tuple[str, pathlib.Path]]
+  ) -> dict[pathlib.Path, Row]:
+    """The file of a picture -> its row.
 
-    A row names a frame as the patterns do, or as a file: with folders in front
-    and an ending.
+    A row names a picture as the patterns do, or as a file: by its name, with
+    folders in front of it or without. Folders tell apart pictures of one name.
+
+    Args:
+      pictures: the name of each frame, and the file of its picture.
 
     Raises:
-      InputError: a row names no frame, or two the same one.
+      InputError: a row names no picture, or one of several, or two rows name
+        the same one.
     """
-    names, found = set(names), {}
+    found: dict[pathlib.Path, Row] = {}
+    known: dict[str, dict[pathlib.Path, None]] = {}  # in order, each once
+    names = set()
+    for name, path in pictures:
+      names.add(name)
+      for form in {name, path.name, path.stem}:
+        known.setdefault(form, {})[path] = None
     for value, row in self.rows.items():
-      path = pathlib.PurePosixPath(value)
-      forms = (value, path.name, path.stem)
-      name = next((form for form in forms if form in names), None)
-      if name is None:
+      as_path = pathlib.PurePosixPath(value.replace('\\', '/'))
+      forms = (value, as_path.name, as_path.stem)
+      meant = next((known[form] for form in forms if form in known), {})
+      if not meant:
         raise InputError(
           expected='rows that name pictures',
           found=f'{value!r}, which none of the {len(names)} pictures is called'
-          f'{hint(path.stem, sorted(names))}',
+          f'{hint(as_path.stem, sorted(names))}',
           where=f'{row.table}, line {row.number}, column {self.key!r}',
           argument='rows',
           do='correct or remove the row, or name another column in `picture`',
         )
-      if name in found:
-        raise _twice(row, self.key, value, found[name])
-      found[name] = row
+      alike = {path: _common_parts(path, as_path) for path in meant}
+      most = [p for p, n in alike.items() if n == max(alike.values())]
+      if len(most) > 1:
+        raise InputError(
+          expected='rows that name one picture each',
+          found=f'{value!r}, which may be {paths.as_text(most[0])} or '
+          f'{paths.as_text(most[1])}',
+          where=f'{row.table}, line {row.number}, column {self.key!r}',
+          argument='rows',
+          do="add a column 'split', or put {split} into the name of the table",
+        )
+      if most[0] in found:
+        raise _twice(row, self.key, value, found[most[0]])
+      found[most[0]] = row
     return found
+
+
+def _common_parts(path: pathlib.Path, value: pathlib.PurePosixPath) -> int:
+  """How many folders in front of two files are the same, from the last on."""
+  count = 0
+  for one, other in zip(path.parts[-2::-1], value.parts[-2::-1], strict=False):
+    if one != other:
+      break
+    count += 1
+  return count
 
 
 def read_table(path: pathlib.Path, *, key: str = '', split: str = '') -> Table:
@@ -159,12 +192,12 @@ def read_table(path: pathlib.Path, *, key: str = '', split: str = '') -> Table:
 
 def _read_csv(text, where) -> Iterator[tuple[int, Mapping[str, Any]]]:
   reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
-  names = reader.fieldnames or []
-  if len(set(names)) < len(names) or not all(names):
-    raise _bad_table(
-      where, 'different names of columns in the first line', f'{names}'
-    )
   try:
+    names = reader.fieldnames or []
+    if len(set(names)) < len(names) or not all(names):
+      raise _bad_table(
+        where, 'different names of columns in the first line', f'{names}'
+      )
     for values in reader:
       if None in values or None in values.values():
         raise _bad_table(
