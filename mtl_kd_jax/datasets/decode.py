@@ -182,7 +182,7 @@ def load_image(
   with open(path, 'rb') as file:
     check_start(file, tuple(s for signs in formats.values() for s in signs))
     with Image.open(file, formats=tuple(formats)) as image:
-      low_bytes = '' if colors else _mode_of_low_bytes(image)
+      low_bytes = '' if colors else mode_of_low_bytes(image)
       spread = 1 if colors else _factor_of_bits(image)
       if not colors and getattr(image, 'n_frames', 1) > 1:
         raise CannotUse(f'{image.n_frames} pages', 'store one map in each file')
@@ -219,14 +219,14 @@ def _factor_of_bits(image: Image.Image) -> int:
   return {2: 85, 4: 17}.get(bits, 1)
 
 
-def _mode_of_low_bytes(image: Image.Image) -> str:
+def mode_of_low_bytes(image: Image.Image) -> str:
   """How to read what Pillow drops of an image that is not loaded; '' for none.
 
   Raises:
     CannotUse: it cannot be read.
   """
-  if image.mode.startswith(('I', 'F')):
-    return ''  # whose numbers Pillow keeps
+  if image.mode.startswith(('I', 'F')) or not getattr(image, 'tile', ()):
+    return ''  # whose numbers Pillow keeps, or that is decoded already
   if image.format == 'TIFF':
     deep = max(image.tag_v2.get(_BITS_OF_TIFF, (8,))) > 8
     mode = ''

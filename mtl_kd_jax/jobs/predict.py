@@ -99,7 +99,9 @@ def run(
     tile=_size(tile, 'tile'),
   )
   batch_size = check_batch_size(batch_size, sizing)
-  inputs = find_inputs(images, lines=sys.stdin if images == '-' else ())
+  inputs = find_inputs(
+    images, lines=sys.stdin if images == '-' else (), out=folder
+  )
   console = Console(highlight=False)
   _say(
     console,
@@ -164,7 +166,9 @@ def _size(text: str | None, flag: str) -> int | tuple[int, ...] | None:
   if text is None:
     return None
   sides = text.lower().split('x')
-  if not all(side.strip().isdecimal() for side in sides) or len(sides) > 2:
+  allowed = (2,) if flag == 'resize' else (1, 2)
+  numeric = all(side.strip().isdecimal() for side in sides)
+  if not numeric or len(sides) not in allowed:
     names = "'train', 'keep', or " if flag == 'resize' else ''
     raise InputError(
       expected=f'{names}HEIGHTxWIDTH in pixels, such as 480x640',
@@ -192,7 +196,8 @@ def _report(outcome: Outcome, folder: pathlib.Path, console: Console) -> None:
     found=f'{len(outcome.failed)} that cannot; the others are predicted\n    '
     + '\n    '.join(named),
     where='--images',
-    do='convert these files; the same command then predicts them alone',
+    do='; '.join(outcome.advice).replace(' white=', ' --white=')
+    + '; the same command then predicts these files alone',
   )
 
 

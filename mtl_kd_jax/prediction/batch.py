@@ -43,9 +43,11 @@ from mtl_kd_jax.prediction.video import (
   write_video,
 )
 from mtl_kd_jax.prediction.write import read_record, write_prediction
+from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_atomically
 
 _VIDEO = 'video.json'
+_OTHER_FOLDER = 'choose another folder: --out=...'
 
 
 @dataclasses.dataclass
@@ -56,15 +58,19 @@ class Outcome:
     written: how many were predicted.
     skipped: how many had been before.
     failed: path -> why it was not.
+    advice: what can be done about these, each once.
   """
 
   written: int = 0
   skipped: int = 0
   failed: dict[str, str] = dataclasses.field(default_factory=dict)
+  advice: list[str] = dataclasses.field(default_factory=list)
 
-  def fail(self, path: pathlib.Path, error: InputError) -> None:
-    """Notes why a file was not predicted."""
-    self.failed[paths.as_text(path)] = error.found
+  def fail(self, path: pathlib.Path, found: str, do: str) -> None:
+    """Notes why a file is not predicted, and what to do."""
+    self.failed[paths.as_text(path)] = found
+    if do not in self.advice:
+      self.advice.append(do)
 
 
 def predict_files(
@@ -108,7 +114,7 @@ def predict_files(
         work.predict_video(video)
         outcome.written += 1
       except _Unreadable as error:
-        outcome.fail(video.path, error.reason)
+        outcome.fail(video.path, error.reason.found, error.reason.do)
   return outcome
 
 
@@ -137,27 +143,29 @@ class _Work:
     batch_size = min(self.batch_size, len(inputs))
     if self.sizing.tile:
       batch_size = self.batch_size
-    read: deque[Input] = deque()
+    read: deque[tuple[Input, dict[str, Any]]] = deque()
     left = len(inputs)
 
     def pictures():
       nonlocal left
       for x in inputs:
         try:
+          # Before it is read: who changes it then gets a new prediction.
+          source = source_of(x.path)
           pixels = read_picture(x.path, white=self.white)
-        except InputError as error:
-          self.outcome.fail(x.path, error)
+        except (InputError, OSError) as error:
+          self.outcome.fail(x.path, *_why(error))
           left -= 1
           continue
-        read.append(x)
+        read.append((x, source))
         yield pixels, x.path
 
     with show_progress('predicting pictures', self.console) as progress:
       for prediction in self.predictor.predict(
         pictures(), self.sizing, batch_size=batch_size
       ):
-        x = read.popleft()
-        more = {'source': source_of(x.path)}
+        x, source = read.popleft()
+        more = {'source': source}
         write_prediction(prediction, self.out / x.name, more=more)
         self.outcome.written += 1
         left -= 1
@@ -247,25 +255,61 @@ def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
   """Whether a file is still to be predicted, and can be; notes it if not."""
   folder = out / x.name
   if found := paths.why_no_such_file(x.path):
-    outcome.failed[paths.as_text(x.path)] = found
+    outcome.fail(x.path, found, 'correct the name, or leave it out')
     return False
-  source = source_of(x.path)
+  try:
+    source = source_of(x.path)
+  except OSError as error:  # removed just now
+    outcome.fail(x.path, *_why(error))
+    return False
   if is_video(x.path):
-    complete = (read_json(folder / _VIDEO) or {}).get('source') == source
-    ours = any(read_record(f) for f in folder.glob(NUMBERS))
+    about = read_json(folder / _VIDEO) or {}
+    complete = about.get('source') == source
+    frames = [read_record(f) for f in sorted(folder.glob(NUMBERS))]
+    records = [about, *filter(None, frames)][bool(not about) :]
   else:
     complete = is_complete(folder, source)
-    ours = read_record(folder) is not None
+    records = [*filter(None, [read_record(folder)])]
   if complete:
     outcome.skipped += 1
     return False
-  if folder.exists() and not ours and paths.contents(folder) != 'nothing':
-    outcome.failed[paths.as_text(x.path)] = (
+  there = paths.contents(folder) if folder.exists() else 'nothing'
+  if there != 'nothing' and not records:
+    outcome.fail(
+      x.path,
       f'its predictions would go to {paths.as_text(folder)}, which has other '
-      f'files in it: {paths.contents(folder)}'
+      f'files in it: {there}',
+      _OTHER_FOLDER,
+    )
+    return False
+  if other := _other_source(records, source):
+    outcome.fail(
+      x.path,
+      f'its predictions would replace those of {other}, in '
+      f'{paths.as_text(folder)}',
+      _OTHER_FOLDER,
     )
     return False
   return True
+
+
+def _other_source(
+  records: Sequence[Mapping[str, Any]], source: Mapping[str, Any]
+) -> str:
+  """Another file that is still there, whose predictions these are; or ''."""
+  for record in records[:1]:
+    of = record.get('source')
+    path = of.get('path') if isinstance(of, Mapping) else None
+    if isinstance(path, str) and path != source['path']:
+      return path if buckets.path_of(path).exists() else ''
+  return ''
+
+
+def _why(error: InputError | OSError) -> tuple[str, str]:
+  """What was found, and what to do."""
+  if isinstance(error, InputError):
+    return error.found, error.do
+  return error.strerror or f'{error}', 'leave it out, or predict it again'
 
 
 def _read_png(path: pathlib.Path) -> np.ndarray:

@@ -26,7 +26,12 @@ class Input(NamedTuple):
   name: str
 
 
-def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
+def find_inputs(
+  images: str,
+  *,
+  lines: Iterable[str] = (),
+  out: pathlib.Path | None = None,
+) -> list[Input]:
   """The files that are meant, each once, and a name for each.
 
   The name is the path below the folder that was given (that of a pattern up to
@@ -37,6 +42,7 @@ def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
     images: a file; a folder, for the pictures and videos in it; a pattern such
       as 'photos/**/*.jpg'; or '-' for `lines`.
     lines: a path in each; these need not exist.
+    out: where predictions go; what a pattern finds there is left out.
 
   Raises:
     InputError: there is nothing.
@@ -51,6 +57,9 @@ def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
     base = _common_folder(found)
   else:
     base, found = _named_by(images)
+    if out is not None and not buckets.is_bucket(out):
+      ours = out.resolve()
+      found = [p for p in found if ours not in p.resolve().parents]
   if not found:
     raise InputError(
       expected='pictures or videos',

@@ -25,7 +25,8 @@ def finish_at(task: Task, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """As `finish`, of one output that is resized first, if it is a map.
 
   What is resized are the numbers of the network: a class is the largest of the
-  resized ones, and a normal is scaled to length one afterwards.
+  resized ones, and a normal is scaled to length one afterwards. Vectors are in
+  pixels of the new size.
 
   Args:
     task: the task.
@@ -41,7 +42,12 @@ def finish_at(task: Task, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   if task.form.finish_resized is not None:
     return task.form.finish_resized(x, resize)
   channels = [resize(x[..., i]) for i in range(x.shape[-1])]
-  return finish(task, np.stack(channels, axis=-1))
+  finished = finish(task, np.stack(channels, axis=-1))
+  if task.form.rescale is None:
+    return finished
+  return task.form.rescale(
+    finished, (size[0] / x.shape[0], size[1] / x.shape[1])
+  )
 
 
 def _resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:

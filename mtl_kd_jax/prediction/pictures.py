@@ -133,6 +133,13 @@ def _named(path, kind, read) -> np.ndarray:
     return read()
   except decode.CannotUse as error:
     raise _bad_file(path, kind, f'{error}', error.do) from error
+  except Image.DecompressionBombError as error:
+    raise _bad_file(
+      path,
+      f'{kind}, of at most {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels',
+      'a larger one',
+      'cut it into parts, or make it smaller',
+    ) from error
   except Exception as error:
     # The parsers raise almost any exception for a damaged file.
     reason = getattr(error, 'strerror', None) or f'{error}'
@@ -145,11 +152,17 @@ def _decode(path: pathlib.Path, white: float | None) -> np.ndarray:
   with open(path, 'rb') as file:
     decode.check_start(file, tuple(starts))
     with Image.open(file, formats=tuple(_FORMATS)) as image:
-      return _pixels(image, white)
+      if white is None or not decode.mode_of_low_bytes(image):
+        return _pixels(image, white)
+  return decode.load_image(path, colors=False)[..., :3]  # all 16 bits
 
 
 def _pixels(image: Image.Image, white: float | None) -> np.ndarray:
   """uint8 [h w 3]; of more than 8 bits, where white is known, numbers."""
+  if decode.mode_of_low_bytes(image) and white is not None:
+    raise decode.CannotUse(
+      'an open image with colors of 16 bits', 'give the path of its file'
+    )
   if white is not None and image.mode.startswith(('I', 'F')):
     gray = np.array(decode.upright(image))
     return np.repeat(gray[..., None], 3, axis=-1)

@@ -100,6 +100,13 @@ class Prediction(Mapping[str, np.ndarray]):
     about = self.tasks[task]
     if isinstance(scale, Prediction):
       scale = scale[task]
+    if scale.dtype.kind not in 'biuf':
+      raise InputError(
+        expected='numbers',
+        found=f'{scale.dtype} {[*scale.shape]}',
+        argument='like',
+        do='give what another network predicts of this task',
+      )
     x, scale = (
       # Of one channel, in the form of the label.
       p[..., None] if p.ndim == 2 and about.label.num_channels == 1 else p

@@ -6,7 +6,8 @@
 | TASK.png         | every task        | colors, for the eye                  |
 | TASK.npy         | every task        | the array of `Prediction`            |
 | TASK_ids.png     | classes           | class ids, 8 bits (16 from 257 on)   |
-| TASK_16bit.png   | depth             | 16 bits; 1 is 0.001 of the unit      |
+| TASK_16bit.png   | depth             | 16 bits; 1 is 1 mm, or 0.001 of      |
+|                  |                   | units other than m, cm and mm        |
 |                  | disparity         | 16 bits; 1 is 1/256 of the unit      |
 | prediction.json  | all               | units, classes, size, and the files; |
 |                  |                   | points, and what is said of pictures |
@@ -27,6 +28,7 @@ from PIL import Image
 
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
 from mtl_kd_jax.reports.plots.style import png_of
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_atomically, write_bytes_atomically
@@ -39,6 +41,7 @@ RECORD = 'prediction.json'
 _OVERVIEW = 'overview.png'
 # quantity -> what 1 stands for in a PNG of 16 bits, in the unit of the label
 _STEPS = {'depth': 0.001, 'disparity': 1 / 256}
+_MILLIMETER = {'m': 0.001, 'cm': 0.1, 'mm': 1.0}
 _MOST = 2**16 - 1
 
 
@@ -70,6 +73,7 @@ def write_prediction(
     array = prediction[name]
     picture = prediction.render(name, like=like)
     new, described[name] = _files_of(name, task, array, picture, raw)
+    _check_names(name, new.keys() & {*contents, _OVERVIEW})
     contents |= new
   if overview:
     contents[_OVERVIEW] = lambda: png_of(prediction.plot())
@@ -98,6 +102,18 @@ def write_prediction(
       argument='folder',
       do='choose another folder, or make room on the disk',
     ) from error
+
+
+def _check_names(task: str, taken: Iterable[str]) -> None:
+  """Raises InputError where files of a task have names of others."""
+  for name in taken:
+    raise InputError(
+      expected='tasks whose files have different names',
+      found=f'{name} of {task}, which is that of another file, too',
+      where=RECORD,
+      do='read the arrays in Python, prediction[task]; to save them, give the '
+      'task another name',
+    )
 
 
 def read_record(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -164,7 +180,7 @@ def _files_of(
     dtype = np.uint8 if len(label.classes) <= 256 else np.uint16
     contents[described['ids']] = lambda: _png(array.astype(dtype))
   if label.quantity in _STEPS:
-    step = _STEPS[label.quantity]
+    step = _step(label)
     described['integers'] = {
       'file': f'{name}_16bit.png',
       'step': step,
@@ -172,6 +188,14 @@ def _files_of(
     }
     contents[f'{name}_16bit.png'] = lambda: _png(_as_integers(array, step))
   return contents, described
+
+
+def _step(label: Label) -> float:
+  """What 1 stands for in a PNG of 16 bits, in the unit of the label."""
+  step = _STEPS[label.quantity]
+  return (
+    _MILLIMETER.get(label.unit, step) if label.quantity == 'depth' else step
+  )
 
 
 def _as_integers(array: np.ndarray, step: float) -> np.ndarray:

@@ -73,6 +73,8 @@ class Form:
     unfinish: (what users get of a batch, (height, width) of its images) ->
       something that is finished to it and can be resized, float [b h w c] or
       [b c]; None where that is the same with an axis of channels.
+    rescale: (finished [h w c], (down, right) factors) -> the same of a picture
+      that many times as large; None where numbers do not depend on its size.
     keep: float [... c] -> what is kept of it until it is drawn.
     restore: what is kept -> something with the same metrics, float [... c].
   """
@@ -84,6 +86,7 @@ class Form:
   axes: str = ''
   tolerance: Callable | None = None
   unfinish: Callable | None = None
+  rescale: Callable | None = None
   keep: Callable = np.asarray
   restore: Callable = np.asarray
 

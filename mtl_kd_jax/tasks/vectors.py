@@ -63,7 +63,9 @@ def make(
     },
     headline='endpoint_error',
     render=_render,
-    form=base.Form(meaning='vectors to the right and down, in pixels'),
+    form=base.Form(
+      meaning='vectors to the right and down, in pixels', rescale=_resized
+    ),
     colors=base.Colors(
       swatches=_swatches(),
       errors=lambda x, y: np.linalg.norm(x.astype(np.float64) - y, axis=-1),

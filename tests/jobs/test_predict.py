@@ -101,6 +101,11 @@ def test_what_cannot_be_read_is_an_error_at_the_end(run, photos):
   with pytest.raises(mtl.InputError) as error:
     job(run / 'all', images='*.png', out='out', resize='32x64')
   assert '2.png: an empty file' in error.value.found
+  deep = np.full((20, 30), 4095, np.uint16)
+  Image.fromarray(deep).save('3.png')
+  with pytest.raises(mtl.InputError, match='2 that cannot') as error:
+    job(run / 'all', images='*.png', out='out', resize='32x64')
+  assert '--white=65535' in error.value.do and 'convert' in error.value.do
   assert {p.name for p in pathlib.Path('out').iterdir()} == {
     '0',
     '1',
@@ -121,7 +126,7 @@ def test_what_cannot_be_read_is_an_error_at_the_end(run, photos):
     ('all', {'out': '0.png'}, '0.png'),
     ('all', {'tile': 'large'}, "'large'"),
     ('all', {'tile': '31'}, '31 x 31'),
-    ('all', {'resize': '32'}, '(32,)'),
+    ('all', {'resize': '32'}, "'32'"),
     ('all', {'resize': '32x33'}, '32 x 33'),
     ('all', {'resize': '1x2x3'}, "'1x2x3'"),
     ('all', {'white': 0}, '0'),

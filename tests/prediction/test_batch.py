@@ -124,6 +124,37 @@ def test_files_of_others_are_left_as_they_are(photos):
   assert pathlib.Path('out/b/depth.png').read_text() == 'mine'
 
 
+def test_predictions_of_another_picture_are_left_as_they_are(photos):
+  """Of the same name, in another folder; unless that one is gone."""
+  other = photos.parent / 'others'
+  other.mkdir()
+  Image.fromarray(random_picture(6, 7)).save(other / 'a.png')
+  predict('photos/a.png')
+  before = contents(pathlib.Path('out'))
+  _, outcome, _ = predict('others/a.png')
+  (why,) = outcome.failed.values()
+  assert str(photos / 'a.png') in why and outcome.written == 0
+  assert contents(pathlib.Path('out')) == before
+  (photos / 'a.png').unlink()
+  assert predict('others/a.png')[1].written == 1
+
+
+def test_a_picture_that_vanishes_does_not_stop_the_rest(photos, monkeypatch):
+  source_of, calls = batch.source_of, []
+
+  def vanishing(path):
+    calls.append(path)
+    if len(calls) == 5:  # after the three that are looked at before
+      path.unlink()
+    return source_of(path)
+
+  monkeypatch.setattr(batch, 'source_of', vanishing)
+  _, outcome, _ = predict()
+  assert outcome.written == 2
+  (why,) = outcome.failed.values()
+  assert 'No such file' in why
+
+
 def test_without_the_extra_a_video_says_what_to_install(photos, monkeypatch):
   monkeypatch.setitem(sys.modules, 'av', None)
   (photos / 'clip.mp4').write_bytes(b'')

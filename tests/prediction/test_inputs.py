@@ -44,6 +44,18 @@ def test_a_pattern_is_the_files_that_it_fits():
   assert names('photos/[ab].*') == names('./photos/[ab].*')
 
 
+def test_what_was_predicted_is_not_predicted():
+  """By the same command, with a folder for it below the pattern."""
+  out = pathlib.Path('photos/x/out')
+  (out / 'a').mkdir(parents=True)
+  (out / 'a/overview.png').write_bytes(b'')
+  found = {str(x.path) for x in find_inputs('photos/**/*.*', out=out)}
+  assert 'photos/x/a.jpg' in found and 'photos/b.png' in found
+  assert not any('overview' in path for path in found)
+  (one,) = find_inputs('photos/a.jpg', out=pathlib.Path('elsewhere'))
+  assert one.name == 'a'
+
+
 def test_a_file_may_have_the_name_of_a_pattern():
   pathlib.Path('photos/[1].jpg').write_bytes(b'')
   assert names('photos/[1].jpg') == {'photos/[1].jpg': '[1]'}

@@ -57,7 +57,7 @@ TOO_DEEP = 'a gray image of 16 bits, with values from 100 to 8800'
     ('empty.png', b'', 'an empty file'),
     ('cut.png', encoded(RGB)[:50], 'truncated'),
     ('cut.jpg', encoded(GRAY, 'JPEG')[:-200], 'Truncated File Read'),
-    ('bomb.png', declared(20_000), 'decompression bomb'),
+    ('bomb.png', declared(20_000), 'a larger one'),
     ('deep.png', encoded(DEEP), TOO_DEEP),
     ('animated.gif', animated('GIF'), 'another kind: GIF'),
     ('gif.png', animated('GIF'), 'another kind: GIF'),
@@ -242,3 +242,34 @@ def test_colors_of_16_bits_are_read_by_their_high_bytes(tmp_path):
   np.testing.assert_array_equal(
     read_picture(tmp_path / 'a.png'), read_picture(RGB)
   )
+  # Of 12 bits, stored in 16.
+  np.testing.assert_allclose(
+    read_picture(tmp_path / 'a.png', white=40_000), colors / 40_000, rtol=1e-6
+  )
+  with (
+    Image.open(tmp_path / 'a.png') as image,
+    pytest.raises(InputError, match='the path of its file'),
+  ):
+    read_picture(image, white=40_000)
+
+
+def test_colors_of_16_bits_in_a_tiff_are_refused(tmp_path):
+  """Which Pillow would read by their high bytes, whatever is white."""
+  colors = np.zeros((5, 6, 3), '<u2')
+  tags = [
+    *((256, 4, 6), (257, 4, 5), (258, 3, 16), (262, 3, 2)),
+    *((273, 4, 8), (277, 3, 3), (278, 4, 5), (279, 4, colors.nbytes)),
+  ]
+  head = b'II*\0' + struct.pack('<I', 8 + colors.nbytes) + colors.tobytes()
+  bits = len(head) + 2 + 12 * len(tags) + 4
+  entries = b''.join(
+    struct.pack(
+      '<HHII', tag, kind, 3 if tag == 258 else 1, bits if tag == 258 else value
+    )
+    for tag, kind, value in tags
+  )
+  content = head + struct.pack('<H', len(tags)) + entries + b'\0' * 4
+  (tmp_path / 'a.tif').write_bytes(content + struct.pack('<HHH', 16, 16, 16))
+  for white in (None, 4095):
+    with pytest.raises(InputError, match='more than 8 bits in a TIFF'):
+      read_picture(tmp_path / 'a.tif', white=white)

@@ -8,10 +8,12 @@ from PIL import Image
 import pytest
 
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.labels import Label
 from mtl_kd_jax.ops.resize import resize_bilinear
 from mtl_kd_jax.prediction import PredictsPictures
 from mtl_kd_jax.prediction.outputs import finish_at
 from mtl_kd_jax.prediction.sizing import tile_starts
+from mtl_kd_jax.tasks import make_tasks
 
 
 class Fake(PredictsPictures):
@@ -80,6 +82,16 @@ def test_outputs_are_resized_as_in_training_where_they_grow(size):
       'normals': resized / np.linalg.norm(resized, axis=-1, keepdims=True),
     }[name]
     np.testing.assert_allclose(finish_at(task, x, size), expected, atol=2e-6)
+
+
+def test_vectors_are_in_pixels_of_the_picture():
+  (task,) = make_tasks(
+    ('flow',), {'flow': Label('vector', unit='px')}, dataset='fake'
+  ).values()
+  x = np.broadcast_to(np.float32([3, -2]), (5, 7, 2))
+  found = finish_at(task, x, (15, 14))  # three times as high, twice as wide
+  np.testing.assert_allclose(found, np.broadcast_to([6, -6], (15, 14, 2)))
+  np.testing.assert_array_equal(finish_at(task, x, (5, 7)), x)
 
 
 # ---- Tiles -------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What a prediction shows, and the files that it is saved as."""
 
 import copy
+import dataclasses
 import json
 import sys
 import types
@@ -62,6 +63,27 @@ def test_what_is_saved_is_what_was_predicted(tmp_path):
   np.testing.assert_allclose(
     stored[1:] * integers['step'], prediction.depth[1:], atol=0.00051
   )
+
+
+def test_millimeters_are_kept_whatever_the_unit(tmp_path):
+  arrays = {'depth': np.full((2, 3), 2500.4, np.float32)}
+  depth = TASKS['depth']
+  label = dataclasses.replace(depth.label, unit='mm')
+  tasks = {'depth': dataclasses.replace(depth, label=label)}
+  Prediction(arrays, tasks).save(tmp_path / 'a', overview=False)
+  assert (read(tmp_path / 'a/depth_16bit.png') == 2500).all()
+  record = read_record(tmp_path / 'a')
+  assert record['tasks']['depth']['integers']['step'] == 1
+
+
+@pytest.mark.parametrize('name', ['overview', 'depth_16bit'])
+def test_files_of_tasks_have_different_names(name, tmp_path):
+  one = np.ones((2, 3), np.float32)
+  tasks = {'depth': TASKS['depth'], name: TASKS['depth']}
+  prediction = Prediction({'depth': one, name: one}, tasks)
+  with pytest.raises(InputError, match=f'{name}.png of'):
+    prediction.save(tmp_path / 'a')
+  assert not (tmp_path / 'a').exists()
 
 
 def test_without_arrays_and_figure_only_pngs_are_written(tmp_path):
