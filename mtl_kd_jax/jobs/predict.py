@@ -99,9 +99,7 @@ def run(
     tile=_size(tile, 'tile'),
   )
   batch_size = check_batch_size(batch_size, sizing)
-  inputs = find_inputs(
-    images, lines=sys.stdin if images == '-' else (), out=folder
-  )
+  inputs = find_inputs(images, lines=sys.stdin if images == '-' else ())
   console = Console(highlight=False)
   _say(
     console,

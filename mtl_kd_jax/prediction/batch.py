@@ -24,6 +24,7 @@ from mtl_kd_jax.datasets.progress import show_progress
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.prediction.folder import (
   NUMBERS,
+  VIDEO,
   claim,
   frame_folder,
   is_complete,
@@ -46,7 +47,6 @@ from mtl_kd_jax.prediction.write import read_record, write_prediction
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_atomically
 
-_VIDEO = 'video.json'
 _OTHER_FOLDER = 'choose another folder: --out=...'
 
 
@@ -214,7 +214,7 @@ class _Work:
       'frames_per_second': float(info.rate),
       'files': [f'{task}.mp4' for task in self.predictor.tasks],
     }
-    write_atomically(folder / _VIDEO, json.dumps(record, indent=2) + '\n')
+    write_atomically(folder / VIDEO, json.dumps(record, indent=2) + '\n')
 
   def _frames(
     self, video: Input, folder: pathlib.Path, source: Mapping[str, Any]
@@ -262,19 +262,18 @@ def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
   except OSError as error:  # removed just now
     outcome.fail(x.path, *_why(error))
     return False
+  record = read_record(folder)
+  complete = is_complete(folder, source)
   if is_video(x.path):
-    about = read_json(folder / _VIDEO) or {}
-    complete = about.get('source') == source
-    frames = [read_record(f) for f in sorted(folder.glob(NUMBERS))]
-    records = [about, *filter(None, frames)][bool(not about) :]
-  else:
-    complete = is_complete(folder, source)
-    records = [*filter(None, [read_record(folder)])]
+    record = read_json(folder / VIDEO)
+    complete = record is not None and record.get('source') == source
+    for frame in sorted(folder.glob(NUMBERS)):  # of a video that was stopped
+      record = record or read_record(frame)
   if complete:
     outcome.skipped += 1
     return False
   there = paths.contents(folder) if folder.exists() else 'nothing'
-  if there != 'nothing' and not records:
+  if there != 'nothing' and record is None:
     outcome.fail(
       x.path,
       f'its predictions would go to {paths.as_text(folder)}, which has other '
@@ -282,7 +281,7 @@ def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
       _OTHER_FOLDER,
     )
     return False
-  if other := _other_source(records, source):
+  if other := _other_source(record or {}, source):
     outcome.fail(
       x.path,
       f'its predictions would replace those of {other}, in '
@@ -293,16 +292,13 @@ def _is_open(x: Input, out: pathlib.Path, outcome: Outcome) -> bool:
   return True
 
 
-def _other_source(
-  records: Sequence[Mapping[str, Any]], source: Mapping[str, Any]
-) -> str:
-  """Another file that is still there, whose predictions these are; or ''."""
-  for record in records[:1]:
-    of = record.get('source')
-    path = of.get('path') if isinstance(of, Mapping) else None
-    if isinstance(path, str) and path != source['path']:
-      return path if buckets.path_of(path).exists() else ''
-  return ''
+def _other_source(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+  """Another file that is still there, whose prediction it is; or ''."""
+  of = record.get('source')
+  path = of.get('path') if isinstance(of, Mapping) else None
+  if not isinstance(path, str) or path == source['path']:
+    return ''
+  return path if buckets.path_of(path).exists() else ''
 
 
 def _why(error: InputError | OSError) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from mtl_kd_jax.runtime import bucket_copies, buckets
 from mtl_kd_jax.runtime.files import write_atomically
 
 NUMBERS = 6 * '[0-9]'  # the names of folders of frames
+VIDEO = 'video.json'  # in the folder of a video
 _SETTINGS = 'predictions.json'
 
 

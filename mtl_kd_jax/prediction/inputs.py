@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+import functools
 import glob
 import os
 import pathlib
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.prediction.folder import VIDEO, read_json
 from mtl_kd_jax.prediction.pictures import is_picture_name
 from mtl_kd_jax.prediction.video import is_video
+from mtl_kd_jax.prediction.write import read_record
 from mtl_kd_jax.runtime import buckets
 
 
@@ -26,12 +29,7 @@ class Input(NamedTuple):
   name: str
 
 
-def find_inputs(
-  images: str,
-  *,
-  lines: Iterable[str] = (),
-  out: pathlib.Path | None = None,
-) -> list[Input]:
+def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
   """The files that are meant, each once, and a name for each.
 
   The name is the path below the folder that was given (that of a pattern up to
@@ -40,9 +38,9 @@ def find_inputs(
 
   Args:
     images: a file; a folder, for the pictures and videos in it; a pattern such
-      as 'photos/**/*.jpg'; or '-' for `lines`.
+      as 'photos/**/*.jpg'; or '-' for `lines`. Files of predictions are none
+      of those that a folder or a pattern means.
     lines: a path in each; these need not exist.
-    out: where predictions go; what a pattern finds there is left out.
 
   Raises:
     InputError: there is nothing.
@@ -57,9 +55,6 @@ def find_inputs(
     base = _common_folder(found)
   else:
     base, found = _named_by(images)
-    if out is not None and not buckets.is_bucket(out):
-      ours = out.resolve()
-      found = [p for p in found if ours not in p.resolve().parents]
   if not found:
     raise InputError(
       expected='pictures or videos',
@@ -78,14 +73,27 @@ def _named_by(images: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
   """The folder that names are relative to, and the files."""
   path = _of_this_machine(images)
   if images and path.is_dir():
-    there = path.iterdir()
-    return path, sorted(p for p in there if is_picture_name(p) or is_video(p))
+    there = [p for p in path.iterdir() if is_picture_name(p) or is_video(p)]
+    return path, _without_predictions(sorted(there))
   if images and path.exists():
     return path.parent, [path]
   if not glob.has_magic(images):
     return path.parent, []
   files = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
-  return _fixed(path), [p for p in files if not p.is_dir()]
+  there = [p for p in files if not p.is_dir()]
+  return _fixed(path), _without_predictions(there)
+
+
+def _without_predictions(found: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+  """Those that were not written by predicting others."""
+
+  @functools.cache
+  def written(folder):
+    records = (read_record(folder), read_json(folder / VIDEO))
+    names = [record.get('files') for record in records if record]
+    return {str(n) for part in names if isinstance(part, list) for n in part}
+
+  return [p for p in found if p.name not in written(p.parent)]
 
 
 def _of_this_machine(images: str) -> pathlib.Path:

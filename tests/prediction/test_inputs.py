@@ -1,5 +1,6 @@
 """Which files are meant, and what their predictions are called."""
 
+import json
 import os
 import pathlib
 
@@ -46,14 +47,21 @@ def test_a_pattern_is_the_files_that_it_fits():
 
 def test_what_was_predicted_is_not_predicted():
   """By the same command, with a folder for it below the pattern."""
-  out = pathlib.Path('photos/x/out')
-  (out / 'a').mkdir(parents=True)
-  (out / 'a/overview.png').write_bytes(b'')
-  found = {str(x.path) for x in find_inputs('photos/**/*.*', out=out)}
-  assert 'photos/x/a.jpg' in found and 'photos/b.png' in found
-  assert not any('overview' in path for path in found)
-  (one,) = find_inputs('photos/a.jpg', out=pathlib.Path('elsewhere'))
-  assert one.name == 'a'
+  picture, clip = (pathlib.Path('photos/x/out', n) for n in ('a', 'clip'))
+  for folder, name, record in (
+    (picture, 'overview.png', 'prediction.json'),
+    (clip, 'depth.mp4', 'video.json'),
+  ):
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(b'')
+    (folder / record).write_text(json.dumps({'files': [name]}))
+  (picture / 'mine.jpg').write_bytes(b'')
+  found = [f'{x.path}' for x in find_inputs('photos/**/*.*')]
+  assert {'photos/x/a.jpg', f'{picture}/mine.jpg'} <= {*found}
+  assert not any('overview' in path or 'depth' in path for path in found)
+  assert [x.name for x in find_inputs(f'{picture}')] == ['mine']
+  # Who names one means it.
+  assert [x.name for x in find_inputs(f'{clip}/depth.mp4')] == ['depth']
 
 
 def test_a_file_may_have_the_name_of_a_pattern():

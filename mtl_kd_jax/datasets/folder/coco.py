@@ -190,14 +190,13 @@ def make_from_row(
   """
   if label.quantity in ('class', 'multilabel', 'image_multilabel'):
     of_class = _by_class(name, label, categories)
+    if label.quantity == 'class':
+      make = functools.partial(_draw_classes, of_class=of_class, name=name)
+      return label, make
     make = functools.partial(
-      _draw_classes
-      if label.quantity == 'class'
-      else functools.partial(
-        _draw_channels if label.quantity == 'multilabel' else _say_which,
-        count=label.num_channels,
-      ),
+      _draw_channels if label.quantity == 'multilabel' else _say_which,
       of_class=of_class,
+      count=label.num_channels,
       name=name,
     )
     return label, make
