@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtl_kd_jax.config.build import open_dataset
+from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.datasets.base import Dataset
 from mtl_kd_jax.datasets.inspect.doctor import Finding, diagnose
 from mtl_kd_jax.datasets.inspect.profile import (
@@ -26,8 +27,10 @@ from mtl_kd_jax.datasets.inspect.profile import (
 )
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.reports.plots import draw_samples
+from mtl_kd_jax.reports.plots.style import is_ours
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.parallel import is_main_process
+from mtl_kd_jax.runtime.workdir import is_workdir
 from mtl_kd_jax.tasks import Task
 
 _ROWS = 4  # of the contact sheet, for each split
@@ -52,10 +55,21 @@ def run(
     samples: how many samples to read of each split; 0 for all.
 
   Raises:
-    InputError: the data cannot be opened at all.
+    InputError: the data cannot be opened at all, or the folder has a data.png
+      that is not of this job.
   """
   if not is_main_process():
     return
+  path = workdir / 'data.png'
+  there = not paths.why_no_file(path)
+  if there and not is_workdir(workdir) and not is_ours(path):
+    raise InputError(
+      expected='a folder for data.png',
+      found='a file of that name, which was not drawn here',
+      where=f'{path}',
+      argument='workdir',
+      do='choose another workdir',
+    )
   dataset = open_dataset(config)
   console = Console(highlight=False)
   profiles = {}
@@ -75,7 +89,6 @@ def run(
       )
   findings = diagnose(dataset, profiles)
   _print_card(console, dataset, profiles, findings)
-  path = workdir / 'data.png'
   if draw_sheet(dataset, profiles, path):
     console.print(f'written: {path}', soft_wrap=True, markup=False)
 

@@ -236,6 +236,21 @@ def test_a_sheet_that_cannot_be_written_is_one_message(obstacle, tmp_path):
   assert error.value.argument == 'workdir'
 
 
+def test_a_picture_of_others_is_kept(tmp_path):
+  config = folder_config(tmp_path / 'data')
+  sheet = tmp_path / 'run/data.png'
+  inspect.run(config, sheet.parent)
+  inspect.run(config, sheet.parent)  # its own is drawn anew
+  Image.new('RGB', (9, 9)).save(sheet)
+  before = sheet.read_bytes()
+  with pytest.raises(InputError, match='another workdir') as error:
+    inspect.run(config, sheet.parent)
+  assert error.value.argument == 'workdir' and sheet.read_bytes() == before
+  (sheet.parent / 'config.json').write_text('{}')  # of a run: its own folder
+  inspect.run(config, sheet.parent)
+  assert sheet.read_bytes() != before
+
+
 def test_a_full_disk_is_one_message(tmp_path, monkeypatch):
   def full(*args, **kwargs):
     raise OSError(28, 'No space left on device')

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import matplotlib.style
 import numpy as np
+from PIL import Image
 
 from mtl_kd_jax.runtime import buckets
 
@@ -44,6 +45,8 @@ _STYLE = {
   'legend.frameon': False,
   'lines.solid_capstyle': 'round',
 }
+# Written into every picture, by which those of the library are known again.
+SOFTWARE = 'mtl_kd_jax'
 # A line of at most so many points is drawn as it is; a longer one is smoothed.
 _FEW_POINTS = 20
 
@@ -75,7 +78,19 @@ def save(figure: Figure, file: 'buckets.Path | io.BytesIO') -> None:
     buckets.write(file, png_of(figure))
     return
   with report_style():
-    figure.savefig(file, format='png')
+    figure.savefig(file, format='png', metadata={'Software': SOFTWARE})
+
+
+def is_ours(file: 'buckets.Path') -> bool:
+  """Whether a file is a picture that `save` wrote."""
+  try:
+    content = (
+      buckets.read(file) if buckets.is_bucket(file) else file.read_bytes()
+    )
+    with Image.open(io.BytesIO(content or b''), formats=('PNG',)) as picture:
+      return picture.info.get('Software') == SOFTWARE
+  except Exception:  # the parsers raise many types for files of others
+    return False
 
 
 def new_figure(
