@@ -1,5 +1,8 @@
 """Looks at a folder of pictures and labels, and writes a first config."""
 
+from collections.abc import Mapping
+import contextlib
+import os
 import pathlib
 import re
 
@@ -13,6 +16,7 @@ from mtl_kd_jax.config.from_file import from_file
 from mtl_kd_jax.datasets import paths
 from mtl_kd_jax.datasets.guess import Folder, guess_folder
 from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.runtime.files import write_atomically
 
 # Without folders for splits, every so-many-th picture is one of the split val.
 _HELD = 10
@@ -51,7 +55,7 @@ def run(
 
   Raises:
     InputError: there is no such folder, nothing in it that can be read, or the
-      config is there already.
+      config is there already or cannot be written.
   """
   del config, workdir
   root = paths.expand(init, argument='init')
@@ -69,18 +73,11 @@ def run(
   path = pathlib.Path(f'{name}.py')
   folder = guess_folder(root)
   lists = _lists(name, folder)
-  for file in (path, *lists):
-    if file.exists():
-      raise InputError(
-        expected='a config to write',
-        found=f'{file} is there already',
-        where=f'{file.absolute()}',
-        argument='init',
-        do='move it away, or go to another directory',
-      )
-  for file, names in lists.items():
-    file.write_text(''.join(f'{n}\n' for n in names), encoding='utf-8')
-  path.write_text(_as_python(name, root, folder, lists), encoding='utf-8')
+  texts = {
+    file: ''.join(f'{n}\n' for n in names) for file, names in lists.items()
+  }
+  texts[path] = _as_python(name, root, folder, lists)
+  _write(texts)
   console = Console(highlight=False)
   console.print(_as_table(root, folder))
   for note in folder.notes:
@@ -89,6 +86,39 @@ def run(
   console.print(f'written: {written}', markup=False, soft_wrap=True)
   _try(path, console)
   return path
+
+
+def _write(texts: Mapping[pathlib.Path, str]) -> None:
+  """Writes all of some new files, or none.
+
+  Raises:
+    InputError: one is there already, or the directory cannot be written to.
+  """
+  written: list[pathlib.Path] = []
+  try:
+    there = [file for file in texts if file.exists()]
+    for file, text in () if there else texts.items():
+      write_atomically(file, text)
+      written.append(file)
+  except OSError as error:
+    for file in written:
+      with contextlib.suppress(OSError):
+        file.unlink()
+    raise InputError(
+      expected='a directory that can be written to',
+      found=f'{error}',
+      where=os.getcwd(),
+      argument='init',
+      do='go to another directory, where the config is written',
+    ) from error
+  if there:
+    raise InputError(
+      expected='a config to write',
+      found=f'{there[0]} is there already',
+      where=f'{there[0].absolute()}',
+      argument='init',
+      do='move it away, or go to another directory',
+    )
 
 
 def _lists(name: str, folder: Folder) -> dict[pathlib.Path, list[str]]:
@@ -110,7 +140,7 @@ def _as_python(name, root, folder: Folder, lists) -> str:
   for split, file in zip(('train', 'val'), lists, strict=False):
     options[split] = str(file.absolute())
   lines = [
-    f'"""A first config for {root.absolute()}; guesses are marked.',
+    f'"""A first config for the folder {name}; guesses are marked.',
     '',
     f'python launch.py --config={name}.py --job=inspect   # look at the data',
     f'python launch.py --config={name}.py',
@@ -139,6 +169,7 @@ def _as_python(name, root, folder: Folder, lists) -> str:
     )
   lines += ['', f'  config.tasks = {tuple(folder.tasks)!r}']
   for task, (description, why) in folder.tasks.items():
+    why = paths.as_text(why)  # a line, whatever names are in it
     lines += [f'  # Guessed: {why}.', f'  config.task[{task!r}] = {{']
     lines += [f'    {key!r}: {value!r},' for key, value in description.items()]
     lines += ['  }']

@@ -285,3 +285,40 @@ def test_a_column_of_the_table_tells_splits_apart(tmp_path, here):
   np.testing.assert_array_equal(dataset.source('val')[1]['attributes'], [1, 1])
   (note,) = dataset.notes
   assert 'no row of a split names them (1)' in note and '999999' in note
+
+
+# ---- What is written ---------------------------------------------------------
+
+
+def street(root):
+  rng = np.random.default_rng(0)
+  for i in range(3):
+    photo(rng, root / 'rgb' / f'{i}.png')
+    save(root / 'mask' / f'{i}.png', np.eye(*SIZE, dtype=np.uint8))
+
+
+@pytest.mark.parametrize('name', ['back\\x \\U folder', 'a """b""" c"'])
+def test_any_name_of_a_folder_gives_a_config(name, tmp_path, here, capsys):
+  street(tmp_path / name)
+  path = data.run(None, None, init=str(tmp_path / name))
+  assert 'can be read so' in ' '.join(capsys.readouterr().out.split())
+  assert from_file(str(path)).data.data_dir == str(tmp_path / name)
+
+
+@pytest.mark.parametrize('written', [0, 2])
+def test_a_directory_that_is_full_is_one_message(
+  written, tmp_path, here, monkeypatch
+):
+  street(tmp_path / 'mine')
+  write, done = data.write_atomically, []
+
+  def full(path, text):
+    if len(done) == written:
+      raise OSError(28, 'No space left on device')
+    done.append(path)
+    write(path, text)
+
+  monkeypatch.setattr(data, 'write_atomically', full)
+  with pytest.raises(InputError, match='No space left'):
+    data.run(None, None, init=str(tmp_path / 'mine'))
+  assert not [*here.iterdir()]  # nothing, or all of it
