@@ -1,18 +1,20 @@
 """Guesses what a folder of one's own holds, for a first config."""
 
-from collections.abc import Sequence
-import json
+from collections.abc import Iterable, Sequence
+import os
 import pathlib
 import re
 from typing import Any, NamedTuple
 
 from mtl_kd_jax.datasets import files, paths
-from mtl_kd_jax.datasets.folder.coco import read_coco
 from mtl_kd_jax.datasets.folder.palette import read_palette
-from mtl_kd_jax.datasets.folder.rows import SUFFIXES, read_table
-from mtl_kd_jax.datasets.guess.contents import PICTURE, Guess, guess_contents
-from mtl_kd_jax.datasets.guess.groups import Group, find_groups, split_in
-from mtl_kd_jax.datasets.guess.tables import guess_columns, key_column
+from mtl_kd_jax.datasets.guess.annotations import add_coco, add_tables
+from mtl_kd_jax.datasets.guess.contents import Guess, guess_contents
+from mtl_kd_jax.datasets.guess.draft import Draft, Task, free_name
+from mtl_kd_jax.datasets.guess.groups import Group, find_groups
+from mtl_kd_jax.datasets.guess.pairs import choose_pictures, why_not_used
+from mtl_kd_jax.datasets.guess.splits import find_splits, split_in
+from mtl_kd_jax.datasets.guess.tree import Parts, by_folder, list_files
 from mtl_kd_jax.errors import InputError
 
 __all__ = ['Folder', 'Task', 'guess_folder']
@@ -21,18 +23,14 @@ _EXAMINED = 6  # files of each group
 _PALETTES = ('.txt', '.csv', '.json')
 _UNLABELED = ('unlabeled', 'unlabelled', 'unknown', 'void', 'ignore')
 _MULTIPLE, _LARGEST_SIDE = 32, 256
-
-
-class Task(NamedTuple):
-  """A task that files or columns seem to be for.
-
-  Attributes:
-    description: of config.task.
-    why: the reason, a sentence.
-  """
-
-  description: dict[str, Any]
-  why: str
+_MOST_NOTES = 20  # about files that are not read
+# Why files are not read whose ending others have that are.
+_UNREAD = {
+  '.json': 'no annotations in the format of COCO',
+  '.csv': 'many tables in a folder',
+  '.jsonl': 'many tables in a folder',
+  '.txt': 'no palette, and nothing else is read from text',
+}
 
 
 class Folder(NamedTuple):
@@ -64,31 +62,31 @@ def guess_folder(root: pathlib.Path) -> Folder:
   Raises:
     InputError: there are no pictures, or nothing that could be labels.
   """
-  groups, folders = find_groups(root, {*files.SUFFIXES, *files.MAPS})
-  guesses = {g.pattern: guess_contents(_some(root, g, folders)) for g in groups}
-  pictures = _pictures(root, groups, guesses)
-  names, notes = pictures.all_frames, []
-  tasks: dict[str, Task] = {}
-  for group in groups:
-    guess = guesses[group.pattern]
-    if group is pictures:
-      continue
-    shared = group.all_frames & names
-    if guess.kind in ('', PICTURE) or len(shared) < len(names) / 2:
-      reason = guess.why if guess.kind in ('', PICTURE) else 'other names'
-      notes.append(
-        f'{group.pattern}: {len(group.all_frames)} files, not used ({reason})'
-      )
-      continue
-    name = _task_name(group.pattern, tasks)
-    description = {'kind': guess.kind, 'files': group.pattern}
-    guess = _with_names(root, guess)
-    tasks[name] = Task({**description, **guess.description}, guess.why)
-  options: dict[str, Any] = {'image': pictures.pattern}
-  options |= folders if '{split}' in pictures.pattern else {}
-  _add_rows(root, names, folders, options, tasks, notes)
-  _add_coco(root, folders, options, tasks, notes)
-  if not tasks:
+  found, notes = list_files(root)
+  suffixes = {*files.SUFFIXES, *files.MAPS}
+  maps = [p for p in found if os.path.splitext(p[-1])[1].lower() in suffixes]
+
+  def kind_of(names: Sequence[str]) -> str:
+    first, *others = [root / name for name in names[:_EXAMINED]]
+    kind = guess_contents([first], others).kind
+    return 'classes' if kind == 'binary' else kind
+
+  folders, assumed = find_splits(maps, kind_of)
+  groups = find_groups(maps, folders, kind_of)
+  guesses = {g.pattern: _guess(root, g, folders) for g in groups}
+  pictures = choose_pictures(root, groups, guesses, notes)
+  draft = Draft(root, folders, pictures, {'image': pictures.pattern})
+  _add_maps(draft, groups, guesses)
+  described = (task.description for task in draft.tasks.values())
+  palettes = [d['palette'] for d in described if 'palette' in d]
+  found = [p for p in found if '/'.join(p) not in palettes]
+  seen = add_tables(draft, found)
+  seen += add_coco(draft, found)
+  notes += _broken(root, guesses)
+  notes += draft.notes
+  notes += _of_others(draft, {*maps, *seen}, found)
+  options, pictures = draft.options, draft.pictures
+  if not draft.tasks:
     raise InputError(
       expected='label maps with the names of the pictures, a table with a '
       'row for each, or annotations of COCO',
@@ -97,23 +95,82 @@ def guess_folder(root: pathlib.Path) -> Folder:
       argument='init',
       do='see docs/own_tasks.md for what can be read',
     )
-  if folders and '{split}' in pictures.pattern:
-    notes.insert(0, _why_splits(folders))
+  if pictures.has_splits or not folders:
+    notes = [*assumed, *notes]
+  if pictures.has_splits:
+    options |= draft.folders
+    said = [f'{name!r} for {split}' for split, name in draft.folders.items()]
+    notes = [f'splits: {", ".join(said)}', *notes]
   size = guesses[pictures.pattern].size
   options['image_size'] = _fitting(size)
   return Folder(
     options,
-    tasks,
+    draft.tasks,
     size,
-    sum(map(len, pictures.frames.values())),
-    () if folders and '{split}' in pictures.pattern else tuple(sorted(names)),
+    len(pictures.members),
+    () if pictures.has_splits else tuple(sorted(pictures.all_frames)),
     tuple(notes),
   )
 
 
-def _why_splits(folders) -> str:
-  said = [f'{name!r} for {split}' for split, name in folders.items()]
-  return f'splits: {", ".join(said)}'
+def _guess(root, group: Group, folders) -> Guess:
+  """What a few files hold, from the whole of a group."""
+  every = [
+    (split, frame) for split, frames in group.frames.items() for frame in frames
+  ]
+  step = max(1, len(every) // _EXAMINED)
+  some = every[::step][:_EXAMINED]
+  others = [member for member in every if member not in some]
+  step = max(1, len(others) // _EXAMINED)
+
+  def as_paths(members):
+    return [group.path(root, folders, split, name) for split, name in members]
+
+  return guess_contents(as_paths(some), as_paths(others[::step][:_EXAMINED]))
+
+
+# ---- Maps --------------------------------------------------------------------
+
+
+def _add_maps(draft: Draft, groups: Sequence[Group], guesses) -> None:
+  """Adds the tasks that have a file for each picture."""
+  used: list[Group] = []
+  for group in groups:
+    if group is draft.pictures:
+      continue
+    reason = why_not_used(group, draft.pictures, groups, guesses, draft.folders)
+    if reason:
+      draft.notes.append(
+        f'{group.pattern}: {len(group.members)} files, not used ({reason})'
+      )
+      continue
+    used.append(group)
+    name = _task_name(group.pattern, draft)
+    guess = _with_names(draft.root, guesses[group.pattern])
+    description = {'kind': guess.kind, 'files': group.pattern}
+    draft.tasks[name] = Task({**description, **guess.description}, guess.why)
+  if (
+    used
+    and 'test' in draft.folders
+    and not any(
+      split == 'test'
+      for group in used
+      for split, _ in draft.pictures.having(group)
+    )
+  ):
+    draft.drop_test('its pictures have no labels')
+  for group in used:
+    draft.allow_missing(group.pattern, len(draft.pictures.having(group)))
+
+
+def _task_name(pattern: str, draft: Draft) -> str:
+  """The word of a pattern that says most, as the name of a task."""
+  words, of_pictures = (
+    [w for w in re.split(r'[/{}._-]+|frame|split', stem) if w]
+    for stem, _ in map(os.path.splitext, (pattern, draft.pictures.pattern))
+  )
+  own = [w for w in words if w not in of_pictures] or words
+  return free_name(own[-1] if own else '', draft.tasks)
 
 
 def _with_names(root, guess: Guess) -> Guess:
@@ -142,125 +199,36 @@ def _with_names(root, guess: Guess) -> Guess:
   return guess
 
 
-def _some(root, group: Group, folders) -> list[pathlib.Path]:
-  """A few files, from the whole of a group."""
-  every = [
-    (split, frame) for split, frames in group.frames.items() for frame in frames
-  ]
-  step = max(1, len(every) // _EXAMINED)
+# ---- Notes -------------------------------------------------------------------
+
+
+def _broken(root: pathlib.Path, guesses) -> list[str]:
+  """About files that cannot be read, where others of their group can."""
   return [
-    group.path(root, folders, split, frame)
-    for split, frame in every[::step][:_EXAMINED]
+    f'{paths.as_text(path.relative_to(root))}: cannot be read: {found}'
+    for guess in guesses.values()
+    if guess.kind
+    for path, found in guess.broken.items()
   ]
 
 
-def _pictures(root, groups: Sequence[Group], guesses) -> Group:
-  """The group that most others share the names of frames with."""
-  candidates = [g for g in groups if guesses[g.pattern].kind == PICTURE]
-  if not candidates:
-    found = [f'{g.pattern}: {guesses[g.pattern].why}' for g in groups[:4]]
-    raise InputError(
-      expected='pictures: .jpg, .png, or .npy of three numbers from 0 to 1',
-      found='; '.join(found) or paths.contents(root) or 'nothing',
-      where=paths.as_text(root),
-      argument='init',
-      do='name the folder that holds pictures and labels',
-    )
-
-  def shared(group):
-    others = [g for g in groups if g is not group]
-    names = group.all_frames
-    return (
-      sum(len(names & g.all_frames) > len(names) / 2 for g in others),
-      len(names),
-      any(word in group.pattern.lower() for word in ('image', 'rgb', 'img')),
-    )
-
-  return max(candidates, key=shared)
-
-
-def _task_name(pattern: str, taken) -> str:
-  """The word of a pattern that says most, as the name of a task."""
-  stem = pattern.rpartition('.')[0]
-  words = [w for w in re.split(r'[/{}._-]+|frame|split', stem) if w]
-  name = re.sub(r'\W+', '_', words[-1]).lower() if words else 'labels'
-  number, free = 1, name
-  while free in taken or free == 'image':
-    number += 1
-    free = f'{name}_{number}'
-  return free
-
-
-def _add_rows(root, names, folders, options, tasks, notes) -> None:
-  for path in sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES):
-    try:
-      table = read_table(path)
-    except InputError as error:
-      notes.append(f'{path.name}: not used ({error.found})')
-      continue
-    key = key_column(table, names)
-    if not key or 'rows' in options:
-      reason = 'one table is enough' if key else 'no column names the pictures'
-      notes.append(f'{path.name}: not used ({reason})')
-      continue
-    options |= {'rows': path.name, 'picture': key}
-    if 'split' in table.columns:
-      said = {row.get('split') for row in table.rows.values()} - {None}
-      options |= {s: s for s in ('train', 'val', 'test') if s in said}
-    for name, (description, why) in guess_columns(table, key).items():
-      free = name if name not in tasks else f'{name}_of_table'
-      tasks[free] = Task(description, why)
-
-
-def _add_coco(root, folders, options, tasks, notes) -> None:
-  for path in sorted(root.rglob('*.json')):
-    try:
-      table = read_coco(path)
-    except InputError:
-      continue
-    relative = path.relative_to(root).as_posix()
-    if 'coco' in options or 'rows' in options:
-      if split_in(relative, folders)[1] != options.get('coco'):
-        notes.append(f'{relative}: not used (one table is enough)')
-      continue
-    options['coco'] = split_in(relative, folders)[1]
-    first = next(iter(table.rows.values())).values['annotations']
-    tasks['objects'] = Task(
-      {
-        'kind': 'classes',
-        'source': 'coco',
-        'classes': ('background', *sorted(first.categories)),
-      },
-      f'annotations of {len(table.rows)} pictures, drawn as a map of classes',
-    )
-    counts = {
-      len(item.points)
-      for row in table.rows.values()
-      for item in row.values['annotations'].items
-      if len(item.points)
-    }
-    if len(counts) == 1:
-      tasks['keypoints'] = Task(
-        {'kind': 'heatmap', 'source': 'coco', **_points(path, counts.pop())},
-        'key points of the annotations; of the largest object',
-      )
-
-
-def _points(path: pathlib.Path, count: int) -> dict[str, Any]:
-  """Names of key points, as categories say, and pairs of left and right."""
-  categories = json.loads(path.read_text(encoding='utf-8'))['categories']
-  named = [c['keypoints'] for c in categories if c.get('keypoints')]
-  if len(named) != 1 or len(set(map(str, named[0]))) != count:
-    return {'points': count}
-  names = tuple(map(str, named[0]))
-  others = {name: name.lower().replace('left', 'right') for name in names}
-  known = {name.lower(): name for name in names}
-  pairs = tuple(
-    (name, known[other])
-    for name, other in others.items()
-    if other != name.lower() and other in known
-  )
-  return {'points': names} | ({'pairs': pairs} if pairs else {})
+def _of_others(
+  draft: Draft, seen: set[Parts], found: Iterable[Parts]
+) -> list[str]:
+  """About files that are not read at all, by folder and ending."""
+  left = [p for p in found if p not in seen]
+  places = by_folder(left, lambda folder: split_in(folder, draft.folders)[1])
+  notes = []
+  for (place, ending), members in places.items():
+    reason = _UNREAD.get(ending.lower(), 'files of this ending are not read')
+    said = f'{"/".join(members[0])}:'
+    if len(members) > 1:
+      said = f'{place}*{ending}: {len(members)} files,'
+    notes.append(f'{said} not used ({reason})')
+  if len(notes) > _MOST_NOTES:
+    more = len(notes) - _MOST_NOTES
+    notes[_MOST_NOTES:] = [f'and files in {more} more folders, not used']
+  return notes
 
 
 def _fitting(size: tuple[int, int]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """From the values in a few files to the kind of task that they label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import pathlib
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,60 +11,103 @@ from mtl_kd_jax.datasets import files
 from mtl_kd_jax.errors import InputError
 
 PICTURE = 'picture'
+GRAY = 'gray'  # a picture, or a map of numbers
 # More values than these are no ids of classes, and more colors no palette.
 _MOST_CLASSES, _MOST_COLORS = 256, 64
+_FEW_TONES = 64  # of a gray picture
 _UNLABELED = 255
 _LOSSY = ('.jpg', '.jpeg')
+_ARRAYS = ('.npy', '.npz')
 _DIGITS = np.array([1, 256, 65536])  # of red, green and blue
 _FAR = 1000.0  # meters, what the largest number of CARLA stands for
+_MANY_POINTS = 'arrays [n 2] or [n 3] of different lengths; points need one'
+_LEAST_KNOWN = 0.1  # of the pixels of normals
 
 
 class Guess(NamedTuple):
   """What files hold.
 
   Attributes:
-    kind: of a task; `PICTURE`; '' for nothing that is known.
+    kind: of a task; `PICTURE`; `GRAY`; '' for nothing that is known.
     description: entries of the task's description, but 'files'.
     why: the reason, a sentence.
-    size: (height, width) of the files in pixels.
+    size: (height, width) of the first file in pixels; (0, 0) where nothing is
+      known, or what is in the files has no size.
+    one_size: whether all files that were read have it.
+    broken: path -> why it cannot be read.
   """
 
   kind: str
   description: dict[str, Any]
   why: str
   size: tuple[int, int] = (0, 0)
+  one_size: bool = False
+  broken: Mapping[pathlib.Path, str] = MappingProxyType({})
 
 
-def guess_contents(paths: Sequence[pathlib.Path]) -> Guess:
+def guess_contents(
+  paths: Sequence[pathlib.Path], others: Sequence[pathlib.Path] = ()
+) -> Guess:
   """Guesses from some files of one group.
 
   Args:
     paths: of a few of them.
+    others: of some more, which are read where none of the first can be.
   """
-  arrays = []
-  for path in paths:
-    try:
-      arrays.append(_read(path))
-    except InputError as error:
-      return Guess('', {}, f'cannot be read: {error.found}')
-  if all(map(files.repeats_channel, paths, arrays)):
+  read: dict[pathlib.Path, np.ndarray] = {}
+  broken: dict[pathlib.Path, str] = {}
+  for some in (paths, others):
+    for path in () if read else some:
+      try:
+        read[path] = _read(path)
+      except InputError as error:
+        broken[path] = error.found
+  if not read:
+    found = next(iter(broken.values()), 'no file')
+    return Guess('', {}, f'cannot be read: {found}', broken=broken)
+  arrays = [*read.values()]
+  if all(map(files.repeats_channel, read, arrays)):
     arrays = [array[..., 0] for array in arrays]
-  first = arrays[0]
-  size = first.shape[:2]
-  if any(a.shape[2:] != first.shape[2:] for a in arrays):
-    return Guess('', {}, 'files have different numbers of channels', size)
-  guess = _of_channels if first.ndim == 3 else _of_numbers
-  return guess(arrays, paths[0].suffix.lower())._replace(size=size)
+  size, suffix = arrays[0].shape[:2], next(iter(read)).suffix.lower()
+  one_size = all(a.shape[:2] == size for a in arrays)
+  if len({a.shape[2:] for a in arrays}) > 1:
+    guess = Guess('', {}, 'files have different numbers of channels')
+  elif arrays[0].ndim == 3:
+    guess = _of_channels(arrays, suffix)
+  elif suffix in _ARRAYS and {a.shape[1] for a in arrays} in ({2}, {3}):
+    guess = _of_points(size) if one_size else Guess('', {}, _MANY_POINTS)
+    return guess._replace(broken=broken)
+  else:
+    guess = _of_numbers(arrays)
+  return guess._replace(size=size, one_size=one_size, broken=broken)
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
   jpeg = path.suffix.lower() in _LOSSY
-  return files.read_array(path, finite=False, colors=jpeg)
+  return files.read_array(path, finite=False, colors=jpeg, booleans=True)
+
+
+def _of_points(shape: tuple[int, int]) -> Guess:
+  count, each = shape
+  third = ', and 0 where there is no label' if each == 3 else ''
+  return Guess(
+    'heatmap',
+    {'points': count},
+    f'an array [{count} {each}] in each file: x and y of {count} points in '
+    f'pixels{third}',
+  )
 
 
 def _of_channels(arrays, suffix) -> Guess:
   count = arrays[0].shape[-1]
   pixels = np.concatenate([a.reshape(-1, count) for a in arrays])
+  if suffix in _ARRAYS and pixels.dtype == np.uint8 and pixels.max() <= 1:
+    return Guess(
+      'multilabel',
+      {'classes': tuple(f'class_{i}' for i in range(count))},
+      f'0 and 1 in {count} channels: a mask for each class. Give them their '
+      'names',
+    )
   if count in (3, 4) and pixels.dtype == np.uint8:
     if suffix not in _LOSSY and all(map(_are_24_bits, arrays)):
       return Guess(
@@ -82,7 +126,7 @@ def _of_channels(arrays, suffix) -> Guess:
         'stores it',
       )
     if _are_directions(pixels):
-      return Guess('normals', {}, 'colors of unit vectors, of 16 bits')
+      return _of_directions(pixels, 'colors of unit vectors, of 16 bits')
   known = pixels[np.isfinite(pixels).all(axis=-1)]
   if count == 3 and pixels.dtype.kind == 'f' and len(known):
     length = np.linalg.norm(known.astype(np.float64), axis=-1)
@@ -129,20 +173,37 @@ def _of_colors(pixels, suffix) -> Guess:
       'classes their names',
     )
   if suffix not in _LOSSY and _are_directions(pixels):
-    return Guess('normals', {}, 'colors of unit vectors')
+    return _of_directions(pixels, 'colors of unit vectors')
   return Guess(PICTURE, {}, f'{len(colors)} different colors')
 
 
 def _are_directions(pixels) -> bool:
-  """Whether nearly all colors are those of unit vectors."""
+  """Whether nearly all colors are those of unit vectors, or of none."""
+  known = pixels[pixels.any(axis=-1) & ~_is_middle(pixels)]
+  if len(known) < _LEAST_KNOWN * len(pixels):
+    return False
   largest = np.iinfo(pixels.dtype).max
-  vectors = pixels.astype(np.float64) / (largest / 2) - 1
+  vectors = known.astype(np.float64) / (largest / 2) - 1
   near = np.abs(np.linalg.norm(vectors, axis=-1) - 1) < 0.05
   return near.mean() > 0.9
 
 
-def _of_numbers(arrays, suffix) -> Guess:
-  del suffix
+def _is_middle(pixels) -> np.ndarray:
+  """Where colors are the gray that stands for a vector of length 0."""
+  low = np.iinfo(pixels.dtype).max // 2
+  return ((pixels == low) | (pixels == low + 1)).all(axis=-1)
+
+
+def _of_directions(pixels, why: str) -> Guess:
+  middle = pixels[_is_middle(pixels)]
+  if not len(middle):
+    return Guess('normals', {}, why)
+  tones, counts = np.unique(middle, axis=0, return_counts=True)
+  gray = tuple(map(int, tones[counts.argmax()]))
+  return Guess('normals', {'invalid': gray}, f'{why}; {gray} is no label')
+
+
+def _of_numbers(arrays) -> Guess:
   values = np.concatenate([a.ravel() for a in arrays])
   finite = values[np.isfinite(values)]
   if not finite.size:
@@ -159,8 +220,17 @@ def _of_numbers(arrays, suffix) -> Guess:
       f'16 bits, {_range(finite)}: taken for millimeters. If it is disparity '
       "or another unit, correct 'kind' and 'scale'",
     )
+  if distinct.max() < 0 and len(distinct) == 1:
+    return Guess('', {}, f'nothing but {distinct[0]:g}: no label')
+  if values.dtype == np.uint8 and _are_tones(arrays, distinct):
+    return Guess(GRAY, {}, 'gray of 8 bits: a picture, or a map of numbers')
   ids = distinct[distinct >= 0]
-  if whole and len(distinct) <= _MOST_CLASSES and ids.max() <= _UNLABELED:
+  if (
+    whole
+    and len(ids)
+    and len(distinct) <= _MOST_CLASSES
+    and (ids.max() <= _UNLABELED)
+  ):
     count = int(ids[ids < _UNLABELED].max(initial=1)) + 1
     names = tuple(f'class_{i}' for i in range(count))
     unlabeled = ' (255 is no label)' if _UNLABELED in distinct else ''
@@ -178,6 +248,14 @@ def _of_numbers(arrays, suffix) -> Guess:
       "else, 'kind' is 'disparity' or 'regression'",
     )
   return Guess('regression', {}, f'numbers, {_range(finite)}')
+
+
+def _are_tones(arrays, distinct) -> bool:
+  """Whether bytes change from pixel to pixel, as ids of classes do not."""
+  if len(distinct) <= _FEW_TONES or len(distinct) <= np.ptp(distinct) / 2:
+    return False
+  steps = [np.abs(np.diff(a.astype(int), axis=1)).ravel() for a in arrays]
+  return np.median(np.concatenate(steps)) > 0
 
 
 def _range(values) -> str:

@@ -1,17 +1,20 @@
 """From the columns of a table to tasks of whole pictures, and of points."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+import math
+import pathlib
 import re
 from typing import Any
 
 from mtl_kd_jax.datasets.folder.rows import Table
+from mtl_kd_jax.datasets.guess.draft import Task, free_name
 
 _YES_NO = {'0', '1', 'yes', 'no', 'true', 'false'}
 _MOST_CLASSES = 50
 _AXIS = re.compile(r'(.*?)[_.-]?([xyXY])')
 
 
-def key_column(table: Table, frames: set[str]) -> str:
+def key_column(table: Table, frames: Collection[str]) -> str:
   """The column that names pictures; '' for none.
 
   Args:
@@ -19,18 +22,40 @@ def key_column(table: Table, frames: set[str]) -> str:
     frames: names of the pictures.
   """
   for column in table.columns:
-    named = [_stem(row.get(column)) for row in table.rows.values()]
-    if sum(name in frames for name in named) > len(named) / 2:
+    values = [row.get(column) for row in table.rows.values()]
+    named = sum(bool(named_frames([v], frames)) for v in values)
+    if named > len(values) / 2:
       return column
   return ''
 
 
-def guess_columns(table: Table, key: str) -> dict[str, tuple[dict, str]]:
-  """Task -> its description, and why.
+def named_frames(values: Iterable[Any], frames: Collection[str]) -> set[str]:
+  """The pictures that values name, as frames or as files."""
+  found = set()
+  for value in values:
+    path = pathlib.PurePosixPath(f'{value}')
+    found |= {f for f in (f'{value}', path.name, path.stem) if f in frames}
+  return found
+
+
+def other_separator(table: Table) -> str:
+  """What separates cells in a table that was read as one column; or ''."""
+  mark = re.search('[;\t|]', table.columns[0])
+  return mark[0] if mark and len(table.columns) == 1 else ''
+
+
+def guess_columns(
+  table: Table, key: str, taken: Collection[str]
+) -> tuple[dict[str, Task], dict[str, str]]:
+  """Guesses what the columns of a table are.
 
   Args:
     table: whose columns are meant.
     key: the column that names the pictures.
+    taken: names of tasks that there are.
+
+  Returns:
+    Task -> its description; and column -> why it is not used.
   """
   columns = {
     column: [
@@ -41,43 +66,63 @@ def guess_columns(table: Table, key: str) -> dict[str, tuple[dict, str]]:
     for column in table.columns
     if column not in (key, 'split')
   }
-  columns = {name: values for name, values in columns.items() if values}
-  tasks: dict[str, tuple[dict[str, Any], str]] = {}
+  tasks: dict[str, Task] = {}
+
+  def add(name: str, why: str, **description: Any) -> None:
+    tasks[free_name(name, {*taken, *tasks})] = Task(description, why)
+
+  unused = {
+    name: why for name, values in columns.items() if (why := _why_not(values))
+  }
+  columns = {n: values for n, values in columns.items() if n not in unused}
   pairs, columns = _points(columns)
   if pairs:
-    tasks['points'] = (
-      {
-        'kind': 'heatmap',
-        'points': len(pairs) // 2,
-        'columns': tuple(pairs),
-      },
+    add(
+      'points',
       f'{len(pairs) // 2} pairs of columns end with x and y: points in pixels',
+      kind='heatmap',
+      points=len(pairs) // 2,
+      columns=tuple(pairs),
     )
-  attributes = [
+  attributes = tuple(
     name
     for name, values in columns.items()
     if {str(v).lower() for v in values} <= _YES_NO
-  ]
+  )
   if attributes:
-    tasks['attributes'] = (
-      {'kind': 'image_multilabel', 'classes': tuple(attributes)},
+    add(
+      'attributes',
       f'{len(attributes)} columns of yes and no',
+      kind='image_multilabel',
+      classes=attributes,
     )
   for name, values in columns.items():
     if name in attributes:
       continue
-    if _are_numbers(values) and len(set(values)) > 2:
-      tasks[_name(name)] = (
-        {'kind': 'image_regression', 'column': name},
-        'a column of numbers',
+    words = {str(v) for v in values}
+    if _are_numbers(values) and len(words) > 2:
+      add(name, 'a column of numbers', kind='image_regression', column=name)
+    elif len(words) == 1:
+      unused[name] = 'the same in every row'
+    elif len(words) <= min(_MOST_CLASSES, len(values) / 2):
+      add(
+        name,
+        f'a column of {len(words)} different words',
+        kind='image_classes',
+        classes=tuple(sorted(words)),
+        column=name,
       )
-    elif len(set(values)) <= min(_MOST_CLASSES, len(values) / 2):
-      classes = tuple(sorted({str(v) for v in values}))
-      tasks[_name(name)] = (
-        {'kind': 'image_classes', 'classes': classes, 'column': name},
-        f'a column of {len(classes)} different words',
-      )
-  return tasks
+    else:
+      unused[name] = f'{len(words)} different words in {len(values)} rows'
+  return tasks, unused
+
+
+def _why_not(values: Sequence[Any]) -> str:
+  if not values:
+    return 'nothing in it'
+  if any(isinstance(v, list | dict) for v in values):
+    return 'lists or objects'
+  return ''
 
 
 def _points(columns) -> tuple[list[str], dict[str, list]]:
@@ -94,17 +139,8 @@ def _points(columns) -> tuple[list[str], dict[str, list]]:
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
+  """Whether all are numbers, or NaN for no label."""
   try:
-    return all(float(v) == float(v) for v in values)
+    return not any(math.isinf(float(v)) for v in values)
   except (TypeError, ValueError):
     return False
-
-
-def _name(column: str) -> str:
-  """A name for a task, of that of a column."""
-  return re.sub(r'\W+', '_', column).strip('_').lower() or 'column'
-
-
-def _stem(value: Any) -> str:
-  text = f'{value}'.replace('\\', '/').rpartition('/')[2]
-  return text.rpartition('.')[0] or text
