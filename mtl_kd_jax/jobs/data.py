@@ -81,7 +81,7 @@ def run(
   console = Console(highlight=False)
   console.print(_as_table(root, folder))
   for note in folder.notes:
-    console.print(f'note: {note}', markup=False, soft_wrap=True)
+    console.print(f'note: {paths.as_text(note)}', markup=False, soft_wrap=True)
   written = ', '.join(map(str, (path, *lists)))
   console.print(f'written: {written}', markup=False, soft_wrap=True)
   _try(path, console)

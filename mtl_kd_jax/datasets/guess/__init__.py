@@ -63,12 +63,11 @@ def guess_folder(root: pathlib.Path) -> Folder:
     InputError: there are no pictures, or nothing that could be labels.
   """
   found, notes = list_files(root)
-  suffixes = {*files.SUFFIXES, *files.MAPS}
-  maps = [p for p in found if os.path.splitext(p[-1])[1].lower() in suffixes]
+  maps, others = _divided(found)
 
   def kind_of(names: Sequence[str]) -> str:
-    first, *others = [root / name for name in names[:_EXAMINED]]
-    kind = guess_contents([first], others).kind
+    first, *more = [root / name for name in names[:_EXAMINED]]
+    kind = guess_contents([first], more).kind
     return 'classes' if kind == 'binary' else kind
 
   folders, assumed = find_splits(maps, kind_of)
@@ -79,12 +78,11 @@ def guess_folder(root: pathlib.Path) -> Folder:
   _add_maps(draft, groups, guesses)
   described = (task.description for task in draft.tasks.values())
   palettes = [d['palette'] for d in described if 'palette' in d]
-  found = [p for p in found if '/'.join(p) not in palettes]
-  seen = add_tables(draft, found)
-  seen += add_coco(draft, found)
+  others = [p for p in others if '/'.join(p) not in palettes]
+  seen = add_tables(draft, others) + add_coco(draft, others)
   notes += _broken(root, guesses)
   notes += draft.notes
-  notes += _of_others(draft, {*maps, *seen}, found)
+  notes += _of_others(draft, others, {*seen})
   options, pictures = draft.options, draft.pictures
   if not draft.tasks:
     raise InputError(
@@ -113,6 +111,17 @@ def guess_folder(root: pathlib.Path) -> Folder:
   )
 
 
+def _divided(found: Iterable[Parts]) -> tuple[list[Parts], list[Parts]]:
+  """Pictures and maps, and other files."""
+  suffixes = {*files.SUFFIXES, *files.MAPS}
+  maps: list[Parts] = []
+  others: list[Parts] = []
+  for parts in found:
+    known = os.path.splitext(parts[-1])[1].lower() in suffixes
+    (maps if known else others).append(parts)
+  return maps, others
+
+
 def _guess(root, group: Group, folders) -> Guess:
   """What a few files hold, from the whole of a group."""
   every = [
@@ -120,13 +129,14 @@ def _guess(root, group: Group, folders) -> Guess:
   ]
   step = max(1, len(every) // _EXAMINED)
   some = every[::step][:_EXAMINED]
-  others = [member for member in every if member not in some]
-  step = max(1, len(others) // _EXAMINED)
+  others = every[max(1, step // 2) :: step][:_EXAMINED]
 
   def as_paths(members):
     return [group.path(root, folders, split, name) for split, name in members]
 
-  return guess_contents(as_paths(some), as_paths(others[::step][:_EXAMINED]))
+  return guess_contents(
+    as_paths(some), as_paths(m for m in others if m not in some)
+  )
 
 
 # ---- Maps --------------------------------------------------------------------
@@ -135,20 +145,23 @@ def _guess(root, group: Group, folders) -> Guess:
 def _add_maps(draft: Draft, groups: Sequence[Group], guesses) -> None:
   """Adds the tasks that have a file for each picture."""
   used: list[Group] = []
+  unused: dict[str, list[Group]] = {}  # reason -> groups
   for group in groups:
     if group is draft.pictures:
       continue
     reason = why_not_used(group, draft.pictures, groups, guesses, draft.folders)
     if reason:
-      draft.notes.append(
-        f'{group.pattern}: {len(group.members)} files, not used ({reason})'
-      )
+      unused.setdefault(reason, []).append(group)
       continue
     used.append(group)
     name = _task_name(group.pattern, draft)
     guess = _with_names(draft.root, guesses[group.pattern])
     description = {'kind': guess.kind, 'files': group.pattern}
     draft.tasks[name] = Task({**description, **guess.description}, guess.why)
+  for reason, others in unused.items():
+    patterns = paths.some([group.pattern for group in others])
+    count = sum(len(group.members) for group in others)
+    draft.notes.append(f'{patterns}: {count} files, not used ({reason})')
   if (
     used
     and 'test' in draft.folders
@@ -213,10 +226,10 @@ def _broken(root: pathlib.Path, guesses) -> list[str]:
 
 
 def _of_others(
-  draft: Draft, seen: set[Parts], found: Iterable[Parts]
+  draft: Draft, others: Iterable[Parts], seen: set[Parts]
 ) -> list[str]:
   """About files that are not read at all, by folder and ending."""
-  left = [p for p in found if p not in seen]
+  left = [p for p in others if p not in seen]
   places = by_folder(left, lambda folder: split_in(folder, draft.folders)[1])
   notes = []
   for (place, ending), members in places.items():

@@ -29,7 +29,7 @@ def add_tables(draft: Draft, found: Sequence[Parts]) -> list[Parts]:
 
   Args:
     draft: of the folder.
-    found: paths of all files.
+    found: paths of files that are no maps.
 
   Returns:
     The files that were looked at.

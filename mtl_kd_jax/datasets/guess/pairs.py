@@ -94,7 +94,7 @@ def why_not_used(
       and differing[0] in parts
       and differing[1] not in parts
     ):
-      return f'of other pictures, {other.pattern}'
+      return 'of pictures of another folder'
   shared, every = len(pictures.having(group)), len(pictures.members)
   if not shared:
     alone = group.has_splits and not pictures.has_splits
