@@ -382,6 +382,27 @@ def test_words_of_a_column_of_splits(tmp_path, words):
   assert (options['train'], options['val']) == words and 'test' not in options
 
 
+def test_a_column_of_splits_that_says_something_else(tmp_path):
+  fill(tmp_path, rgb=('photo', '.jpg'), mask=('ids', '.png'))
+  (tmp_path / 't.jsonl').write_text(
+    '\n'.join(
+      f'{{"file": "{i:04d}", "split": [1], "n": {i}}}' for i in range(4)
+    )
+  )
+  folder = guess_folder(tmp_path)
+  assert kinds(folder) == {'mask': 'classes'}
+  assert 'not train and val' in note(folder, 't.jsonl')
+  (tmp_path / 't.jsonl').unlink()
+  write_table(
+    tmp_path / 't.csv',
+    'file,split',
+    lambda i: f'{i:04d},{SPLITS[i > 2]}',
+    range(4),
+  )
+  folder = guess_folder(tmp_path)  # a table without labels changes nothing
+  assert 'no column' in note(folder, 't.csv') and 'train' not in folder.options
+
+
 def test_a_column_of_splits_does_not_rename_folders(tmp_path):
   for split in ('train2017', 'val2017'):
     fill(tmp_path, 6, **{split: ('photo', '.jpg')})

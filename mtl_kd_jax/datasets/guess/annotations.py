@@ -114,11 +114,6 @@ def _add_table(draft: Draft, pattern: str, by_split) -> str:
   key = key_column(table, draft.pictures.all_frames)
   if not key:
     return 'no column names the pictures'
-  split, why = '', ''
-  if 'split' in table.columns:
-    split, why = 'split', _use_splits(draft, table)
-  if why:
-    return why
   tasks, unused = guess_columns(table, key, draft.tasks)
   for column, reason in unused.items():
     draft.notes.append(
@@ -126,6 +121,9 @@ def _add_table(draft: Draft, pattern: str, by_split) -> str:
     )
   if not tasks:
     return 'no column that could be labels'
+  split = 'split' in table.columns
+  if split and (why := _use_splits(draft, table)):
+    return why
   _leave_test(draft, pattern, by_split)
   draft.tasks |= tasks
   draft.options |= {'rows': pattern, 'picture': key}
@@ -164,11 +162,11 @@ def _count_named(draft: Draft, pattern: str, tables, key: str) -> int:
 
 def _use_splits(draft: Draft, table: Table) -> str:
   """Lets the column 'split' tell splits apart; returns why it cannot."""
-  said = {row.get('split') for row in table.rows.values()} - {None}
-  words = sorted(w for w in said if isinstance(w, str))
+  said = [row.get('split') for row in table.rows.values()]
+  words = sorted({w for w in said if isinstance(w, str)})
   shown = ', '.join(map(paths.as_text, words[:6]))
   if draft.pictures.has_splits:
-    if set(draft.folders.values()) <= said:
+    if set(draft.folders.values()) <= {*words}:
       return ''
     return (
       f"its column 'split' says {shown}, and the folders are called "
