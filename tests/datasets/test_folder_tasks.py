@@ -82,9 +82,9 @@ def root(tmp_path_factory):
     dict(zip(ROWS[0].split(','), r.split(','), strict=True)) for r in ROWS[1:]
   ]
   both = [
-    {**line, 'split': split, 'temperature': 1.5}
+    {**line, 'split': split, 'temperature': 1.5, 'day': day}
     for split in ('train', 'val')
-    for line in lines
+    for day, line in enumerate(lines)
   ]
   text = '\n'.join(json.dumps(line) for line in both)
   (root / 'all.jsonl').write_text(text + '\n\n')
@@ -224,6 +224,7 @@ def test_json_lines_and_a_column_of_splits(root):
   maps = {
     'weather': {**WEATHER, 'column': 'weather'},
     'temperature': {'kind': 'image_regression'},
+    'day': {'kind': 'image_classes', 'classes': ('2', '1', '0')},
   }
   # The pictures are those of the rows, whatever their names.
   dataset = open_folder(root, maps, rows='all.jsonl', image='{path}')
@@ -232,6 +233,7 @@ def test_json_lines_and_a_column_of_splits(root):
   for i in range(COUNT):
     assert source[i]['image'][0, 0, 0] == pytest.approx(40 * i / 255)
     assert source[i]['temperature'] == 1.5
+    assert source[i]['day'] == 2 - i  # a number in the file, a name here
   assert 'the same 3 pictures' in ' '.join(dataset.notes)
 
 

@@ -89,6 +89,8 @@ def _class_of_row(row, *, column, classes):
   value = row.get(column)
   if value is None:
     return np.array(-1, np.int32)
+  if isinstance(value, int):  # of JSON; classes have names
+    value = str(value)
   if value not in classes:
     raise row.error(
       column,

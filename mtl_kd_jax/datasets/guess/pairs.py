@@ -101,7 +101,7 @@ def why_not_used(
     return (
       'in folders of splits, and the pictures are not'
       if alone
-      else ('other names')
+      else 'other names'
     )
   if shared < every / 2:
     return f'{shared} of {every} pictures have one'
