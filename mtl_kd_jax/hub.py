@@ -8,19 +8,23 @@ Nothing in it names a folder of the machine that it was trained on.
 """
 
 import pathlib
+import re
 import tempfile
 
 from mtl_kd_jax.datasets import paths
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, what_is
 from mtl_kd_jax.exporting import export
-from mtl_kd_jax.exporting.card import write_card
+from mtl_kd_jax.exporting import metadata as described
+from mtl_kd_jax.exporting.card import CARD, write_card
 from mtl_kd_jax.exporting.formats import FILES, RUNNER
-from mtl_kd_jax.exporting.metadata import FILE, is_exported
 from mtl_kd_jax.interop import hub
 from mtl_kd_jax.trained import TrainedNetwork
 
 # What `export` writes but for the card, at the top of the folder.
-_WRITTEN = {*FILES.values(), RUNNER, FILE}
+_WRITTEN = {*FILES.values(), RUNNER, described.FILE}
+_SAVED = {'config.json', 'plan.json', 'checkpoints'}  # in the folder 'saved'
+# What `load` takes after hf://.
+_REPOSITORY = re.compile(r'[\w.-]+/[\w.-]+', re.ASCII)
 
 
 def push(
@@ -37,7 +41,7 @@ def push(
 
   Args:
     source: a network, which is exported as 'saved'; or a folder that `export`
-      wrote, all of whose files are pushed. No workdir: its logs and config name
+      wrote, with nothing else in it. No workdir: its logs and config name
       folders of this machine.
     repo_id: 'user/name'; made where it does not exist.
     license: an identifier of the Hub, such as 'apache-2.0'; '' for none. A
@@ -48,9 +52,16 @@ def push(
     The address of the repository for a browser.
 
   Raises:
-    InputError: huggingface_hub is missing, the Hub refuses, or there is nothing
-      to push.
+    InputError: huggingface_hub is missing, the Hub refuses, `repo_id` is not
+      such a name, or there is nothing to push, or more than export wrote.
   """
+  if not isinstance(repo_id, str) or not _REPOSITORY.fullmatch(repo_id):
+    raise InputError(
+      expected="the name of a repository, 'user/name'",
+      found=what_is(repo_id),
+      argument='repo_id',
+      do='give both parts: your name on the Hub, and one for the network',
+    )
   hub.library()  # before anything is written
   if isinstance(source, TrainedNetwork):
     with tempfile.TemporaryDirectory() as temporary:
@@ -59,13 +70,22 @@ def push(
       write_card(source, folder, license=license, address=f'hf://{repo_id}')
       return _upload(folder, repo_id, private)
   folder = paths.local(source, argument='source')
-  if not is_exported(folder):
+  if not described.is_exported(folder):
     raise InputError(
       expected='a network, or a folder that export wrote',
       found='another folder' if folder.is_dir() else 'no folder',
       where=f'{folder}',
       argument='source',
       do="give the network: push(mtl.load(FOLDER)['distilled'], ...)",
+    )
+  described.read(folder)  # refuses another program's file of that name
+  if others := [f for f in files_of(folder) if not _is_written(f)]:
+    raise InputError(
+      expected='a folder with what export wrote, and nothing else',
+      found=paths.some(others),
+      where=f'{folder}',
+      argument='source',
+      do='move these elsewhere; they would be published',
     )
   return _upload(folder, repo_id, private)
 
@@ -78,6 +98,14 @@ def _upload(folder: pathlib.Path, repo_id: str, private: bool) -> str:
     replaces=lambda path: path.partition('/')[0] in _WRITTEN,
     private=private,
   )
+
+
+def _is_written(file: str) -> bool:
+  """Whether `export` writes a file of that name, relative to its folder."""
+  top, _, rest = file.partition('/')
+  if top == FILES['saved']:
+    return rest.partition('/')[0] in _SAVED
+  return file in {*_WRITTEN, CARD}
 
 
 def pull(address: str) -> pathlib.Path:

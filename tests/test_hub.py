@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 import socket
 
 from fixtures.backbones import Tiny
@@ -14,6 +15,7 @@ import yaml
 
 import mtl_kd_jax as mtl
 from mtl_kd_jax import hub
+from mtl_kd_jax.exporting import saved as saving
 from mtl_kd_jax.trained import TrainedNetwork
 
 SIZE = (32, 32)
@@ -96,12 +98,36 @@ def test_nothing_in_it_names_a_place(run, saved):
     content = (folder / name).read_bytes()
     for secret in secrets:
       assert secret.encode() not in content, name
+    if name.endswith('.json'):  # which has no NaN
+      json.loads(content, parse_constant=pytest.fail)
   config = mtl.load(folder / 'saved').config
   assert config.teacher.workdir == config.data.data_dir == ''
   assert config.data.folder.train == ''
   # What is no place stays.
   assert config.data.folder.image == run.config.data.folder.image
   assert config.distill.taps == run.config.distill.taps
+
+
+@pytest.mark.parametrize(
+  'place',
+  [
+    'gs://bucket/data',
+    's3://bucket/data',
+    'file:///home/me',
+    'gs:/bucket/data',
+    'C:\\data',
+    '~/data',
+  ],
+)
+def test_places_are_found_anywhere_in_a_config(place):
+  config = {
+    'parts': [{'a': place, 'data_dir': 'data'}, (place, 3)],
+    'deep': {'a': {'b': place}, 'format': 'depth/{}.png'},
+  }
+  assert saving._public(config) == {
+    'parts': [{'a': '', 'data_dir': ''}, ['', 3]],
+    'deep': {'a': {'b': ''}, 'format': 'depth/{}.png'},
+  }
 
 
 def test_the_card_says_what_it_is(saved):
@@ -146,6 +172,29 @@ def test_folders_that_cannot_be_used_are_named(run, tmp_path):
     with pytest.raises(mtl.InputError, match=found) as error:
       hub.push(source, 'me/rooms')
     assert error.value.argument == 'source'
+
+
+def test_only_what_an_export_wrote_is_pushed(saved, tmp_path, monkeypatch):
+  monkeypatch.setattr(hub.hub, 'library', lambda: None)
+  (tmp_path / 'metadata.json').write_text('{}')
+  (tmp_path / 'secret.txt').write_text('mine')
+  with pytest.raises(mtl.InputError, match='another file of that name'):
+    hub.push(tmp_path, 'me/rooms')
+  folder = tmp_path / 'rooms'
+  shutil.copytree(saved[0], folder)
+  for name in ('photo.jpg', 'saved/results.md'):
+    (folder / name).write_text('mine')
+    with pytest.raises(mtl.InputError) as error:
+      hub.push(folder, 'me/rooms')
+    assert error.value.found == name
+    (folder / name).unlink()
+
+
+@pytest.mark.parametrize('repo_id', [None, 'rooms', 'hf://me/rooms', 'me/'])
+def test_a_repository_needs_its_whole_name(repo_id, run):
+  with pytest.raises(mtl.InputError, match="'user/name'") as error:
+    hub.push(run['distilled'], repo_id)
+  assert error.value.argument == 'repo_id'
 
 
 def test_without_the_library_the_command_is_named(run, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -46,10 +47,17 @@ def make(trained: TrainedNetwork, *, outputs: str) -> dict[str, Any]:
     'description': describe_network(
       trained.network, trained.tasks, trained.image_size
     ),
-    'metrics': trained.metrics,
+    'metrics': finite(trained.metrics),
     'artifacts': {},
   }
   return json.loads(json.dumps(content))  # as it is read: without tuples
+
+
+def finite(x: Any) -> Any:
+  """With None for numbers that are not finite, which JSON does not have."""
+  if isinstance(x, Mapping):
+    return {key: finite(value) for key, value in x.items()}
+  return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 def _output(task: Task, size, outputs) -> dict[str, Any]:

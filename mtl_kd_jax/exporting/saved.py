@@ -8,13 +8,15 @@ import shutil
 import tempfile
 from typing import Any
 
+from mtl_kd_jax.exporting.metadata import finite
 from mtl_kd_jax.run import Run, write_run
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.trained import TrainedNetwork
 
 # Keys whose values are folders or files of the machine.
 _PATHS = ('data_dir', 'manual_dir', 'normals_dir', 'workdir', 'pretrained')
-_ABSOLUTE = re.compile(r'[/\\~]|[A-Za-z]:[/\\]|\.\.[/\\]')
+# Also with a drive, and in a bucket or elsewhere.
+_ABSOLUTE = re.compile(r'[/\\~]|[\w+.-]+:[/\\]|\.\.[/\\]')
 
 
 def write_saved(network: TrainedNetwork, folder: pathlib.Path) -> None:
@@ -36,25 +38,20 @@ def write_saved(network: TrainedNetwork, folder: pathlib.Path) -> None:
     written = pathlib.Path(temporary, 'network')
     write_run(written, config, {network.name: network})
     if network.metrics:
-      workdirs.write_metrics(written, network.name, network.metrics)
+      metrics = finite(network.metrics)
+      workdirs.write_metrics(written, network.name, metrics)
     (written / '.lock').unlink(missing_ok=True)  # names this host
     shutil.copytree(written, folder)
 
 
-def _public(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config without folders and files of this machine."""
-  return {
-    key: _public(value)
-    if isinstance(value, Mapping)
-    else ''
-    if key in _PATHS
-    else _without_paths(value)
-    for key, value in config.items()
-  }
-
-
-def _without_paths(value: Any) -> Any:
+def _public(value: Any) -> Any:
+  """A config, or a part of one, without folders and files of this machine."""
+  if isinstance(value, Mapping):
+    return {
+      key: '' if key in _PATHS and not isinstance(x, Mapping) else _public(x)
+      for key, x in value.items()
+    }
   if isinstance(value, tuple | list):
-    return [_without_paths(x) for x in value]
+    return [_public(x) for x in value]
   is_path = isinstance(value, str | os.PathLike) and _ABSOLUTE.match(str(value))
   return '' if is_path else value
