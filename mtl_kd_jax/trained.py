@@ -6,8 +6,11 @@ import functools
 import pathlib
 from typing import Any
 
+from flax.errors import ScopeParamShapeError
 import jax
+import numpy as np
 
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.models.network import Network
 from mtl_kd_jax.prediction import Predictor, PredictsPictures
 from mtl_kd_jax.reports.plots import plot_balance
@@ -77,9 +80,32 @@ class TrainedNetwork(PredictsPictures):
     compiled = jax.jit(self.apply, compiler_options=options)
     # Just trained, they are on all devices, which would all do the same.
     variables = jax.device_put(self.variables, jax.local_devices()[0])
+
+    def call(images: np.ndarray) -> dict[str, jax.Array]:
+      try:
+        return compiled(variables, images)
+      except (ScopeParamShapeError, TypeError, ValueError) as error:
+        # Of a module that computes with its sizes.
+        size = images.shape[1:3]
+        if size == tuple(self.image_size) or isinstance(error, InputError):
+          raise
+        raise _other_size(size, self.image_size, error) from error
+
     return Predictor(
-      call=functools.partial(compiled, variables),
+      call=call,
       tasks=self.tasks,
       image_size=self.image_size,
       stride=getattr(self.network.backbone, 'stride', 1),
     )
+
+
+def _other_size(found, image_size, error: Exception) -> InputError:
+  reason = f'{error}'.strip().partition('\n')[0]
+  text = f'{found[0]} x {found[1]} (height x width): {reason[:200]}'
+  return InputError(
+    expected='a size that this network takes, such as that of its training, '
+    f'{image_size[0]} x {image_size[1]}',
+    found=text,
+    argument='resize',
+    do=f"resize='train' or tile=({image_size[0]}, {image_size[1]})",
+  )

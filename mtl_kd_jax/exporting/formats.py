@@ -1,6 +1,7 @@
 """The formats: how each is written, and how it is opened again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_kd_jax.datasets import paths
-from mtl_kd_jax.errors import InputError
+from mtl_kd_jax.errors import InputError, what_is
 from mtl_kd_jax.exporting import metadata as described
 from mtl_kd_jax.exporting.saved import write_saved
 from mtl_kd_jax.exporting.serving import Serving
@@ -112,6 +113,44 @@ def torch_state(trained: TrainedNetwork) -> dict[str, np.ndarray]:
   )
 
 
+def check_images(
+  images: Any,
+  image_size: tuple[int, int],
+  *,
+  stride: int | None,
+  argument: str,
+  do: str,
+) -> None:
+  """Checks what a program is given: uint8 [b h w 3], of sizes that it takes.
+
+  Args:
+    images: of the program.
+    image_size: (height, width) in pixels, of the images it was trained on.
+    stride: what sides have to be multiples of; None for a program that takes
+      `image_size` alone.
+    argument: names them in errors.
+    do: what the user can do.
+
+  Raises:
+    InputError: they are no such images.
+  """
+  height, width = image_size
+  shape, dtype = getattr(images, 'shape', ()), getattr(images, 'dtype', None)
+  fits = len(shape) == 4 and shape[0] > 0 and shape[3] == 3
+  if stride is None:
+    fits, sides = fits and shape[1:3] == (height, width), ''
+  else:
+    fits = fits and not any(side % stride or not side for side in shape[1:3])
+    height, width, sides = 'h', 'w', f'; h and w are multiples of {stride}'
+  if not fits or dtype != np.uint8:
+    raise InputError(
+      expected=f'uint8 [n {height} {width} 3], n from 1{sides}',
+      found=f'{dtype} {list(shape)}' if dtype else what_is(images),
+      argument=argument,
+      do=do,
+    )
+
+
 def open_program(format_: str, folder: pathlib.Path) -> Program:
   """Opens a program, to be run.
 
@@ -192,9 +231,10 @@ def _write_stablehlo(path, trained, serving) -> dict[str, Any]:
   images = _images(trained, symbolic_sizes=True)
   for image in images:
     try:
-      exported = export.export(jax.jit(serving.program), platforms=PLATFORMS)(
-        image
-      )
+      with _without_locations():
+        exported = export.export(jax.jit(serving.program), platforms=PLATFORMS)(
+          image
+        )
       break
     except Exception as error:  # of a module that computes with its sizes
       errors.append(error)
@@ -216,6 +256,18 @@ def _write_stablehlo(path, trained, serving) -> dict[str, Any]:
     'stride': None if errors else stride,
     'jax': jax.__version__,
   }
+
+
+@contextlib.contextmanager
+def _without_locations() -> Iterator[None]:
+  """Programs do not say in which files of this machine they were traced."""
+  option = 'jax_traceback_in_locations_limit'
+  before = getattr(jax.config, option)
+  jax.config.update(option, 0)
+  try:
+    yield
+  finally:
+    jax.config.update(option, before)
 
 
 def _open_stablehlo(content) -> Program:

@@ -32,8 +32,7 @@ class ExportedNetwork(PredictsPictures):
     image_size: (height, width) in pixels, of the images it was trained on.
     metadata: of the exported folder.
     path: the file of the program.
-    run: the program: uint8 [b h w 3] -> task -> array, as `metadata['outputs']`
-      says.
+    program: uint8 [b h w 3] -> task -> array, unchecked; see `run`.
   """
 
   name: str
@@ -42,7 +41,33 @@ class ExportedNetwork(PredictsPictures):
   image_size: tuple[int, int]
   metadata: Mapping[str, Any]
   path: pathlib.Path
-  run: formats.Program
+  program: formats.Program
+
+  @property
+  def stride(self) -> int | None:
+    """What sides are multiples of; None where `image_size` alone is taken."""
+    return self.metadata['artifacts'][self.format].get('stride')
+
+  def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Runs the program.
+
+    Args:
+      images: uint8 [b h w 3]; sides as `stride` says.
+
+    Returns:
+      task -> array, as `metadata['outputs']` says.
+
+    Raises:
+      InputError: they are no such images.
+    """
+    formats.check_images(
+      images,
+      self.image_size,
+      stride=self.stride,
+      argument='images',
+      do='give such an array, or let `predict` resize pictures',
+    )
+    return self.program(images)
 
   @functools.cached_property
   def predictor(self) -> Predictor:
@@ -57,8 +82,7 @@ class ExportedNetwork(PredictsPictures):
         for t, x in outputs.items()
       }
 
-    about = self.metadata['artifacts'][self.format]
-    return Predictor(call, self.tasks, self.image_size, about.get('stride'))
+    return Predictor(call, self.tasks, self.image_size, self.stride)
 
   def __repr__(self) -> str:
     tasks = ', '.join(self.tasks)
@@ -146,7 +170,7 @@ class ExportedFolder(Mapping[str, TrainedNetwork | ExportedNetwork]):
       image_size=description.image_size,
       metadata=self.metadata,
       path=self.folder / formats.FILES[format],
-      run=formats.open_program(format, self.folder),
+      program=formats.open_program(format, self.folder),
     )
 
   def __getitem__(self, name: str) -> TrainedNetwork | ExportedNetwork:

@@ -42,7 +42,9 @@ def make_serving(trained: TrainedNetwork, *, outputs: str) -> Serving:
       `predict` returns them; 'raw' for what the network gives, float32
       [b h w c].
   """
-  network = fold_norms(trained.network, trained.variables)
+  network = fold_norms(
+    trained.network, trained.variables, image_size=trained.image_size
+  )
 
   def function(variables, images):
     images = images.astype(jnp.float32) / 255  # as the data sets do

@@ -1,6 +1,6 @@
 """Exports a network: writes, compares with the checkpoint, then renames."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 import json
 import os
@@ -73,13 +73,18 @@ def export(
       folder has files in it, or an artifact differs from the network.
   """
   folder = paths.expand(folder, argument='folder')
-  to = (to,) if isinstance(to, str) else to
-  _check(network, folder, to, outputs)
+  to = _check(network, folder, to, outputs)
   if callable(pictures):
     pictures = pictures()
   if pictures is None:
     pictures = made_pictures(network.image_size)
-  _check_pictures(pictures, network.image_size)
+  formats.check_images(
+    pictures,
+    network.image_size,
+    stride=None,
+    argument='pictures',
+    do='resize them, or leave them out',
+  )
   with _written_whole(folder) as temporary, jax.default_device(cpu_device()):
     metadata = described.make(network, outputs=outputs)
     serving = None
@@ -91,7 +96,7 @@ def export(
     fast = {'xla_backend_optimization_level': 0}
     checkpoint_2 = _Checkpoint(network, fast)
     artifacts = {}
-    for name in dict.fromkeys(to):
+    for name in to:
       about = formats.write(name, temporary, network, serving, metadata)
       artifacts[name] = about | {'file': formats.FILES[name]}
       differences = _compare(checkpoint, name, temporary, metadata, pictures)
@@ -110,7 +115,8 @@ def export(
   return ExportedFolder(folder)
 
 
-def _check(network, folder, to, outputs) -> None:
+def _check(network, folder, to, outputs) -> list[str]:
+  """Checks arguments; returns the formats, each of them once."""
   check_type(
     network,
     TrainedNetwork,
@@ -118,10 +124,14 @@ def _check(network, folder, to, outputs) -> None:
     argument='network',
     do='give a network of a run',
   )
-  if isinstance(to, str) or not to or set(to) - formats.FILES.keys():
+  names = [to]
+  if isinstance(to, Iterable) and not isinstance(to, str):
+    names = [*to]
+  known = [isinstance(x, str) and x in formats.FILES for x in names]
+  if not names or not all(known):
     raise InputError(
       expected=f'formats: {", ".join(formats.FILES)}',
-      found=repr(to),
+      found=repr(to)[:99],
       argument='to',
       do='name one or several of these',
     )
@@ -132,13 +142,14 @@ def _check(network, folder, to, outputs) -> None:
       argument='outputs',
       do='choose one of them',
     )
-  for name in to:
+  for name in names:
     formats.check_installed(name)
-  if 'safetensors' in to:
+  if 'safetensors' in names:
     formats.torch_state(network)
   buckets.check_access(folder, argument='folder', write=True)
   there = folder.exists() or os.path.lexists(folder)
-  if there and (found := _why_not_empty(folder)):
+  # Nothing that is made can be called '..'.
+  if (there or folder.name == '..') and (found := _why_not_empty(folder)):
     raise InputError(
       expected='a new folder, or an empty one',
       found=found,
@@ -146,6 +157,7 @@ def _check(network, folder, to, outputs) -> None:
       argument='folder',
       do='name another one, or remove what is there',
     )
+  return [*dict.fromkeys(names)]
 
 
 def _why_not_empty(folder) -> str:
@@ -153,26 +165,18 @@ def _why_not_empty(folder) -> str:
     return found
   if described.is_exported(folder):
     return 'an exported network, which is left as it is'
-  return paths.contents(folder) if any(folder.iterdir()) else ''
-
-
-def _check_pictures(pictures, size) -> None:
-  shape = np.shape(pictures)
-  dtype = getattr(pictures, 'dtype', None)
-  if len(shape) != 4 or shape[1:] != (*size, 3) or dtype != np.uint8:
-    raise InputError(
-      expected=f'pictures, uint8 [n {size[0]} {size[1]} 3]',
-      found=f'{dtype} {list(shape)}',
-      argument='pictures',
-      do='resize them, or leave them out',
-    )
+  if not any(folder.iterdir()):
+    return ''
+  found = paths.contents(folder)
+  return 'hidden files' if found == 'nothing' else found
 
 
 @contextlib.contextmanager
 def _written_whole(folder: pathlib.Path):
   """A folder that gets its name when all is done; otherwise it is deleted.
 
-  In a bucket, the metadata come last, without which there is no exported
+  A folder that is there stays, as it may be the current one, and is filled. So
+  is a bucket. The metadata come last, without which there is no exported
   network.
   """
   if buckets.is_bucket(folder):
@@ -181,16 +185,30 @@ def _written_whole(folder: pathlib.Path):
       with _reported(folder):
         upload(pathlib.Path(here), folder, last=described.FILE)
     return
-  temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
+  there = folder.exists()
+  if there:
+    temporary = folder / f'.{os.getpid()}.tmp'
+  else:
+    temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
   try:
     with _reported(folder):
       temporary.mkdir(parents=True)
       yield temporary
-      if folder.exists():
-        folder.rmdir()
-      temporary.rename(folder)
+      if there:
+        _move_contents(temporary, folder)
+      else:
+        temporary.rename(folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_contents(temporary: pathlib.Path, folder: pathlib.Path) -> None:
+  if [*folder.iterdir()] != [temporary]:
+    raise FileExistsError('others have written to it in the meantime')
+  for path in sorted(
+    temporary.iterdir(), key=lambda path: path.name == described.FILE
+  ):
+    path.rename(folder / path.name)
 
 
 @contextlib.contextmanager

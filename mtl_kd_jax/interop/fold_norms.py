@@ -42,7 +42,9 @@ class Folded(NamedTuple):
   kept: int
 
 
-def fold_norms(network: Network, variables: Any) -> Folded:
+def fold_norms(
+  network: Network, variables: Any, *, image_size: tuple[int, int]
+) -> Folded:
   """Folds every BatchNorm of a network that can be, exactly.
 
   The folded network is compared with the network in float64, where rounding is
@@ -52,11 +54,17 @@ def fold_norms(network: Network, variables: Any) -> Folded:
   Args:
     network: the network.
     variables: its variables.
+    image_size: (height, width) in pixels, of the images it was trained on. They
+      are compared on smaller ones where the network takes these.
   """
   stride = getattr(network.backbone, 'stride', 1)
   side = -(-_SIDE // stride) * stride
-  image_size = (side, 2 * side)
-  norms, layers = _find(network, variables, image_size)
+  small = (side, 2 * side)
+  try:
+    norms, layers = _find(network, variables, small)
+    image_size = small
+  except Exception:  # of a module that computes with its sizes
+    norms, layers = _find(network, variables, image_size)
   exact = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
   folded, kept = _fold(exact, layers, norms), len(norms) - len(layers)
   apply, plain = _make_apply(network, layers), _make_apply(network, {})

@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -137,6 +139,40 @@ def test_stablehlo_takes_other_heights_and_widths(exported, run):
   assert_same(network.run(images), expected(run['distilled'], images))
 
 
+@pytest.mark.parametrize('format_', formats.PROGRAMS)
+@pytest.mark.parametrize(
+  'images',
+  [
+    pictures((30, 48)),
+    pictures()[0],
+    pictures()[:0],
+    pictures().astype(np.float32),
+    [[1], [2, 3]],
+  ],
+  ids=['size', 'no batch', 'none', 'floats', 'no array'],
+)
+def test_what_a_program_does_not_take_is_said(format_, images, exported):
+  if format_ not in exported.formats:
+    pytest.skip('onnx is not installed')
+  network = exported.network(format=format_)
+  with pytest.raises(mtl.InputError, match='uint8') as error:
+    network.run(images)
+  sizes = {'stablehlo': 'multiples of 4', 'onnx': '32 48 3'}
+  assert sizes[format_] in error.value.expected
+  assert error.value.argument == 'images'
+
+
+def test_no_file_names_a_folder_of_this_machine(exported, run):
+  here = pathlib.Path(__file__).parent
+  places = {here, pathlib.Path(mtl.__file__).parent, run.workdir}
+  places |= {pathlib.Path.cwd(), pathlib.Path.home(), exported.folder}
+  places |= {pathlib.Path(jax.__file__).parent}
+  names = [f'{place}'.encode() for place in places if place.name]
+  for file in exported.folder.rglob('*'):
+    content = file.read_bytes() if file.is_file() else b''
+    assert not [name for name in names if name in content], file
+
+
 ALONE = """
 import runpy, sys
 sys.modules['mtl_kd_jax'] = sys.modules['flax'] = None  # no import finds them
@@ -171,7 +207,32 @@ def test_the_runner_needs_jax_alone(exported, run, tmp_path):
   np.save(tmp_path / 'odd.npy', images[:, :-1])
   out = run_alone('odd.npy', 'other')
   assert out.returncode == 1
-  assert out.stderr.startswith('error: this network takes no [2, 31, 48, 3]')
+  assert out.stderr == (
+    'error: this network takes a height that is a multiple of 4, found 31\n'
+  )
+
+
+@pytest.mark.parametrize(
+  'name, content, folder, message',
+  [
+    ('a.npz', pictures(), '.', 'expected one array'),
+    ('a.npy', pictures()[:0], '.', 'found uint8 [0, 32, 48, 3]'),
+    ('a.npy', pictures()[..., :2], '.', 'found uint8 [1, 32, 48, 2]'),
+    ('a.npy', pictures((32, 50)), '.', 'width that is a multiple of 4'),
+    ('a.npy', pictures(), 'file', 'a folder that can be written to'),
+  ],
+)
+def test_the_runner_says_what_it_cannot_use(
+  name, content, folder, message, exported, tmp_path
+):
+  save = np.savez if name == 'a.npz' else np.save
+  save(tmp_path / name, content)
+  (tmp_path / 'file').touch()
+  main = runpy.run_path(f'{exported.folder / "run_stablehlo.py"}')['main']
+  with pytest.raises(SystemExit) as stopped:
+    main(tmp_path / name, tmp_path / folder)
+  assert f'{stopped.value}'.startswith('error: ')
+  assert message in f'{stopped.value}'
 
 
 def test_platforms_and_metadata_are_written_down(exported):
@@ -330,9 +391,12 @@ def test_a_folder_with_files_in_it_is_left_alone(kind, run, exported, tmp_path):
     ({'to': ['tflite']}, 'to', 'tflite'),
     ({'to': 'tflite'}, 'to', 'tflite'),
     ({'to': []}, 'to', '[]'),
+    ({'to': 3}, 'to', '3'),
+    ({'to': [['saved']]}, 'to', "[['saved']]"),
     ({'to': ['safetensors']}, 'to', 'no name in PyTorch'),
     ({'outputs': 'logits'}, 'outputs', 'logits'),
     ({'pictures': np.zeros((1, 8, 8, 3), np.uint8)}, 'pictures', '8, 8'),
+    ({'pictures': pictures()[:0]}, 'pictures', '[0, 32, 48, 3]'),
   ],
   ids=lambda x: str(x)[:20] if isinstance(x, dict) else '',
 )
@@ -340,6 +404,34 @@ def test_wrong_arguments_are_refused(arguments, argument, found, run, tmp_path):
   error = refusal(run['distilled'], tmp_path / 'a', **arguments)
   assert error.argument == argument and found in error.found
   assert not list(tmp_path.iterdir())
+
+
+def test_the_current_folder_can_be_filled(run, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  error = refusal(
+    run['distilled'], 'x/..', pictures=lambda: pytest.fail('work was done')
+  )
+  assert error.argument == 'folder' and not list(tmp_path.iterdir())
+  (tmp_path / '.hidden').touch()
+  assert refusal(run['distilled'], '').found == 'hidden files'
+  (tmp_path / '.hidden').unlink()
+  mtl.export(run['distilled'], '.', to='saved', log=lambda text: None)
+  assert pathlib.Path.cwd() == tmp_path
+  found = sorted(path.name for path in tmp_path.iterdir())
+  assert found == ['README.md', 'metadata.json', 'saved']
+  assert [*mtl.load('.')] == ['distilled']
+
+
+def test_others_may_fill_a_folder_first(run, tmp_path):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+
+  def log(text):
+    (folder / 'thesis.tex').touch()
+
+  with pytest.raises(mtl.InputError, match='in the meantime'):
+    mtl.export(run['distilled'], folder, to='saved', log=log)
+  assert [path.name for path in folder.iterdir()] == ['thesis.tex']
 
 
 def test_a_run_is_no_network(run, tmp_path):
@@ -417,14 +509,43 @@ def test_a_module_of_ones_own_is_exported_at_its_size(tmp_path):
     assert not (tmp_path / 'b').exists()
 
 
+class Positions(Tiny):
+  """Has a parameter for each pixel, and so takes one size."""
+
+  @nn.compact
+  def __call__(self, image, *, tasks, train):
+    where = self.param('where', nn.initializers.normal(), image.shape[1:])
+    return super().__call__(image + where[None], tasks=tasks, train=train)
+
+
+def test_a_module_that_takes_one_size_is_exported(tmp_path):
+  network = make_network(Positions(), {'depth': TASKS['depth']})
+  folder = mtl.export(
+    network, tmp_path / 'a', to=['stablehlo'], log=lambda text: None
+  )
+  assert folder.metadata['artifacts']['stablehlo']['stride'] is None
+  assert folder.metadata['batch_norm'] == {'folded': 2, 'kept': 0}
+  wanted = network.predict(pictures()[0])
+  found = folder['distilled'].predict(pictures()[0])
+  np.testing.assert_allclose(found.depth, wanted.depth, atol=1e-4)
+  picture = pictures((40, 36))[0]
+  for opened in (network, folder['distilled']):
+    with pytest.raises(mtl.InputError, match='32 x 48') as error:
+      opened.predict(picture, resize='keep')
+    assert error.value.argument == 'resize'
+
+
 def test_the_metrics_of_a_network_stay_with_it(tmp_path):
-  metrics = {'depth': {'abs_error': 0.5}}
+  metrics = {'depth': {'abs_error': 0.5, 'rmse': float('nan')}}
   network = dataclasses.replace(make_network(), metrics=metrics)
   folder = mtl.export(
     network, tmp_path / 'a', to=['saved'], log=lambda text: None
   )
+  metrics['depth']['rmse'] = None  # JSON has no NaN
   assert folder.metadata['metrics'] == metrics
   assert folder['distilled'].metrics == metrics
+  for file in folder.folder.rglob('*.json'):
+    json.loads(file.read_text(), parse_constant=pytest.fail)
 
 
 # ---- The page ----------------------------------------------------------------

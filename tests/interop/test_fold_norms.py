@@ -53,7 +53,7 @@ def make(**options):
 def test_folded_networks_compute_the_same(bias):
   network, variables = make(bias=bias)
   before = jax.tree.map(np.copy, variables)
-  folded = fold_norms(network, variables)
+  folded = fold_norms(network, variables, image_size=(8, 8))
   assert (folded.folded, folded.kept) == (2, 1)
   jax.tree.map(np.testing.assert_array_equal, variables, before)
   images = np.random.default_rng(1).uniform(size=(2, 8, 12, 3))
@@ -74,6 +74,6 @@ def test_folded_networks_compute_the_same(bias):
 
 def test_nothing_is_folded_where_it_would_change_the_network():
   network, variables = make(read_twice=True)
-  folded = fold_norms(network, variables)
+  folded = fold_norms(network, variables, image_size=(8, 8))
   assert (folded.folded, folded.kept) == (0, 3)
   assert folded.variables is variables
