@@ -35,7 +35,8 @@ def show_predictions(run: Any, names: Iterable[str], picture: Any) -> str:
     HTML: predictions side by side, or a message.
   """
   # In the order of the run, however they were clicked.
-  names = [name for name in run if name in set(names)]
+  chosen = set(names)
+  names = [name for name in run if name in chosen]
   if picture is None:
     return _message(_HINT)
   if not names:

@@ -76,7 +76,7 @@ def pictures(part):
 
 def test_each_task_shows_the_networks_that_have_it_side_by_side():
   parts = sections(
-    show_predictions(RUN, ['distilled', 'teacher_depth'], PICTURE)
+    show_predictions(RUN, iter(['distilled', 'teacher_depth']), PICTURE)
   )
   shown = {task: list(pictures(part)) for task, part in parts.items()}
   assert shown == {
