@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 import socket
+import tempfile
 
 from fixtures.backbones import Tiny
 from fixtures.drawn import draw_variables
@@ -16,6 +17,7 @@ import yaml
 import mtl_kd_jax as mtl
 from mtl_kd_jax import hub
 from mtl_kd_jax.exporting import saved as saving
+from mtl_kd_jax.runtime.damage import find_damage, has_checksums
 from mtl_kd_jax.trained import TrainedNetwork
 
 SIZE = (32, 32)
@@ -94,6 +96,7 @@ def test_nothing_in_it_names_a_place(run, saved):
   folder, files = saved
   secrets = [PRIVATE, '../../private', str(run.workdir), str(folder)]
   secrets += [str(run.workdir.parent), f'"{socket.gethostname()}"']
+  secrets += [f'{tempfile.gettempdir()}/']
   for name in files:
     content = (folder / name).read_bytes()
     for secret in secrets:
@@ -103,6 +106,8 @@ def test_nothing_in_it_names_a_place(run, saved):
   config = mtl.load(folder / 'saved').config
   assert config.teacher.workdir == config.data.data_dir == ''
   assert config.data.folder.train == ''
+  (step,) = folder.glob('saved/checkpoints/*/*/0')
+  assert has_checksums(step) and find_damage(step) is None
   # What is no place stays.
   assert config.data.folder.image == run.config.data.folder.image
   assert config.distill.taps == run.config.distill.taps

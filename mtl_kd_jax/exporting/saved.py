@@ -11,12 +11,15 @@ from typing import Any
 from mtl_kd_jax.exporting.metadata import finite
 from mtl_kd_jax.run import Run, write_run
 from mtl_kd_jax.runtime import workdir as workdirs
+from mtl_kd_jax.runtime.damage import CHECKSUMS, write_checksums
 from mtl_kd_jax.trained import TrainedNetwork
 
 # Keys whose values are folders or files of the machine.
 _PATHS = ('data_dir', 'manual_dir', 'normals_dir', 'workdir', 'pretrained')
 # Also with a drive, and in a bucket or elsewhere.
 _ABSOLUTE = re.compile(r'[/\\~]|[\w+.-]+:[/\\]|\.\.[/\\]')
+# Of orbax; names the folder that a checkpoint was written in.
+_COMMITTED = 'commit_success.txt'
 
 
 def write_saved(network: TrainedNetwork, folder: pathlib.Path) -> None:
@@ -41,6 +44,10 @@ def write_saved(network: TrainedNetwork, folder: pathlib.Path) -> None:
       metrics = finite(network.metrics)
       workdirs.write_metrics(written, network.name, metrics)
     (written / '.lock').unlink(missing_ok=True)  # names this host
+    for file in written.rglob(_COMMITTED):
+      file.write_text('')  # that it is there is all that is asked of it
+    for file in written.rglob(CHECKSUMS):
+      write_checksums(file.parent)
     shutil.copytree(written, folder)
 
 
