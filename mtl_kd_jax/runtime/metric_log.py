@@ -124,12 +124,16 @@ def read_log(workdir: 'Path') -> list[dict[str, Any]]:
   """The lines of metrics.jsonl; [] when there is none.
 
   Lines that cannot be read are left out: the last one may be half written.
+  What is no finite number in one is None, as it is written down.
 
   Raises:
     InputError: the file cannot be read.
   """
   return [
-    entry for path in _files(workdir) for _, entry in _lines(path) if entry
+    {name: x if name in _KEYS else _number(x) for name, x in entry.items()}
+    for path in _files(workdir)
+    for _, entry in _lines(path)
+    if entry
   ]
 
 
@@ -204,6 +208,13 @@ def _forget_after(path, stage, step):
   ]
   if len(kept) < len(lines) or not buckets.is_bucket(path):
     write_bytes_atomically(path, b''.join(raw + b'\n' for raw in kept))
+
+
+def _number(x):
+  try:
+    return _or_none(x) if isinstance(x, int | float) else None
+  except OverflowError:  # more digits than a float takes
+    return None
 
 
 def _or_none(x):

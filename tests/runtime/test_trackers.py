@@ -1,6 +1,7 @@
 """Trackers get each line once, whatever happens to a run or to them."""
 
 import json
+import math
 import types
 
 from fixtures.trackers import FakeTracker, logged, shown
@@ -212,6 +213,52 @@ def test_a_tracker_that_is_named_late_or_left_out_lacks_nothing(fake, tmp_path):
   assert fake.steps('student') == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
 
 
+def test_tensorboard_is_given_the_stages_of_which_it_has_nothing(tmp_path):
+  train(tmp_path, (), stage='teacher').close()
+  killed(tmp_path, (), stop=6)
+  for start in (4, 8):
+    train(tmp_path, ('tensorboard',), start=start).close()
+    pairs = zip(
+      shown('tensorboard', tmp_path), logged(read_log(tmp_path)), strict=True
+    )
+    assert all(one[:3] == other[:3] for one, other in pairs)
+
+
+def test_a_full_disk_ends_tensorboard_and_no_training(
+  tmp_path, capsys, monkeypatch
+):
+  from tensorboardX import record_writer
+
+  class Disk:
+    room = 300
+
+    def write(self, data):
+      self.room -= len(data)
+      if self.room < 0:
+        raise OSError('no space left')
+
+    def flush(self):
+      pass
+
+    close = flush
+
+  monkeypatch.setattr(record_writer, 'open_file', lambda path: Disk())
+  train(tmp_path, ('tensorboard',)).close()
+  out = capsys.readouterr().out
+  assert out.count("warning: the tracker 'tensorboard' failed") == 1
+  assert 'no space left' in out
+  assert len(read_log(tmp_path)) == 10
+
+
+def test_what_is_no_number_in_a_log_is_none(tmp_path):
+  line = {'stage': 's', 'kind': 'train', 'step': 1, 'epoch': 1.0}
+  values = ['x', [1], {'a': 1}, None, math.nan, math.inf, 10**400, True, 0.5]
+  text = json.dumps({**line, **{f'v{i}': x for i, x in enumerate(values)}})
+  (tmp_path / 'metrics.jsonl').write_text(text)
+  (found,) = read_log(tmp_path)
+  assert list(found.values()) == [*line.values(), *[None] * 7, True, 0.5]
+
+
 def test_results_are_reported_once(fake, tmp_path):
   results = {'student': {'depth': {'rmse': 0.5, 'nan': float('nan')}}}
   for rmse in (0.5, 0.5, 0.25):
@@ -225,7 +272,20 @@ def test_results_are_reported_once(fake, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'damage', ['', '[]', '{"fake": 3}', '{"fake": {"id": "run0"}}', 'null']
+  'damage',
+  [
+    '',
+    '[]',
+    '{"fake": 3}',
+    '{"fake": {"id": "run0"}}',
+    'null',
+    '[' * 100_000,
+    *(
+      '{"fake": {"id": "a", "lines": 1, "results": {}, "follows": true, '
+      f'"sent": {{"student": {sent}}}}}}}'
+      for sent in ('5', 'null', '{"train": "x"}')
+    ),
+  ],
 )
 def test_a_damaged_record_begins_a_new_run(damage, fake, tmp_path):
   train(tmp_path, ('fake',), stop=4).close('stopped')

@@ -69,6 +69,10 @@ class Tracker:
     """Opens a new run, or the one of an id to continue it."""
     raise NotImplementedError
 
+  def lacks(self, stage: str) -> bool:
+    """Whether it has nothing of a stage; asked where it `REWINDS`."""
+    return False
+
   def begin(self, stage: str, step: int) -> None:
     """A stage begins, or continues after a step."""
 

@@ -30,7 +30,8 @@ class Trackers:
   tracker that cannot take them back is not given them twice: what it was given
   is written down when a stage begins and ends; where the process was killed in
   between, metrics.jsonl says it. So a tracker that failed for a while, or is
-  named for a run that has begun, is given what it lacks.
+  named for a run that has begun, is given what it lacks; one that takes steps
+  back is given the stages of which it has nothing.
   """
 
   def __init__(
@@ -114,18 +115,24 @@ class Trackers:
         do=f'{TRACKERS[name].HELP}; or leave {name!r} out',
       ) from error
     self._open[name] = tracker
-    if tracker.REWINDS:
-      return
-    record = record or {'sent': {}, 'lines': 0, 'results': {}}
-    self._records[name] = {**record, 'id': tracker.run_id, 'follows': True}
-    self._say(f'{name}: {tracker.where}')
+    if not tracker.REWINDS:
+      record = record or {'sent': {}, 'lines': 0, 'results': {}}
+      self._records[name] = {**record, 'id': tracker.run_id, 'follows': True}
+      self._say(f'{name}: {tracker.where}')
     self._try(name, lambda tracker: self._catch_up(name, tracker, log))
 
   def _catch_up(self, name, tracker, log) -> None:
-    lacking = [e for e in log if not _was_given(self._records[name], e)]
-    for stage in dict.fromkeys(e['stage'] for e in lacking):
-      tracker.begin(stage, 0)
-    self._give(name, tracker, lacking)
+    for stage in dict.fromkeys(e['stage'] for e in log):
+      lacking = [e for e in log if e['stage'] == stage]
+      if tracker.REWINDS:
+        lacking = lacking if tracker.lacks(stage) else []
+      else:
+        record = self._records[name]
+        lacking = [e for e in lacking if not _was_given(record, e)]
+      if lacking:
+        tracker.begin(stage, 0)
+        self._give(name, tracker, lacking)
+        tracker.end(stage)
 
   def _give(self, name, tracker, entries) -> None:
     record = self._records.get(name, {'sent': {}, 'lines': 0})
@@ -185,7 +192,7 @@ def _line(entry, number) -> Line:
     entry['stage'],
     entry['kind'],
     entry['step'],
-    float(entry.get('time', 0)),
+    float(entry.get('time') or 0),
     values_of(entry),
     number,
   )
@@ -207,14 +214,22 @@ def _count(record, entries) -> None:
 
 def _read(path: 'Path') -> dict[str, dict[str, Any]]:
   """What is known of trackers; {} where that is nothing, or damaged."""
-  kinds = {'id': str, 'sent': dict, 'lines': int, 'results': dict}
-  kinds['follows'] = bool
   try:
     records = json.loads(path.read_text(encoding='utf-8'))
-    return {
-      name: record
-      for name, record in records.items()
-      if all(isinstance(record[key], kind) for key, kind in kinds.items())
-    }
-  except (AttributeError, KeyError, OSError, TypeError, ValueError):
+    return {n: record for n, record in records.items() if _is_record(record)}
+  except (OSError, RecursionError, ValueError):
     return {}
+  except (AttributeError, KeyError, TypeError):  # JSON of something else
+    return {}
+
+
+def _is_record(record) -> bool:
+  kinds = {'id': str, 'sent': dict, 'lines': int, 'results': dict}
+  kinds['follows'] = bool
+  return all(isinstance(record[key], kind) for key, kind in kinds.items()) and (
+    all(
+      isinstance(steps, dict)
+      and all(isinstance(step, int) for step in steps.values())
+      for steps in record['sent'].values()
+    )
+  )

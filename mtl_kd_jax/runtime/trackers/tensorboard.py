@@ -5,12 +5,15 @@ In a bucket, every minute and at the end: event files grow, and objects cannot.
 
 from collections.abc import Sequence
 import time
+from typing import Any
 
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.bucket_copies import temporary_folder, upload
 from mtl_kd_jax.runtime.trackers.base import Description, Line, Tracker
 
 _SECONDS = 60.0  # between two uploads
+_FLUSH = 10.0  # seconds after which events are on the disk
+_VERSION = 'brain.Event:2'
 
 
 class TensorBoard(Tracker):
@@ -29,32 +32,55 @@ class TensorBoard(Tracker):
     self._folder = folder
     self._folder.mkdir(parents=True, exist_ok=True)
     self.run_id, self.where = '', f'{self._bucket or self._folder}'
-    self._uploaded = time.monotonic()
+    self._uploaded = self._flushed = time.monotonic()
+
+  def lacks(self, stage: str) -> bool:
+    """Whether the folder of the stage has no files."""
+    return not any(((self._bucket or self._folder) / stage).glob('*'))
 
   def begin(self, stage: str, step: int) -> None:
     """Opens a file whose first step makes TensorBoard forget later ones."""
     # Imports PyTorch where that is installed, which takes seconds.
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
 
-    self._writer = SummaryWriter(
-      str(self._folder / stage),
-      purge_step=step + 1,  # the first step to come is purged
-    )
+    folder = self._folder / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    # Not its SummaryWriter: that writes in a thread which ends where the disk
+    # is full, and then waits for it forever. The names of files have seconds;
+    # with the step, no two of a process are the same.
+    self._events: Any = EventsWriter(str(folder / 'events'), f'.{step:09}')
+    self._new_event: Any = event_pb2.Event
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    after = {'step': step + 1}  # the first step to come is purged
+    self._add(file_version=_VERSION, **after)
+    self._add(session_log=start, **after)
+    self._events.flush()
 
   def log(self, lines: Sequence[Line]) -> None:
     """Adds scalars."""
+    from tensorboardX.summary import scalar
+
     for line in lines:
       for name, x in line.values.items():
-        self._writer.add_scalar(f'{line.kind}/{name}', x, line.step)
-    is_due = time.monotonic() - self._uploaded > _SECONDS
-    if self._bucket is not None and is_due:
-      self._writer.flush()
+        summary = scalar(f'{line.kind}/{name}', x)
+        self._add(summary=summary, step=line.step, wall_time=line.time)
+    now = time.monotonic()
+    if now - self._flushed > _FLUSH:
+      self._events.flush()
+      self._flushed = now
+    if self._bucket is not None and now - self._uploaded > _SECONDS:
+      self._events.flush()
       self._upload()
 
   def end(self, stage: str) -> None:
     """Writes what is left, and closes the file."""
-    self._writer.close()
+    self._events.close()
     self._upload()
+
+  def _add(self, **event) -> None:
+    event = {'wall_time': time.time(), **event}
+    self._events.write_event(self._new_event(**event))
 
   def _upload(self) -> None:
     if self._bucket is not None:
