@@ -153,15 +153,15 @@ def calibration(prediction, label, valid):
   p = jax.nn.softmax(base.as_float32(prediction))
   best, hit = jnp.max(p, axis=-1), jnp.argmax(prediction, axis=-1) == label
   bins = jnp.clip((best * CALIBRATION_BINS).astype(jnp.int32), 0, 14)
-  bins = jnp.where(valid, bins, CALIBRATION_BINS).ravel()
-  return jnp.stack(
-    [
-      jnp.bincount(
-        bins, weights=x.astype(jnp.float32), length=CALIBRATION_BINS + 1
-      )[:-1]
-      for x in (jnp.ones(best.size), best.ravel(), hit.ravel())
-    ]
+  # A sum for each bin, which XLA takes of parts: where a scatter adds one after
+  # the other, a large float32 does not grow by what it should.
+  here = [valid & (bins == i) for i in range(CALIBRATION_BINS)]
+  sums = (
+    [jnp.sum(x, dtype=jnp.int32) for x in here],
+    [jnp.sum(jnp.where(x, best, 0)) for x in here],
+    [jnp.sum(x & hit, dtype=jnp.int32) for x in here],
   )
+  return jnp.stack([jnp.stack(x).astype(jnp.float32) for x in sums])
 
 
 def calibration_error(counts: np.ndarray) -> float:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtl_kd_jax.tasks import KINDS, _scores
+from mtl_kd_jax.tasks import KINDS, _scores, classes
 from mtl_kd_jax.tasks._boundaries import boundary_counts, mean_f1
 from mtl_kd_jax.tasks.base import masked_mean
 
@@ -195,6 +195,20 @@ def test_the_calibration_error_is_that_of_brute_force():
   )
   found = _scores.calibration_error(np.asarray(counts)[0])
   assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_calibration_error_of_many_confident_pixels_is_that_of_float64():
+  """They are all in one bin, whose float32 sum is large."""
+  rng = np.random.default_rng(0)
+  shape = (2, 512, 1024)
+  p = rng.uniform(0.96, 0.999, shape)
+  hit = rng.random(shape) < p
+  logits = np.zeros((*shape, 2), np.float32)
+  logits[..., 0] = np.log(p / (1 - p))
+  counts = jax.jit(classes.calibration)(logits, 1 - hit, np.ones(shape, bool))
+  found = classes.calibration_error(jax.device_get(counts))
+  expected = abs((1 / (1 + np.exp(-logits[..., 0].astype(float))) - hit).mean())
+  assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize('kind', ['multilabel', 'image_multilabel'])
