@@ -1,14 +1,13 @@
 """Scores the finished networks of a run again, on any split."""
 
 import functools
-import json
 import pathlib
 
 from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiment import Experiment, select_split
-from mtl_kd_jax.config.validate import may_change
+from mtl_kd_jax.config.scored import describe_data, differences
 from mtl_kd_jax.errors import InputError, check_type
 from mtl_kd_jax.reports.results import Rows, report_results
 from mtl_kd_jax.run import Run
@@ -114,20 +113,31 @@ def run(
     if errors:
       raise next(iter(errors.values()))
     trained.network(unfinished[0])  # says what is finished
+  scored = describe_data(config)
   if is_main_process():
+    split = config.data.eval_split
+    other = differences(scored, describe_data(stored, split))
     report_results(
       rows,
       workdir,
       writer.print,
       name=config.name,
-      split=config.data.eval_split,
+      split=split,
       checkpoint=stored.select,
       chosen_on=select_split(stored),
       chosen=chosen,
-      suffix=f'_{config.data.eval_split}',
+      suffix=f'_{split}',
       all_metrics=all,
+      notes=[
+        f'Note: scored on other data than those of the run: '
+        f'{"; ".join(other)}. Any other evaluation on split {split!r} replaces '
+        'this one.'
+      ]
+      if other
+      else (),
+      config=config.to_dict(),
     )
-    if describe_data(config) == describe_data(stored):
+    if scored == describe_data(stored):
       for name, values in metrics.items():
         workdirs.write_metrics(workdir, name, values)
   if unfinished:
@@ -135,30 +145,6 @@ def run(
   for name, error in errors.items():
     writer.print(f'not scored, since it cannot be opened: {name}\n  {error}')
   return trained
-
-
-def describe_data(config: ConfigDict) -> str:
-  """What of a config decides which samples are scored, as text."""
-  data = config.data
-  values = config.copy_and_resolve_references().to_dict()
-  sets = {
-    name: {
-      key: value
-      for key, value in entry.items()
-      if not may_change(f'data.sets.{name}.{key}')
-    }
-    for name, entry in values['data']['sets'].items()
-  }
-  names = {entry.get('name', data.name) for entry in sets.values()}
-  described = {
-    'options': {n: values['data'].get(n) for n in names or {data.name}},
-    'sets': sets,
-    'image_size': data.image_size if sets else (),
-    'task': values['task'],
-    'split': data.eval_split,
-    'held_out': [data.val_fraction, config.seed] if data.val_fraction else None,
-  }
-  return json.dumps(described, sort_keys=True)  # tuples are lists
 
 
 def _score(

@@ -4,14 +4,18 @@ import pathlib
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.experiment import Experiment, select_split
+from mtl_kd_jax.config.scored import describe_data, differences
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.methods.plan import Plan
 from mtl_kd_jax.models.network import BACKBONE
 from mtl_kd_jax.reports.longer import describe_longer
 from mtl_kd_jax.reports.parameters import parameter_table
+from mtl_kd_jax.run import Run
 from mtl_kd_jax.runtime.metric_keys import Log
-from mtl_kd_jax.runtime.metric_log import read_log
+from mtl_kd_jax.runtime.metric_log import REPORTED, SELECTION, read_log
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.training.stage import SINGLE_TASK, Stage
 
@@ -57,7 +61,10 @@ def introduce(
 
 
 def notes_on_longer(experiment: Experiment, plan: Plan, log: Log) -> list[str]:
-  """What differs where a run is trained for longer than it began; see there.
+  """What differs from a run that trained all of its stages itself, at once.
+
+  Where a run is trained for longer than it began, see `describe_longer`; where
+  teachers of another run were scored on other data, `read_plan_log`.
 
   Args:
     experiment: whose stages are planned.
@@ -67,7 +74,7 @@ def notes_on_longer(experiment: Experiment, plan: Plan, log: Log) -> list[str]:
   steps = {e['stage']: e['step'] for e in sorted(log, key=lambda e: e['step'])}
   single = [s.name for s in plan.stages if s.row == SINGLE_TASK]
   best = experiment.config.select == 'best'
-  return describe_longer(
+  return notes_on_data(experiment, plan) + describe_longer(
     log,
     teachers={s.name: [*s.inputs.values()] for s in plan.stages},
     references={
@@ -81,13 +88,74 @@ def notes_on_longer(experiment: Experiment, plan: Plan, log: Log) -> list[str]:
   )
 
 
+def notes_on_data(experiment: Experiment, plan: Plan) -> list[str]:
+  """Which scores `read_plan_log` leaves out, and why."""
+  shown = {SELECTION: 'curves of their scores'}
+  if experiment.average_epochs:
+    shown = {REPORTED: 'means over their last epochs', **shown}
+  notes = []
+  for elsewhere, names in _trained_elsewhere(plan).items():
+    other = _other_data(experiment.config, elsewhere)
+    left_out = [text for kind, text in shown.items() if kind in other]
+    if left_out:
+      why = dict.fromkeys(text for texts in other.values() for text in texts)
+      notes.append(
+        f'while they were trained in {elsewhere}, {", ".join(names)} were '
+        f'scored on other data ({"; ".join(why)}): there are no '
+        f'{" and no ".join(left_out)}'
+      )
+  return notes
+
+
 def read_plan_log(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines of a run, and of its stages that another run has trained."""
+  """The lines of a run, and of its stages that another run has trained.
+
+  Without the scores that the other run has of other data or another split:
+  they cannot be compared.
+  """
   log = read_log(workdir)
-  for elsewhere in {s.trained_in for s in plan.stages} - {None}:
-    names = {s.name for s in plan.stages if s.trained_in == elsewhere}
-    log += [e for e in read_log(elsewhere) if e['stage'] in names]
+  for elsewhere, names in _trained_elsewhere(plan).items():
+    try:
+      other = _other_data(Run(workdir).config, elsewhere)
+    except InputError:  # not there yet, on another host
+      other = {REPORTED: [], SELECTION: []}
+    log += [
+      e
+      for e in read_log(elsewhere)
+      if e['stage'] in names and e['kind'] not in other
+    ]
   return log
+
+
+def _trained_elsewhere(plan: Plan) -> dict[pathlib.Path, list[str]]:
+  """Workdir -> the stages that were trained in it."""
+  folders: dict[pathlib.Path, list[str]] = {}
+  for stage in plan.stages:
+    if stage.trained_in is not None:
+      folders.setdefault(stage.trained_in, []).append(stage.name)
+  return folders
+
+
+def _other_data(
+  config: ConfigDict, elsewhere: pathlib.Path
+) -> dict[str, list[str]]:
+  """The kinds of scores that another run has of other data -> differences."""
+  try:
+    there = Run(elsewhere).config
+  except InputError:
+    unknown = ['its config cannot be read']
+    return {REPORTED: unknown, SELECTION: unknown}
+  found = {
+    kind: differences(
+      describe_data(there, split_of(there)),
+      describe_data(config, split_of(config)),
+    )
+    for kind, split_of in (
+      (REPORTED, lambda config: config.data.eval_split),
+      (SELECTION, select_split),
+    )
+  }
+  return {kind: texts for kind, texts in found.items() if texts}
 
 
 def count_parameters(stage: Stage) -> dict[str, int]:

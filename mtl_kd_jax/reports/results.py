@@ -94,6 +94,7 @@ def report_results(
   notes: Sequence[str] = (),
   suffix: str = '',
   all_metrics: bool = False,
+  config: Mapping[str, Any] | None = None,
 ) -> Results:
   """Writes tables and figures, and prints the tables.
 
@@ -121,6 +122,8 @@ def report_results(
     notes: what else has to be known, in paragraphs.
     suffix: of the names of all files.
     all_metrics: whether tables have the columns of all metrics.
+    config: what the networks were scored with, a nested dictionary; None for
+      the config of the run.
 
   Returns:
     The results, as written.
@@ -171,6 +174,7 @@ def report_results(
       log=log,
       stages=stages,
       suffix=suffix,
+      config=config,
       print=print,
     )
   except OSError as error:
@@ -188,7 +192,7 @@ def report_results(
 
 
 def _write(
-  rows, results, workdir, *, chosen_on, log, stages, suffix, print
+  rows, results, workdir, *, chosen_on, log, stages, suffix, config, print
 ) -> list[str]:
   """Writes all files; returns their names."""
   tasks = rows.tasks
@@ -221,6 +225,7 @@ def _write(
       log=log,
       stages=stages,
       chosen_on=chosen_on,
+      config=config,
     ),
     print,
   )

@@ -1,7 +1,7 @@
 """--job=evaluate: what is scored, what is written, and what is left out."""
 
-import copy
 import dataclasses
+import html
 import json
 import shutil
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from mtl_kd_jax.config.overrides import override
 from mtl_kd_jax.jobs import evaluate
 from mtl_kd_jax.models.network import abstract_init
 from mtl_kd_jax.reports import results
+from mtl_kd_jax.reports.html.facts import show_config
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.trained import TrainedNetwork
@@ -152,28 +153,14 @@ def test_scores_on_other_data_are_not_those_of_the_run(
   run(tmp_path, other)
   assert rows(tmp_path).keys() == {'both'}
   assert mtl.load(tmp_path).metrics == {}
-
-
-@pytest.mark.parametrize(
-  'change, same',
-  [
-    ({'task': {'depth': {'kind': 'depth', 'scale': 0.001}}}, False),
-    ({'data.image_size': (64, 64)}, False),
-    ({'data.sets': {'a': {'name': 'folder', 'data_dir': 'moved'}}}, True),
-    ({'data.data_dir': 'moved', 'data.flip': True}, True),
-  ],
-)
-def test_data_are_the_same_where_the_samples_are(change, same):
-  config = get_config()
-  override(
-    config,
-    {'data.sets': {'a': {'name': 'folder', 'data_dir': 'here'}}},
-    argument='config',
-  )
-  other = copy.deepcopy(config)
-  override(other, change, argument='config')
-  described = [evaluate.describe_data(c) for c in (config, other)]
-  assert (described[0] == described[1]) == same
+  # Which data they are of stands beside them.
+  (key,) = change
+  notes = json.loads((tmp_path / 'results_val.json').read_text())['notes']
+  (note,) = [text for text in notes if 'other data' in text]
+  assert key in note
+  assert note in (tmp_path / 'results_val.md').read_text()
+  page = (tmp_path / 'results_val.html').read_text()
+  assert show_config(other.to_dict()) in html.unescape(page)
 
 
 def test_networks_that_cannot_be_opened_are_left_out_and_named(

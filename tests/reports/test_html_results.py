@@ -154,6 +154,14 @@ def test_the_table_has_the_numbers_of_the_other_files(tmp_path):
   assert cells['uniform'][5][0] == '21.00-5.0\N{NO-BREAK SPACE}%'
 
 
+@pytest.mark.parametrize('all_metrics', [False, True])
+def test_a_page_of_all_metrics_has_them(all_metrics, tmp_path):
+  write(make_run(keep=0), tmp_path, all_metrics=all_metrics)
+  page = (tmp_path / 'results.html').read_text('utf-8')
+  assert ('SIlog' in page) == ('IoU b' in page) == all_metrics
+  read(tmp_path)
+
+
 def test_names_are_texts_whatever_they_contain(tmp_path):
   workdirs.claim(tmp_path, {'name': HOSTILE, HOSTILE: [HOSTILE]})
   rows = make_run(

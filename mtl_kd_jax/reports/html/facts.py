@@ -1,5 +1,6 @@
 """How a run was made: command, versions, hardware, times, config."""
 
+from collections.abc import Mapping
 import importlib.metadata
 import json
 import os
@@ -87,10 +88,14 @@ def measure_times(log: Log) -> list[StageTime]:
 def read_config(workdir: pathlib.Path) -> str:
   """The config of a workdir, as it is written down; '' where there is none."""
   try:
-    config: Any = workdirs.read_config(workdir)
+    return show_config(workdirs.read_config(workdir))
   except InputError:
     return ''
-  return json.dumps(config, indent=2, ensure_ascii=False)
+
+
+def show_config(config: Mapping[str, Any]) -> str:
+  """A nested dictionary as JSON."""
+  return json.dumps(config, indent=2, ensure_ascii=False, default=str)
 
 
 def _version(library: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from mtl_kd_jax.reports.html.facts import (
   describe_process,
   measure_times,
   read_config,
+  show_config,
 )
 from mtl_kd_jax.reports.html.figures import Drawing, draw
 from mtl_kd_jax.reports.html.pictures import view_samples
@@ -48,6 +50,7 @@ def make_results_page(
   log: Log,
   stages: Mapping[str, str],
   chosen_on: str,
+  config: Mapping[str, Any] | None = None,
 ) -> str:
   """The content of results.html.
 
@@ -59,15 +62,18 @@ def make_results_page(
     log: the lines of metrics.jsonl; empty for none.
     stages: stage -> its row, of the stages in the log.
     chosen_on: the split that was scored during training.
+    config: what the networks were scored with; None for that of the workdir.
   """
   tasks = results.tasks
   lead = verdict(results.rows, tasks)
   name = one_line(results.name)
-  tables = [tabulate_results(results.title, results.rows, tasks)]
+  protocols = {results.title: results.rows}
   if results.averages:
-    tables.append(
-      tabulate_results(results.average_title, results.averages, tasks)
-    )
+    protocols[results.average_title] = results.averages
+  tables = [
+    tabulate_results(title, rows, tasks, all_metrics=results.all_metrics)
+    for title, rows in protocols.items()
+  ]
   choice, views, legends = None, [], []
   predictions = {row: x for row, x in predictions.items() if x}
   if samples and predictions:
@@ -93,7 +99,7 @@ def make_results_page(
     notes=[note for note in results.notes if note != lead],
     facts=describe_process(),
     times=measure_times([e for e in log if e['stage'] in stages]),
-    config=read_config(workdir),
+    config=read_config(workdir) if config is None else show_config(config),
   )
 
 

@@ -72,7 +72,11 @@ class PageTable(NamedTuple):
 
 
 def tabulate_results(
-  title: str, rows: Mapping[str, Metrics], tasks: Mapping[str, Task]
+  title: str,
+  rows: Mapping[str, Metrics],
+  tasks: Mapping[str, Task],
+  *,
+  all_metrics: bool = False,
 ) -> PageTable:
   """The metrics of all networks, each beside its gain over single tasks.
 
@@ -80,10 +84,12 @@ def tabulate_results(
     title: the caption.
     rows: network -> task -> metric -> value.
     tasks: the tasks, for columns and directions.
+    all_metrics: whether it has the columns of details, too.
   """
-  metrics = [
-    (t, m, c) for t, x in tasks.items() for m, c in x.main_columns().items()
-  ]
+  shown = {
+    t: x.columns if all_metrics else x.main_columns() for t, x in tasks.items()
+  }
+  metrics = [(t, m, c) for t, x in shown.items() for m, c in x.items()]
   gains = {name: gain.column for name, gain in GAINS.items()}
   reference = rows.get(SINGLE_TASK, {})
   lines = []
@@ -101,7 +107,7 @@ def tabulate_results(
   return PageTable(
     title=title,
     corner='network',
-    groups=[(one_line(t), len(x.main_columns())) for t, x in tasks.items()]
+    groups=[(one_line(t), len(x)) for t, x in shown.items()]
     + [(f'gain over {SINGLE_TASK}', len(gains))],
     headings=[
       describe_heading(c)
