@@ -42,6 +42,17 @@ _NOT_OF_SINGLE_TASK = (
   'teacher.cache_dir',
   'teacher.choose',
 )
+# Files in the folder of a comparison, or what makes a folder one of a run.
+_FILES = (
+  'compare.csv',
+  'compare.html',
+  'compare.json',
+  'compare.md',
+  'compare.png',
+  'compare.tex',
+  'comparison.json',
+  'config.json',
+)
 _FIXED = ('seed', 'teacher.workdir', 'name')
 
 
@@ -182,7 +193,8 @@ def _variations(config) -> dict[str, dict[str, Any]]:
     if not _can_be_a_folder(name) or name.startswith(SINGLE_TASK):
       raise _wrong(
         'variations',
-        f'names that can be those of folders, other than {SINGLE_TASK}',
+        f'names that can be those of folders beside {", ".join(_FILES)}, other '
+        f'than {SINGLE_TASK}',
         name,
       )
     if name in variations:
@@ -199,6 +211,7 @@ def _can_be_a_folder(name) -> bool:
     and 0 < len(name.encode()) <= 100
     and name.isprintable()
     and name[0] != '.'
+    and name.lower() not in _FILES
     and not set(name) & set('/\\:')
   )
 

@@ -25,6 +25,7 @@ from mtl_kd_jax.runtime.metric_writer import MetricWriter
 
 _RECORD, _RESULTS = 'cell.json', 'results.json'
 _WIDTH = 120  # characters of a line in log.txt
+_LONGEST = 1e12  # seconds that can be believed
 
 
 def is_finished(folder: pathlib.Path) -> bool:
@@ -33,12 +34,17 @@ def is_finished(folder: pathlib.Path) -> bool:
 
 
 def record_of(folder: pathlib.Path) -> dict[str, Any]:
-  """What is known of the training of a cell; {} where nothing is."""
+  """What is known of the training of a cell; {} where nothing is.
+
+  Without what is damaged: it has no influence on what is trained.
+  """
   try:
     record = json.loads((folder / _RECORD).read_text())
-    return record if isinstance(record, dict) else {}
-  except (OSError, ValueError):
-    return {}  # of no influence on what is trained
+  except (OSError, RecursionError, ValueError):
+    return {}
+  if not isinstance(record, dict):
+    return {}
+  return {k: x for k, x in record.items() if _is_entry(k, x)}
 
 
 def divergence_of(folder: pathlib.Path) -> str:
@@ -84,6 +90,12 @@ def train_cell(
         write_atomically(folder / _RECORD, json.dumps(record, indent=2))
   # Compiled programs of this cell are of no use to the next.
   jax.clear_caches()
+
+
+def _is_entry(key, value) -> bool:
+  if key == 'seconds':
+    return isinstance(value, int | float) and 0 <= value < _LONGEST
+  return isinstance(value, str)
 
 
 def _versions() -> str:

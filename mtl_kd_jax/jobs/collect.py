@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.comparison import Cell, reference_of
+from mtl_kd_jax.config.scored import describe_data, differences
+from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.jobs.cells import divergence_of, is_finished, record_of
 from mtl_kd_jax.reports.compare import Comparison
 from mtl_kd_jax.reports.results import average_metrics
@@ -32,7 +34,7 @@ def collect(
   Raises:
     InputError: a file of a cell cannot be read.
   """
-  tasks = build(config.base).tasks
+  tasks, reference = build(config.base).tasks, reference_of(config)
   count = min(config.base.report.average_epochs, config.base.epochs)
   rows = dict.fromkeys(
     c.row for c in sorted(cells, key=lambda c: not c.teaches)
@@ -54,22 +56,41 @@ def collect(
       averages[cell.row][cell.seed] = _averages(folder, stages, tasks, count)
   return Comparison(
     name=config.name,
-    split=config.base.data.eval_split,
+    split=next(c.config.data.eval_split for c in cells if c.row == reference),
     tasks=tasks,
     seeds=tuple(config.seeds),
     scores=scores,
     single_task={c.row: c.single_task for c in cells},
     missing=missing,
-    reference=reference_of(config),
+    reference=reference,
     averages=averages if count else {},
     average_epochs=count,
     facts=_facts(cells, workdir),
+    other_data=_other_data(cells, reference),
   )
+
+
+def _other_data(cells: Sequence[Cell], reference: str) -> dict[str, str]:
+  """Row -> how its data differ from those of the reference, if they do."""
+  own = {c.seed: describe_data(c.config) for c in cells if c.row == reference}
+  found: dict[str, str] = {}
+  for cell in cells:
+    texts = differences(describe_data(cell.config), own[cell.seed])
+    if texts:
+      found.setdefault(cell.row, '; '.join(texts))
+  return found
 
 
 def _reported_stages(folder: pathlib.Path) -> list[str]:
   """The stages of the last row of a run: what it is a run of."""
-  plan = workdirs.read_plan(folder) or {}
+  plan = workdirs.read_plan(folder)
+  if not plan:
+    raise InputError(
+      expected='the stages of a finished cell',
+      found='none',
+      where=f'{folder / "plan.json"}',
+      do='restore the file, or remove the folder to train the cell again',
+    )
   last = [about['row'] for about in plan.values()][-1]
   return [name for name, about in plan.items() if about['row'] == last]
 
@@ -78,10 +99,15 @@ def _metrics(folder: pathlib.Path, stages: Sequence[str]) -> Metrics:
   metrics: dict[str, dict[str, float]] = {}
   for stage in stages:
     for task, values in (workdirs.read_metrics(folder, stage) or {}).items():
-      metrics[task] = {
-        name: math.nan if x is None else float(x) for name, x in values.items()
-      }
+      metrics[task] = {name: _float(x) for name, x in values.items()}
   return metrics
+
+
+def _float(x: float | None) -> float:
+  try:
+    return math.nan if x is None else float(x)
+  except OverflowError:  # an integer with more digits than a float takes
+    return math.nan
 
 
 def _averages(

@@ -22,21 +22,31 @@ def describe_lambdas(log: Log) -> Iterator[str]:
       for line in log
       if line['stage'] == stage and of_kind(line, key(FACTOR, ALIGNMENT))
     ]
-    if lines:
-      yield _sentence(stage, lines)
+    if parts := _means(lines):
+      yield (
+        f'Lambda of {stage!r}, on average over the training and as a share of '
+        f'what the config says: {", ".join(parts)}.'
+      )
 
 
-def _sentence(stage: str, lines: Log) -> str:
+def _means(lines: Log) -> list[str]:
   # A line is the mean of the steps since the one before; where they end depends
   # on whether the run was interrupted.
   steps = [0, *(line['step'] for line in lines)]
   counts = [after - before for before, after in itertools.pairwise(steps)]
   parts = []
-  for name in of_kind(lines[-1], key(FACTOR, ALIGNMENT)):
-    mean = statistics.fmean([line[name] for line in lines], weights=counts)
+  for name in of_kind(
+    {name for line in lines for name in line}, key(FACTOR, ALIGNMENT)
+  ):
+    known = [
+      (line[name], count)
+      for line, count in zip(lines, counts, strict=True)
+      if line.get(name) is not None and count > 0
+    ]
+    if not known:
+      continue
+    values, weights = zip(*known, strict=True)
+    mean = statistics.fmean(values, weights=weights)
     what = name.removeprefix(f'{key(FACTOR, ALIGNMENT)}/')
     parts.append(f'{what} {mean:.2f}')
-  return (
-    f'Lambda of {stage!r}, on average over the training and as a share of what '
-    f'the config says: {", ".join(parts)}.'
-  )
+  return parts

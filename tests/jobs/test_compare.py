@@ -1,6 +1,7 @@
 """Cells of a comparison share teachers, resume, diverge and are collected."""
 
 import json
+import math
 import pathlib
 import threading
 
@@ -13,7 +14,9 @@ import mtl_kd_jax as mtl
 from mtl_kd_jax.config import comparison
 from mtl_kd_jax.config.experiments import quickstart
 from mtl_kd_jax.errors import InputError
-from mtl_kd_jax.jobs import compare
+from mtl_kd_jax.jobs import collect, compare
+from mtl_kd_jax.jobs.cells import record_of
+from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.trackers import TRACKERS
 
@@ -216,6 +219,61 @@ def test_cells_that_need_other_teachers_have_their_own(config):
   assert config.base.model.width == mtl.get_config('quickstart').model.width
 
 
+def test_rows_of_other_data_are_known_by_their_keys(config):
+  config.variations += (
+    ('less', {'data.scenes.num_train': 4}),
+    ('other', {'data.eval_split': 'train', 'data.scenes.seed': 9}),
+  )
+  cells = comparison.make_cells(config, pathlib.Path('x'))
+  how = (
+    'data.eval_split "train" instead of "val"; '
+    'data.scenes.num_train 8 instead of none; '
+    'data.scenes.seed 9 instead of 0'
+  )
+  own = 'single-task of other'
+  found = collect._other_data(cells, 'uniform')
+  assert found == {'other': how, own: how}
+  of_other = collect._other_data(cells, 'other').keys()
+  assert of_other == {c.row for c in cells} - {'other', own}
+
+
+# ---- Files that are damaged --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '{"seconds": null, "devices": 5, "versions": null, "diverged": []}',
+    '{"seconds": "abc"}',
+    '{"seconds": NaN}',
+    '{"seconds": -1}',
+    f'{{"seconds": {"9" * 400}}}',
+    '[' * 100_000,
+    '[]',
+    'x',
+  ],
+)
+def test_what_is_damaged_in_the_record_of_a_cell_is_not_known(text, tmp_path):
+  (tmp_path / 'cell.json').write_text(text)
+  assert record_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize('text', ['{"stages": []}', ''])
+def test_a_finished_cell_without_stages_is_one_message(text, tmp_path):
+  if text:
+    (tmp_path / 'plan.json').write_text(text)
+  with pytest.raises(InputError, match='the stages of a finished cell'):
+    collect._reported_stages(tmp_path)
+
+
+def test_a_metric_with_too_many_digits_is_none(tmp_path):
+  metrics = {'depth': {'rmse': 10**400, 'none': None, 'one': 1}}
+  workdirs.write_metrics(tmp_path, 'uniform', metrics)
+  found = collect._metrics(tmp_path, ['uniform'])['depth']
+  assert math.isnan(found['rmse']) and math.isnan(found['none'])
+  assert found['one'] == 1
+
+
 # ---- What is refused, before anything is trained -----------------------------
 
 
@@ -227,6 +285,8 @@ def test_cells_that_need_other_teachers_have_their_own(config):
     ('variations', (('a/b', {}),), 'a/b'),
     ('variations', (('..', {}),), r'\.\.'),
     ('variations', (('single-task', {}),), 'single-task'),
+    ('variations', (('Compare.md', {}),), 'found: +Compare.md'),
+    ('variations', (('config.json', {}),), 'found: +config.json'),
     ('variations', (('a', {'seed': 3}),), "seed in 'a'"),
     ('variations', (('a', {'epochs': 'x'}),), "'x'"),
     ('variations', (('a', {'balancing.name': 'mgdaa'}),), 'mgdaa'),

@@ -1,5 +1,6 @@
 """Which numbers are compared with which, and what is called the best."""
 
+import json
 import math
 
 from fixtures.comparisons import (
@@ -75,6 +76,23 @@ def test_a_row_alone_is_not_the_best():
   analysis = make_comparison(make_scores(uniform=[1, 2, 3])).analysis
   assert set(analysis.best.values()) == {None} and not analysis.others
   assert not analysis.corrected and not analysis.ranks.values
+
+
+def test_metrics_of_other_data_are_not_compared_but_gains_are():
+  said = 'data.eval_split "train" instead of "val"'
+  other = {'distilled': said}
+  comparison = make_comparison(typical(), other_data=other)
+  analysis = comparison.analysis
+  for c in analysis.columns:
+    n = analysis.differences[c]['distilled'].summary.n
+    assert n == (5 if c.is_gain else 0)
+    assert (analysis.best[c] == 'distilled') == c.is_gain
+  assert 'distilled' not in analysis.ranks.values
+  (note,) = [x for x in comparison.page.notes if said in x]
+  assert note.startswith('distilled was scored on other data than uniform')
+  rows = json.loads(comparison.json())['rows']
+  assert rows['distilled']['other_data'] == said
+  assert rows['nash_mtl']['other_data'] is None
 
 
 def test_p_values_of_delta_mtl_are_corrected_for_the_number_of_rows():

@@ -1,6 +1,6 @@
 """What a comparison says: summaries, differences, winners and ranks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import dataclasses
 import math
 
@@ -33,7 +33,8 @@ class Ranks:
   Ranks say something only among the same rows, so they are taken in the seeds
   in which all ranked rows have all numbers. A row that has all of them in less
   than half as many seeds as another is not ranked: it would cost the others
-  their seeds. Nor are single-task networks, as in the literature.
+  their seeds. Nor are single-task networks, as in the literature, nor rows that
+  were scored on other data.
 
   Attributes:
     columns: the columns that count, of which any row has a number.
@@ -60,8 +61,9 @@ class Analysis:
     summaries: column -> row -> summary over the seeds.
     differences: column -> row -> difference to the reference; without the
       reference.
-    best: column -> the row that is better than every other one with a number,
-      with intervals of the paired differences that exclude 0; or None.
+    best: column -> the row that is better than every other one with a number
+      (and, in metrics, of the same data), with intervals of the paired
+      differences that exclude 0; or None.
     ranks: mean ranks.
     best_rank: the same as `best`, of mean ranks.
     corrected: row -> p-value in ΔMTL against the reference, corrected for the
@@ -108,6 +110,7 @@ def analyze(
   rows: Iterable[str],
   seeds: Iterable[int],
   reference: str,
+  other_data: Collection[str] = (),
 ) -> Analysis:
   """Computes all statistics of a comparison.
 
@@ -118,9 +121,18 @@ def analyze(
     rows: the names of all rows, also of those without numbers.
     seeds: all seeds, also those without numbers.
     reference: the row to compare the others with, one of `rows`.
+    other_data: rows that were scored on other data than the reference. Their
+      metrics are not compared, but their gains, over networks of those data.
   """
   rows, seeds = list(rows), list(seeds)
   table = make_values(scores, single_task, tasks, rows=rows, seeds=seeds)
+  compared = {
+    column: {
+      row: x if column.is_gain or row not in other_data else {}
+      for row, x in values.items()
+    }
+    for column, values in table.items()
+  }
   differences = {
     column: {
       row: paired_difference(
@@ -131,10 +143,10 @@ def analyze(
       for row in rows
       if row != reference
     }
-    for column, values in table.items()
+    for column, values in compared.items()
   }
-  single_rows = set(single_task.values())
-  ranks = _rank([r for r in rows if r not in single_rows], seeds, table)
+  unranked = {*single_task.values(), *other_data}
+  ranks = _rank([r for r in rows if r not in unranked], seeds, table)
   p_values = {row: x.p for row, x in differences[_main(table)].items()}
   return Analysis(
     rows=rows,
@@ -148,7 +160,7 @@ def analyze(
     differences=differences,
     best={
       column: best_row(values, higher_is_better=column.metric.higher_is_better)
-      for column, values in table.items()
+      for column, values in compared.items()
     },
     ranks=ranks,
     best_rank=best_row(ranks.values, higher_is_better=False),

@@ -44,6 +44,8 @@ class Comparison:
       CAGrad, Nash-MTL and FAMO; {} for none.
     average_epochs: the number of epochs that `averages` are means over.
     facts: what else has to be known: command, hardware, hours, versions.
+    other_data: row -> in words, how the data that it was scored on differ from
+      those of the reference. Of such rows, only gains are compared.
   """
 
   name: str
@@ -57,6 +59,7 @@ class Comparison:
   averages: Scores = dataclasses.field(default_factory=dict)
   average_epochs: int = 0
   facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  other_data: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     """Checks that the reference is one of the rows.
@@ -98,6 +101,7 @@ class Comparison:
       average_epochs=self.average_epochs,
       missing=self.missing,
       facts=self.facts,
+      other_data=self.other_data,
     )
 
   def json(self) -> str:
@@ -111,6 +115,7 @@ class Comparison:
       single_task=self.single_task,
       missing=self.missing,
       facts=self.facts,
+      other_data=self.other_data,
     )
 
   def markdown(self) -> str:
@@ -170,4 +175,5 @@ class Comparison:
       rows=self.rows,
       seeds=self.seeds,
       reference=self.reference,
+      other_data=self.other_data,
     )

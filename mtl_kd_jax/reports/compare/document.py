@@ -40,6 +40,7 @@ def make_json(
   single_task: Mapping[str, str],
   missing: Mapping[str, Mapping[int, str]],
   facts: Mapping[str, str],
+  other_data: Mapping[str, str],
 ) -> str:
   """All numbers and statistics; the arguments are those of `Comparison`.
 
@@ -68,6 +69,7 @@ def make_json(
       row: {
         'single_task': single_task.get(row),
         'missing': dict(missing.get(row, {})),
+        'other_data': other_data.get(row),
         'verdict': verdicts.get(row),
         **_numbers(analysis, row),
       }

@@ -15,6 +15,7 @@ from mtl_kd_jax.reports.compare.grids import (
 from mtl_kd_jax.reports.compare.words import (
   describe_method,
   describe_missing,
+  describe_other_data,
   describe_verdicts,
 )
 
@@ -49,6 +50,7 @@ def make_page(
   average_epochs: int,
   missing: Mapping[str, Mapping[int, str]],
   facts: Mapping[str, str],
+  other_data: Mapping[str, str],
 ) -> Page:
   """Puts a comparison together; the arguments are those of `Comparison`."""
   count = len(analysis.seeds)
@@ -85,6 +87,9 @@ def make_page(
     verdicts=list(describe_verdicts(analysis).values()),
     grids=grids,
     missing=below,
-    notes=describe_method(analysis),
+    notes=[
+      *describe_other_data(other_data, analysis.reference),
+      *describe_method(analysis),
+    ],
     facts=facts,
   )

@@ -125,6 +125,24 @@ def describe_missing(
   return notes
 
 
+def describe_other_data(
+  other_data: Mapping[str, str], reference: str
+) -> list[str]:
+  """Which rows were scored on other data than the reference, and on which.
+
+  Args:
+    other_data: see `Comparison`.
+    reference: the row that the others are compared with.
+  """
+  return [
+    f'{one_line(row)} was scored on other data than {one_line(reference)}: '
+    f'{one_line(how)}. Its metrics cannot be compared: it has no differences '
+    'in them, no bold and no rank. Its gains are over networks that were '
+    'scored on the same data as it.'
+    for row, how in other_data.items()
+  ]
+
+
 def describe_method(analysis: Analysis) -> list[str]:
   """How the tables are to be read, in paragraphs."""
   reference = one_line(analysis.reference)
