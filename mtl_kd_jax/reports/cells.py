@@ -1,12 +1,15 @@
 """What stands in the cells of a table: numbers, units and names, as text."""
 
 import math
+import re
 
 from mtl_kd_jax.tasks.base import Metric
 
 _DASH = '–'
 # The decimals that the literature prints, by unit; 4 otherwise.
 _DECIMALS = {'%': 2, '°': 2}
+# What would be emphasis, code, a link or HTML in Markdown.
+_MARKUP = re.compile(r'[*`\[\\]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])')
 _LARGE = 1e7  # numbers from here on have an exponent
 
 
@@ -42,6 +45,11 @@ def one_line(text: str) -> str:
 def escaped(text: str) -> str:
   """A name in a table of Markdown."""
   return one_line(text).replace('|', '\\|')
+
+
+def as_markdown(text: str) -> str:
+  """A text that contains names, without what Markdown would make of them."""
+  return _MARKUP.sub(lambda match: f'\\{match[0]}', text)
 
 
 def _number(value, decimals, *, sign='') -> str:

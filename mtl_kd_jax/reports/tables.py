@@ -18,6 +18,7 @@ from rich.text import Text
 
 from mtl_kd_jax.reports.cells import (
   FEW_TASKS,
+  as_markdown,
   escaped,
   gain_number,
   number,
@@ -123,7 +124,7 @@ class Results:
       cells = self._cells(rows).items()
       lines += [[escaped(row), *numbers] for row, numbers in cells]
       table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-      parts.append(f'# {title}\n\n{table}\n')
+      parts.append(f'# {as_markdown(title)}\n\n{table}\n')
     below = [f'{text}\n' for text in self._below()]
     return '\n'.join([*parts, f'{_LEGEND}\n', *below])
 

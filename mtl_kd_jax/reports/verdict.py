@@ -12,6 +12,7 @@ from mtl_kd_jax.training.stage import SINGLE_TASK
 
 # Percent. What is less is not told from nothing: one seed does not show it.
 _NOTHING = 1.0
+_NONE_WORSE = f'no task is worse than alone by more than {_NOTHING:.0f} %'
 _WORDS = {DISTILLED: 'Distillation', BALANCED: 'Balancing'}
 
 
@@ -47,7 +48,7 @@ def _of_uniform(metrics, alone, gains, starved, tasks) -> str:
   if not starved:
     better = [t for t, gain in gains.items() if gain > _NOTHING]
     grown = f', and {_and(_with(gains, better))} better' if better else ''
-    return f'Uniformly weighted, no task is worse than alone{grown}.'
+    return f'Uniformly weighted, {_NONE_WORSE}{grown}.'
   parts = []
   for task in starved:
     column = tasks[task].columns[tasks[task].headline]
@@ -78,7 +79,7 @@ def _of_method(word, gains, uniform) -> str:
     parts.append(f'drops {_and(dropped)}')
   against = ', relative to the single-task networks' if parts else ''
   worse = [t for t, gain in gains.items() if gain < -_NOTHING]
-  end = 'no task is worse than alone'
+  end = _NONE_WORSE
   if worse:
     end = f'{_and(worse)} {"are" if len(worse) > 1 else "is"} worse than alone'
   did = _and(parts or ['changes little'])

@@ -5,10 +5,12 @@ import io
 from fixtures.samples import LABELS, random_batch
 import matplotlib
 from matplotlib import pyplot
+from matplotlib.text import Text
 import numpy as np
 from PIL import Image
 import pytest
 
+from mtl_kd_jax.labels import Label
 from mtl_kd_jax.reports.plots import (
   draw_balance,
   draw_curves,
@@ -16,9 +18,10 @@ from mtl_kd_jax.reports.plots import (
   draw_samples,
   plot_balance,
   plot_curves,
+  plot_prediction,
   plot_predictions,
 )
-from mtl_kd_jax.reports.plots.style import COLORS, GRAY, new_figure
+from mtl_kd_jax.reports.plots.style import COLORS, GRAY, new_figure, png_of
 from mtl_kd_jax.tasks import make_tasks
 from mtl_kd_jax.training.stage import SINGLE_TASK
 
@@ -185,6 +188,28 @@ def test_curves_are_drawn(tmp_path, pyplot_in_use):
   assert 200 < height < 1000 and 800 < width < 3000
   assert 0.002 < 1 - share(picture, (255, 255, 255)) < 0.5
   assert colored(picture).sum() > 500
+
+
+def test_names_are_no_formulas(pyplot_in_use):
+  """Not even where they are some that cannot be read."""
+  bad, rng = r'$\frac$', np.random.default_rng(0)
+  labels = dict.fromkeys((bad, 'depth'), Label('depth', unit=bad))
+  tasks = make_tasks(labels, labels, dataset='toy')
+  log = make_balance_log(tasks=(bad, 'depth'), aligned=())
+  log = [{**line, 'stage': bad, f'loss/{bad}': 1.0} for line in log]
+  image, one = rng.random((1, 8, 8, 3)), rng.random((1, 8, 8, 1))
+  figures = [
+    plot_curves(log, tasks, split=bad, rows={bad: bad}),
+    plot_balance(log, tasks),
+    plot_predictions(
+      {'image': image, bad: one, 'depth': one}, {bad: {bad: one}}, tasks
+    ),
+    plot_prediction(None, {bad: one[0, ..., 0]}, {bad: image[0]}, tasks),
+  ]
+  for figure in figures:
+    png_of(figure)
+    texts = [x.get_text() for x in figure.findobj(Text)]
+    assert any(r'\$\frac\$' in x for x in texts)
 
 
 def test_an_empty_log_is_drawn(tmp_path, pyplot_in_use):

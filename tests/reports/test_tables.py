@@ -487,6 +487,12 @@ def test_any_name_is_shown_whole_on_one_line(name):
     assert ''.join(c for c in name if c.isprintable() and c != ' ') in shown
 
 
+def test_a_title_is_no_markup():
+  results = dataclasses.replace(make_results(), name='a *b* <img src=x> _c_')
+  first = results.markdown().splitlines()[0]
+  assert first.startswith(r'# a \*b\* \<img src=x> \_c\_: last')
+
+
 def test_names_with_bars_do_not_break_the_markdown():
   tasks = {'a|b': dataclasses.replace(TASKS['depth'], name='a|b')}
   tasks['depth'] = TASKS['depth']

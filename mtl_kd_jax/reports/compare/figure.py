@@ -24,6 +24,7 @@ from mtl_kd_jax.reports.plots.style import (
   save,
   style_axes,
 )
+from mtl_kd_jax.reports.plots.texts import literal
 
 # By direction of the difference: 0, 1, -1.
 _COLORS = (GRAY, COLORS[0], COLORS[1])
@@ -81,8 +82,9 @@ def _add_panel(
   axis, column: Column, differences: dict[str, Difference], rows: Sequence[str]
 ) -> None:
   unit = f' [{column.metric.unit}]' if column.metric.unit else ''
-  axis.set_title(column.title, weight='bold' if column.is_gain else 'normal')
-  axis.set_xlabel(f'better by{unit} →', color=INK)
+  weight = 'bold' if column.is_gain else 'normal'
+  axis.set_title(literal(column.title), weight=weight)
+  axis.set_xlabel(literal(f'better by{unit} →'), color=INK)
   axis.locator_params(axis='x', nbins=5)
   axis.grid(False, axis='y')
   axis.spines['left'].set_visible(False)
@@ -178,5 +180,7 @@ def _add_legend(figure, axis, analysis: Analysis, columns) -> None:
 
 
 def _shortened(name: str) -> str:
-  name = one_line(name).replace('$', r'\$')
-  return name if len(name) <= _LONGEST_NAME else f'{name[:_LONGEST_NAME]}…'
+  name = one_line(name)
+  if len(name) > _LONGEST_NAME:
+    name = f'{name[:_LONGEST_NAME]}…'
+  return literal(name)

@@ -1,25 +1,21 @@
 """compare.md."""
 
 from collections.abc import Sequence
-import re
 
-from mtl_kd_jax.reports.cells import escaped
+from mtl_kd_jax.reports.cells import as_markdown, escaped
 from mtl_kd_jax.reports.compare.grids import Grid
 from mtl_kd_jax.reports.compare.page import Page
-
-# What would be emphasis, code, a link or HTML.
-_MARKUP = re.compile(r'[*`\[\\]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])')
 
 
 def make_markdown(page: Page) -> str:
   """A page as Markdown."""
-  parts = [f'# {_literal(page.title)}', _items(page.verdicts)]
+  parts = [f'# {as_markdown(page.title)}', _items(page.verdicts)]
   parts += [
-    f'## {_literal(grid.title)}\n\n{_table(grid)}' for grid in page.grids
+    f'## {as_markdown(grid.title)}\n\n{_table(grid)}' for grid in page.grids
   ]
   if page.missing:
     parts.append(f'Missing numbers:\n\n{_items(page.missing)}')
-  parts += ['## How to read this', *map(_literal, page.notes)]
+  parts += ['## How to read this', *map(as_markdown, page.notes)]
   if page.facts:
     lines = [('', ''), ('---', '---')]
     lines += [(_cell(k), _cell(v)) for k, v in page.facts.items()]
@@ -28,7 +24,7 @@ def make_markdown(page: Page) -> str:
 
 
 def _items(texts: Sequence[str]) -> str:
-  return '\n'.join(f'- {_literal(text)}.' for text in texts)
+  return '\n'.join(f'- {as_markdown(text)}.' for text in texts)
 
 
 def _table(grid: Grid) -> str:
@@ -48,9 +44,4 @@ def _lines(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-  return escaped(_literal(text))
-
-
-def _literal(text: str) -> str:
-  """A text that contains names, without what Markdown would make of them."""
-  return _MARKUP.sub(lambda match: f'\\{match[0]}', text)
+  return escaped(as_markdown(text))

@@ -18,6 +18,7 @@ from mtl_kd_jax.reports.plots.style import (
   save,
   style_axes,
 )
+from mtl_kd_jax.reports.plots.texts import literal
 from mtl_kd_jax.runtime.metric_keys import (
   COSINE,
   NORM,
@@ -102,7 +103,7 @@ def plot_balance(log: Log, tasks: Iterable[str]) -> Figure | None:
       height_ratios=[_KINDS[kind][1] for kind in kinds],
     )
     for axes, (stage, lines) in zip(grid.T, columns.items(), strict=True):
-      axes[0].set_title(stage, weight='bold')
+      axes[0].set_title(literal(stage), weight='bold')
       axes[-1].set_xlabel('step')
       for axis, kind in zip(axes, kinds, strict=True):
         style_axes(axis)
@@ -171,7 +172,7 @@ def _finish_row(axes: Sequence[Axes], kind: str) -> None:
   entries = legend_entries(axes)
   axes[-1].legend(
     entries.values(),
-    entries.keys(),
+    list(map(literal, entries)),
     loc='center left',
     bbox_to_anchor=(1.02, 0.5),
     handlelength=2.8,

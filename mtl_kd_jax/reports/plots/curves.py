@@ -16,6 +16,7 @@ from mtl_kd_jax.reports.plots.style import (
   save,
   style_axes,
 )
+from mtl_kd_jax.reports.plots.texts import literal
 from mtl_kd_jax.runtime.metric_keys import TASK_LOSS, Log, alignment, key
 from mtl_kd_jax.runtime.metric_log import SELECTION
 from mtl_kd_jax.tasks import Task
@@ -74,7 +75,7 @@ def plot_curves(
         del plots[f'{name}: alignment with its teacher']
       for axis, (title, (kind, what)) in zip(axes, plots.items(), strict=True):
         style_axes(axis)
-        axis.set_title(title)
+        axis.set_title(literal(title))
         _add_lines(axis, log, kind, what, rows=rows, colors=colors)
     for axis in grid[-1]:
       axis.set_xlabel('epoch')
@@ -83,7 +84,7 @@ def plot_curves(
     if order:
       figure.legend(
         [entries[title] for title in order],
-        order,
+        list(map(literal, order)),
         loc='outside upper left',
         ncols=len(order),
       )

@@ -15,6 +15,7 @@ from mtl_kd_jax.reports.plots.style import (
   save,
   style_axes,
 )
+from mtl_kd_jax.reports.plots.texts import literal
 
 
 def draw_latency(sides: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -51,7 +52,7 @@ def plot_latency(sides: Mapping[str, Any]) -> Figure:
           color=COLORS[i],
           ecolor=INK,
           error_kw={'linewidth': 1, 'capsize': 3},
-          label=name,
+          label=literal(name),
         )
         for place, value, top in zip(x, median, high, strict=True):
           axis.annotate(
@@ -67,7 +68,7 @@ def plot_latency(sides: Mapping[str, Any]) -> Figure:
       axis.set_xticks(range(len(batches)), [f'batch {n}' for n in batches])
       axis.grid(False, axis='x')
       axis.margins(y=0.12)
-      axis.set_title(device)
+      axis.set_title(literal(device))
     axes[0].set_ylabel('milliseconds per batch')
     axes[0].legend(loc='upper left', fontsize=7)
   return figure

@@ -13,6 +13,7 @@ from mtl_kd_jax.reports.plots.style import (
   new_figure,
   report_style,
 )
+from mtl_kd_jax.reports.plots.texts import literal
 from mtl_kd_jax.tasks import Task
 
 _WIDTH = 3.2  # inches, of one picture
@@ -60,13 +61,13 @@ def plot_prediction(
     for axis, (name, picture) in zip(axes, panels.items(), strict=True):
       add_picture(axis, picture)
       axis.set_aspect('equal')
-      axis.set_title(name, loc='center', weight='bold')
+      axis.set_title(literal(name), loc='center', weight='bold')
       if name in maps and tasks[name].colors.bounds is not None:
         _add_scale(axis, tasks[name], maps[name], inch=1 / (_WIDTH * shape))
     if legend:
       figure.legend(
         [Patch(color=np.divide(color, 255)) for color in legend.values()],
-        list(legend),
+        list(map(literal, legend)),
         loc='lower center',
         ncols=min(columns, len(legend)),
         handlelength=1,
@@ -101,7 +102,7 @@ def _add_scale(
   bar.imshow(task.render(ramp, scale), aspect='auto')
   bar.set(xticks=[], yticks=[])
   bar.spines[:].set_visible(False)
-  unit = f' {task.label.unit}'.rstrip()
+  unit = literal(f' {task.label.unit}'.rstrip())
   for place, value, side in ((-0.02, low, 'right'), (1.02, high, 'left')):
     bar.text(
       place,

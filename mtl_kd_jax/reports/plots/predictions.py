@@ -15,6 +15,7 @@ from mtl_kd_jax.reports.plots.style import (
   report_style,
   save,
 )
+from mtl_kd_jax.reports.plots.texts import literal
 from mtl_kd_jax.tasks import Task
 
 _WIDTH = 1.5  # inches, of one picture
@@ -80,7 +81,7 @@ def plot_predictions(
         },
       )
       first.annotate(
-        name,
+        literal(name),
         (0, 1),
         (0, 18),
         xycoords='axes fraction',
@@ -102,7 +103,7 @@ def _add_columns(
   grid = cell.subgridspec(rows, len(columns), wspace=0.02, hspace=0.03)
   axes = grid.subplots(squeeze=False)
   for column, (heading, pictures) in zip(axes.T, columns.items(), strict=True):
-    column[0].set_title(heading, loc='center', pad=3)
+    column[0].set_title(literal(heading), loc='center', pad=3)
     for axis, picture in zip(column, pictures, strict=True):
       if picture is None:
         _leave_empty(axis)

@@ -14,6 +14,7 @@ from mtl_kd_jax.reports.plots.style import (
   report_style,
   save,
 )
+from mtl_kd_jax.reports.plots.texts import literal
 from mtl_kd_jax.tasks import Task
 
 _WIDTH = 2.2  # inches, of one picture
@@ -59,14 +60,16 @@ def draw_samples(
         pictures.append(np.where(outlined, 255, image // 2))
       for axis, picture, column in zip(line, pictures, columns, strict=True):
         add_picture(axis, picture)
-        axis.set_xlabel(notes[name].get(column, ''), labelpad=2, fontsize=7)
-      line[0].set_ylabel(name)
+        note = literal(notes[name].get(column, ''))
+        axis.set_xlabel(note, labelpad=2, fontsize=7)
+      line[0].set_ylabel(literal(name))
     for axis, column in zip(axes[0], columns, strict=True):
-      axis.set_title(titles.get(column, column), loc='center', weight='bold')
+      title = literal(titles.get(column, column))
+      axis.set_title(title, loc='center', weight='bold')
     if legend:
       figure.legend(
         [Patch(color=np.divide(color, 255)) for color in legend.values()],
-        list(legend),
+        list(map(literal, legend)),
         loc='lower center',
         ncols=min(_LEGEND_COLUMNS, len(legend)),
         handlelength=1,
