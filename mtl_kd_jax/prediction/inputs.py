@@ -38,8 +38,8 @@ def find_inputs(images: str, *, lines: Iterable[str] = ()) -> list[Input]:
 
   Args:
     images: a file; a folder, for the pictures and videos in it; a pattern such
-      as 'photos/**/*.jpg'; or '-' for `lines`. Files of predictions are none
-      of those that a folder or a pattern means.
+      as 'photos/**/*.jpg'; or '-' for `lines`. Beside others, files of
+      predictions are none of those that a folder or a pattern means.
     lines: a path in each; these need not exist.
 
   Raises:
@@ -85,7 +85,7 @@ def _named_by(images: str) -> tuple[pathlib.Path, list[pathlib.Path]]:
 
 
 def _without_predictions(found: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-  """Those that were not written by predicting others."""
+  """Those that were not written by predicting others; all, if all were."""
 
   @functools.cache
   def written(folder):
@@ -93,7 +93,7 @@ def _without_predictions(found: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     names = [record.get('files') for record in records if record]
     return {str(n) for part in names if isinstance(part, list) for n in part}
 
-  return [p for p in found if p.name not in written(p.parent)]
+  return [p for p in found if p.name not in written(p.parent)] or [*found]
 
 
 def _of_this_machine(images: str) -> pathlib.Path:

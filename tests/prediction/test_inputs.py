@@ -60,8 +60,9 @@ def test_what_was_predicted_is_not_predicted():
   assert {'photos/x/a.jpg', f'{picture}/mine.jpg'} <= {*found}
   assert not any('overview' in path or 'depth' in path for path in found)
   assert [x.name for x in find_inputs(f'{picture}')] == ['mine']
-  # Who names one means it.
-  assert [x.name for x in find_inputs(f'{clip}/depth.mp4')] == ['depth']
+  # Who names nothing else means them.
+  for images in (f'{clip}/depth.mp4', f'{clip}', 'photos/**/depth.mp4'):
+    assert [x.path.name for x in find_inputs(images)] == ['depth.mp4']
 
 
 def test_a_file_may_have_the_name_of_a_pattern():
