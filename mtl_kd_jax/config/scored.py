@@ -1,6 +1,6 @@
 """What of a config decides which samples are scored, and by which labels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import json
 from typing import Any
 
@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from mtl_kd_jax.config.validate import may_change
 from mtl_kd_jax.datasets.holdout import HELD_OUT
+from mtl_kd_jax.runtime.nested import flatten
 
 # Of a data set: what only its training split depends on.
 _OF_TRAINING = ('num_train', 'train')
@@ -50,7 +51,7 @@ def describe_data(
     described['data.name'] = data.name
   of_training = split in (data.train_split, HELD_OUT)
   found = {'data.eval_split': split}
-  for key, value in _flat(described):
+  for key, value in flatten(described).items():
     last = key.rpartition('.')[2]
     if not may_change(key) and (of_training or last not in _OF_TRAINING):
       found[key] = value
@@ -58,7 +59,7 @@ def describe_data(
     found |= {'data.val_fraction': data.val_fraction, 'seed': config.seed}
   return found | {
     key: value
-    for key, value in _flat({'task': values['task']})
+    for key, value in flatten({'task': values['task']}).items()
     if not {*key.split('.')[2:3]} & {*_OF_LEARNING}
   }
 
@@ -82,11 +83,3 @@ def differences(
 def _text(value) -> str:
   text = 'none' if value is None else json.dumps(value, ensure_ascii=False)
   return text if len(text) <= _LONGEST else f'{text[:_LONGEST]} ...'
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple]:
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      yield from _flat(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}', value

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import buckets
 from mtl_kd_jax.runtime.files import write_atomically
+from mtl_kd_jax.runtime.nested import flatten
 
 if TYPE_CHECKING:
   from mtl_kd_jax.runtime.buckets import Path
@@ -320,7 +321,7 @@ def _write(path, content) -> None:
 
 
 def _differences(old, new, may_change) -> list[str]:
-  old, new = _flatten(_plain(old)), _flatten(_plain(new))
+  old, new = flatten(_plain(old)), flatten(_plain(new))
   return [
     f'{key} was {_value(old, key)} and is {_value(new, key)}'
     for key in sorted(old.keys() | new.keys())
@@ -334,14 +335,3 @@ def _value(flat, key) -> str:
 
 def _plain(config):
   return json.loads(json.dumps(config))  # tuples become lists, as when read
-
-
-def _flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
-  """Nested dictionaries as one, with dots in its keys."""
-  if not isinstance(tree, dict):
-    return {prefix[:-1]: tree}
-  return {
-    k: v
-    for name, sub in tree.items()
-    for k, v in _flatten(sub, f'{prefix}{name}.').items()
-  }

@@ -112,7 +112,8 @@ class Table:
           do='correct or remove the row, or name another column in `picture`',
         )
       alike = {path: _common_parts(path, as_path) for path in meant}
-      most = [p for p, n in alike.items() if n == max(alike.values())]
+      highest = max(alike.values())
+      most = [path for path, count in alike.items() if count == highest]
       if len(most) > 1:
         raise InputError(
           expected='rows that name one picture each',

@@ -1,12 +1,12 @@
 """MLflow: a server, or a database and folder on this machine."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import os
 import pathlib
 import re
 import time
-from typing import Any
 
+from mtl_kd_jax.runtime.nested import flatten
 from mtl_kd_jax.runtime.trackers.base import Description, Line, Tracker
 
 _STATUS = {'finished': 'FINISHED', 'stopped': 'KILLED', 'failed': 'FAILED'}
@@ -57,7 +57,7 @@ class MLflow(Tracker):
     )
     params = [
       self._entities.Param(_allowed(key), str(value)[:_LONGEST])
-      for key, value in _flat(about.config)
+      for key, value in flatten(about.config).items()
     ]
     for i in range(0, len(params), _MOST_PARAMS):
       self._client.log_batch(
@@ -99,11 +99,3 @@ class MLflow(Tracker):
 def _allowed(name: str) -> str:
   """The name with what MLflow takes in it."""
   return re.sub(r'[^\w\-./: ]', '_', name)[:250]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple]:
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      yield from _flat(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}', value
