@@ -90,8 +90,8 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope='session')
 def toy_dataset():
-  """12 training and 6 evaluation samples of 32x32 pixels, all tasks."""
-  size = (32, 32)
+  """12 training and 6 evaluation samples of 16x16 pixels, all tasks."""
+  size = (16, 16)
   return Dataset(
     name='toy',
     image_size=size,

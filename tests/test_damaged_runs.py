@@ -11,7 +11,7 @@ import mtl_kd_jax as mtl
 from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.trained import TrainedNetwork
 
-SIZE = (32, 32)
+SIZE = (16, 16)
 STAGE = 'checkpoints/one/stage.json'
 METRICS = 'checkpoints/one/metrics.json'
 

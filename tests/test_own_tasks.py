@@ -24,7 +24,7 @@ from mtl_kd_jax.tasks import KINDS
 from mtl_kd_jax.tasks.base import Metric, Task, ratio
 from mtl_kd_jax.tasks.kinds import options_of
 
-SIZE = (32, 32)
+SIZE = (16, 16)
 CLASSES = ('sun', 'rain', 'fog')
 LABELS = {
   'near': Label('depth', unit='m'),

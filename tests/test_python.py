@@ -31,7 +31,7 @@ from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.training.loss_terms import as_scalar
 
-SIZE = (32, 32)
+SIZE = (16, 16)
 
 
 @pytest.fixture(scope='module', autouse=True)

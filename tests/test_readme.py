@@ -362,7 +362,7 @@ SMALLER = {
   "'resnet10', tasks, head='fpn'": "'tiny', tasks",
   "taps=('layer4', 'decoder')": "taps=('bottleneck', 'decoder')",
   'epochs=5': 'epochs=1',
-  '(64, 96)': '(32, 32)',
+  '(64, 96)': '(16, 16)',
   'num_train=512': "num_train=8, num_val=4, data_dir='data'",
   'for task in tasks}': "for task in ('depth',)}",  # as good as three of them
   "mtl.get_config('quickstart')": 'small_config()',
@@ -375,7 +375,7 @@ def small_config():
   config.model.backbone = 'tiny'
   config.data.data_dir = 'data'
   scenes = config.data.scenes
-  scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 8, 4
+  scenes.image_size, scenes.num_train, scenes.num_val = (16, 16), 8, 4
   return config
 
 
@@ -404,7 +404,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
       exec(compile(code, 'docs/python.md', 'exec'), scope)
   assert not unused
   assert scope['depth'].shape == scope['prediction'].semantic.shape == (40, 60)
-  assert scope['outputs']['depth'].shape == (2, 32, 32, 1)
+  assert scope['outputs']['depth'].shape == (2, 16, 16, 1)
   run = mtl_kd_jax.load('runs/a')
   trained = {'smooth', 'consistent', 'taught_by_peer', 'weighted', 'small'}
   assert trained <= set(run)

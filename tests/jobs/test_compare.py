@@ -53,7 +53,7 @@ def config(tiny, data_dir):
   base.distill.taps = ('decoder',)
   base.data.data_dir = data_dir
   scenes = base.data.scenes
-  scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 8, 4
+  scenes.image_size, scenes.num_train, scenes.num_val = (16, 16), 8, 4
   base.report.images, base.report.average_epochs = 0, 1
   base.balancing.observe_every = 0
   config = comparison.get_config(base)

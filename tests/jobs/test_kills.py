@@ -88,7 +88,7 @@ def run(name, prepare=lambda: None):
   config.data.check = False
   config.data.data_dir = f'{name}_data'
   shapes = config.data.scenes
-  shapes.image_size, shapes.num_train, shapes.num_val = (32, 32), 16, 8
+  shapes.image_size, shapes.num_train, shapes.num_val = (16, 16), 16, 8
   pid = os.fork()
   if not pid:
     prepare()

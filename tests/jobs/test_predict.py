@@ -17,7 +17,7 @@ from mtl_kd_jax.jobs import predict
 from mtl_kd_jax.models.network import abstract_init
 from mtl_kd_jax.trained import TrainedNetwork
 
-SIZE = (32, 32)
+SIZE = (16, 16)
 
 
 @pytest.fixture(scope='module')

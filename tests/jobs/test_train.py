@@ -34,7 +34,7 @@ def config(monkeypatch, tmp_path):
   config.model.backbone = 'tiny'
   config.data.data_dir, config.data.check = str(tmp_path / 'data'), False
   scenes = config.data.scenes
-  scenes.image_size, scenes.num_train, scenes.num_val = (32, 32), 4, 4
+  scenes.image_size, scenes.num_train, scenes.num_val = (16, 16), 4, 4
   config.report.images, config.report.average_epochs = 0, 0
   return config
 

@@ -44,7 +44,7 @@ def test_the_headline_decides(task, metric, teacher, baseline, wins):
 def test_every_network_has_those_of_its_tasks(backbone):
   network = models.make(backbone, TASKS, width=0.125)
   (_, variables), (_, wanted) = (
-    abstract_init(n, SIZE) for n in (network, network.only('depth'))
+    abstract_init(n, (32, 32)) for n in (network, network.only('depth'))
   )
   part = part_of(variables, wanted)
   assert jax.tree.structure(part) == jax.tree.structure(wanted)

@@ -228,7 +228,7 @@ def test_networks_compute_in_half_precision_and_nothing_else_does():
 
 
 @pytest.mark.parametrize('head', [*models.HEADS, *models.IMAGE_HEADS])
-def test_every_head_computes_in_half_precision(head):
+def test_every_head_computes_in_half_precision(head, shallow):
   """Only traced."""
   task = types.SimpleNamespace(
     channels=4, of_image=head in models.IMAGE_HEADS, head=head

@@ -114,7 +114,7 @@ def test_the_first_samples_are_kept_with_their_predictions(
   mode, fit, toy_dataset, monkeypatch
 ):
   """Those that are asked for, and more where they are small; no padding."""
-  monkeypatch.setattr(evaluation_module, '_MOST_PIXELS', fit * 32 * 32)
+  monkeypatch.setattr(evaluation_module, '_MOST_PIXELS', fit * 16 * 16)
   samples, _ = predict(toy_dataset)
   for keep in (1, 5):
     evaluation = run(mode, toy_dataset, keep=keep)
@@ -128,7 +128,7 @@ def test_the_first_samples_are_kept_with_their_predictions(
     np.testing.assert_array_equal(ids, expected['semantic'].argmax(-1))
     for name in ('depth', 'normals'):
       x = evaluation.predictions[name]
-      assert x.shape == (count, 32, 32, TOY_TASKS[name].channels)
+      assert x.shape == (count, 16, 16, TOY_TASKS[name].channels)
       np.testing.assert_allclose(x, expected[name], atol=1e-5)
 
 

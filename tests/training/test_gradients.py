@@ -247,7 +247,7 @@ def test_a_rule_gets_its_independent_parts_of_the_batch(name):
     }
   else:
     learned = after.params['backbone']
-  assert_close(learned, moved)
+  assert_close(learned, moved, atol=3e-5)  # by steps of 10
   assert_close(after.balancer_state, balancer_state)
   assert_close(after.collections, dict(batch_stats))
   assert_close({t: got[f'loss/{t}'] for t in values}, values)

@@ -279,7 +279,7 @@ def test_a_frame_that_has_changed_is_noticed(on_disk, toy_dataset):
   attach = cache.batches(stage, make_teachers(), 0)
   sample = dict(changed[3])
   same = attach(3, sample, Change(1.0, (0, 0), False))
-  assert same['teachers/depth/features/decoder'].shape == (32, 32, 8)
+  assert same['teachers/depth/features/decoder'].shape == (16, 16, 8)
   sample['image'] = train[4]['image']
   with pytest.raises(InputError, match='another frame 3'):
     attach(3, sample, Change(1.0, (0, 0), False))
@@ -290,7 +290,7 @@ def test_the_size_is_told_and_has_to_fit(
 ):
   stage, folder = on_disk
   # Frames, mirrored, of two teachers, in float32.
-  size = 12 * 2 * 2 * 4 * (8 * 8 * 6 + 32 * 32 * 8)
+  size = 12 * 2 * 2 * 4 * (4 * 4 * 6 + 16 * 16 * 8)
   assert '12 frames and their mirror images' in stage.cache.check(stage)
   assert f'kept in {folder}: {size / 1e6:.1f} MB' in stage.cache.check(stage)
   memory = with_cache(without[0], toy_dataset, 'memory')
