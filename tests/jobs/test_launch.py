@@ -32,6 +32,7 @@ def run_once(tmp_path_factory):
 
   def run(folder):
     process = start_interpreter(
+      *('-X', 'importtime'),
       'launch.py',
       *TINY,
       f'--config.data.data_dir={folder / "tfds"}',
@@ -70,6 +71,19 @@ def test_what_is_compiled_ahead_is_not_compiled_again(run_once):
   for name, times in (('train_step', 4), ('measure_conflict', 2)):
     for text in done:
       assert stderr.count(f'{text.format(name)} ') == times
+
+
+def test_what_takes_seconds_to_import_is_not_imported(run_once):
+  lines = (run_once[0] / 'stderr.txt').read_text().splitlines()
+  imported = [
+    line.rpartition('|')[2].strip()
+    for line in lines
+    if line.startswith('import time')
+  ]
+  assert not any(name.startswith('torch.') for name in imported)
+  # This, the report alone needs.
+  tracking = imported.index('tensorboardX.event_file_writer')
+  assert tracking < imported.index('scipy.stats')
 
 
 def parameters(workdir, stage):

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy.stats import rankdata
 
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.tasks import Task
@@ -99,6 +98,9 @@ def mean_ranks(
     float [n] from 0, the best of all in every task, to 1; NaN where a sample
     has no label at all.
   """
+  # Takes a second, which a training would begin with.
+  from scipy.stats import rankdata
+
   ranks = []
   for name, values in scores.items():
     known = np.isfinite(values)

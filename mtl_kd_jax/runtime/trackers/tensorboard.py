@@ -4,6 +4,9 @@ In a bucket, every minute and at the end: event files grow, and objects cannot.
 """
 
 from collections.abc import Sequence
+import importlib.abc
+import sys
+import threading
 import time
 from typing import Any
 
@@ -40,8 +43,8 @@ class TensorBoard(Tracker):
 
   def begin(self, stage: str, step: int) -> None:
     """Opens a file whose first step makes TensorBoard forget later ones."""
-    # Imports PyTorch where that is installed, which takes seconds.
-    from tensorboardX.event_file_writer import EventsWriter
+    with _NoTorch():
+      from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto import event_pb2
 
     folder = self._folder / stage
@@ -86,3 +89,22 @@ class TensorBoard(Tracker):
     if self._bucket is not None:
       upload(self._folder, self._bucket)
       self._uploaded = time.monotonic()
+
+
+class _NoTorch(importlib.abc.MetaPathFinder):
+  """While entered, this thread imports as if PyTorch were not installed.
+
+  tensorboardX imports it for the name of a type, which takes two seconds.
+  """
+
+  def __enter__(self):
+    self._thread = threading.get_ident()
+    sys.meta_path.insert(0, self)
+
+  def __exit__(self, *unused):
+    sys.meta_path.remove(self)
+
+  def find_spec(self, fullname, path=None, target=None):
+    if fullname == 'torch' and threading.get_ident() == self._thread:
+      raise ImportError('not needed here')
+    return None
