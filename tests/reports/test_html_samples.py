@@ -9,6 +9,7 @@ from fixtures.samples import LABELS, random_batch
 import numpy as np
 from PIL import Image
 import pytest
+from scipy.stats import rankdata
 
 from mtl_kd_jax.reports.html.choice import choose, headline, mean_ranks
 from mtl_kd_jax.reports.html.errors import (
@@ -85,6 +86,13 @@ def test_ranks_are_averaged_over_the_tasks_in_their_own_directions():
   }
   np.testing.assert_allclose(
     mean_ranks(scores, TASKS), [2 / 3, 0.5, 1 / 3, np.nan]
+  )
+
+
+def test_equal_scores_share_their_ranks():
+  scores = {'depth': np.random.default_rng(0).integers(0, 9, 40) / 9}
+  np.testing.assert_allclose(
+    mean_ranks(scores, TASKS), (rankdata(scores['depth']) - 1) / 39
   )
 
 
