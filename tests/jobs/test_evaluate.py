@@ -26,7 +26,7 @@ from mtl_kd_jax.runtime import workdir as workdirs
 from mtl_kd_jax.runtime.checkpointing import Checkpoints
 from mtl_kd_jax.trained import TrainedNetwork
 
-SIZE = (16, 16)
+SIZE = (32, 32)
 TASKS = mtl.datasets.preview('scenes').tasks('depth', 'normals')
 
 
