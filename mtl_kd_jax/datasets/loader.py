@@ -6,9 +6,11 @@ resumed.
 """
 
 import atexit
+import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import os
+from typing import Any
 import weakref
 
 from absl import flags
@@ -263,24 +265,40 @@ def _own_arrays(batches: grain.IterDataset) -> Iterator[Batch]:
     yield from map(_copied, iterator)
   finally:
     iterator.close()
+    _free_where_dropped()
 
 
 def _copied(batch: Batch) -> Batch:
   return {name: np.array(x) for name, x in batch.items()}
 
 
-# Of batches that somebody may still wait for when the process ends.
-_open: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
+def _free_where_dropped() -> None:
+  """Lets shared memory be freed in the thread that drops it, not in Grain's.
 
-
-@atexit.register
-def _free_shared_memory() -> None:
-  """Ends all workers, and waits for the thread in which Grain frees memory."""
-  for iterator in tuple(_open):
-    iterator.close()
+  Batches that nobody took lie in cycles of references. The garbage collector
+  finalizes an array and its memory in one pass: the first has Grain's thread
+  close it, and the second closes it at the same time, or after another file
+  has got its descriptor. Grain starts a new thread with the next iterator.
+  """
   # Grain has no public way to it.
   pool = getattr(SharedMemoryArray, '_del_thread_pool', None)
   if pool is not None:
     SharedMemoryArray._disable_async_del()
     pool.close()
+    _ending.append(pool)
+
+
+# Of batches that somebody may still wait for when the process ends.
+_open: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
+# Threads that free what they have been given before, of the last iterators.
+_ending: collections.deque[Any] = collections.deque(maxlen=4)
+
+
+@atexit.register
+def _free_shared_memory() -> None:
+  """Ends all workers, and waits for the threads in which Grain frees memory."""
+  for iterator in tuple(_open):
+    iterator.close()
+  _free_where_dropped()
+  for pool in _ending:
     pool.join()

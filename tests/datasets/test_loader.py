@@ -1,9 +1,13 @@
 """The input pipeline: order, resuming, sharding, workers, errors."""
 
+import contextlib
+import gc
 import itertools
+from multiprocessing import shared_memory
 
 from absl import flags
 from fixtures.samples import LABELS, RandomSource
+from grain.multiprocessing import SharedMemoryArray
 import jax
 import numpy as np
 import pytest
@@ -286,6 +290,28 @@ def test_workers_that_are_still_open_end_with_the_process():
   next(batches)
   loader._free_shared_memory()
   assert workers.closed
+
+
+def test_batches_that_nobody_took_leave_no_shared_memory():
+  """They lie in cycles, of which the collector finalizes all parts at once."""
+  SharedMemoryArray.enable_async_del(1)
+  batches = loader._own_arrays(Workers([{'x': np.ones(1)}]))
+  assert len(list(batches)) == 1
+  names = []
+  for _ in range(200):
+    array = SharedMemoryArray((64, 64), np.float32)
+    array.unlink_on_del()
+    names.append(array.metadata.name)
+    cycle = [array]
+    cycle.append(cycle)
+  del array, cycle
+  gc.collect()
+  left = []
+  for name in names:
+    with contextlib.suppress(FileNotFoundError):
+      shared_memory.SharedMemory(name).close()
+      left.append(name)
+  assert not left
 
 
 class NarrowSource(NumberedSource):
