@@ -9,6 +9,7 @@ import atexit
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
+import gc
 import os
 from typing import Any
 import weakref
@@ -300,5 +301,6 @@ def _free_shared_memory() -> None:
   for iterator in tuple(_open):
     iterator.close()
   _free_where_dropped()
+  gc.collect()  # while what frees them is still there
   for pool in _ending:
     pool.join()
