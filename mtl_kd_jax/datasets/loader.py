@@ -6,12 +6,10 @@ resumed.
 """
 
 import atexit
-import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import gc
 import os
-from typing import Any
 import weakref
 
 from absl import flags
@@ -224,6 +222,7 @@ def _batches(samples, batch_size, num_workers):
   if not flags.FLAGS.is_parsed():
     # Grain's workers read absl flags, which nothing parses in a notebook.
     flags.FLAGS.mark_as_parsed()
+  _free_where_dropped()
   options = grain.MultiprocessingOptions(
     num_workers=num_workers, per_worker_buffer_size=2
   )
@@ -266,7 +265,6 @@ def _own_arrays(batches: grain.IterDataset) -> Iterator[Batch]:
     yield from map(_copied, iterator)
   finally:
     iterator.close()
-    _free_where_dropped()
 
 
 def _copied(batch: Batch) -> Batch:
@@ -274,33 +272,23 @@ def _copied(batch: Batch) -> Batch:
 
 
 def _free_where_dropped() -> None:
-  """Lets shared memory be freed in the thread that drops it, not in Grain's.
+  """Has shared memory freed in the thread that drops it, not in one of Grain's.
 
   Batches that nobody took lie in cycles of references. The garbage collector
-  finalizes an array and its memory in one pass: the first has Grain's thread
-  close it, and the second closes it at the same time, or after another file
-  has got its descriptor. Grain starts a new thread with the next iterator.
+  finalizes an array and its memory in one pass: the first would have Grain's
+  thread close it, and the second closes it at the same time, or after another
+  file has got its descriptor.
   """
-  # Grain has no public way to it.
-  pool = getattr(SharedMemoryArray, '_del_thread_pool', None)
-  if pool is not None:
-    SharedMemoryArray._disable_async_del()
-    pool.close()
-    _ending.append(pool)
+  SharedMemoryArray.enable_async_del = lambda *unused: None
 
 
 # Of batches that somebody may still wait for when the process ends.
 _open: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
-# Threads that free what they have been given before, of the last iterators.
-_ending: collections.deque[Any] = collections.deque(maxlen=4)
 
 
 @atexit.register
 def _free_shared_memory() -> None:
-  """Ends all workers, and waits for the threads in which Grain frees memory."""
+  """Ends all workers, while what frees the memory of batches is there."""
   for iterator in tuple(_open):
     iterator.close()
-  _free_where_dropped()
-  gc.collect()  # while what frees them is still there
-  for pool in _ending:
-    pool.join()
+  gc.collect()
