@@ -7,9 +7,10 @@ section 4): Y = A^T [(G g G^T) * (B^T d B)] A. Each multiplication is a matrix
 product over all tiles of the map.
 
 XLA compiles a program for every array that is written, for longer the more
-branches it has. So axes are transformed one after the other: what the first
-makes is one array, of which the second makes m + 2, and products come in m + 2
-batches of m + 2.
+branches it has, but a matrix product costs nothing to compile. So kernels,
+products and gradients are transformed by products with small matrices, A (x) A
+in place of A on either side. Only inputs, whose tiles overlap, are transformed
+by sums, one axis after the other.
 
 Transforms widen the range of the numbers, which is too much for half precision.
 """
@@ -101,30 +102,26 @@ def make(filtering: Filtering) -> Operations:
   rotated = filtering.rotated()
 
   def convolve(x, kernel):
-    return _convolve(filtering, x, kernel, 'ntpc,ncd->ntpd')
+    return _convolve(filtering, x, kernel, 'ntc,ncd->ntd')
 
   def input_gradient(g, kernel):
     # The convolution with the rotated kernel, whose transform is that of the
-    # kernel in another order: the compiler shares it with the forward pass. The
-    # product contracts the other channel axis; a transposed copy of the kernel
-    # would take longer than the rest.
-    return _convolve(rotated, g, kernel, 'ntpd,ncd->ntpc')
+    # kernel in another order. The product contracts the other channel axis; a
+    # transposed copy of the kernel would take longer than the rest.
+    return _convolve(rotated, g, kernel, 'ntd,ncd->ntc')
 
   def weight_gradient(x, g):
     # The transposes of the three transforms:
     # G^T [sum_tiles (B^T d B) (A y A^T)] G.
-    # Columns are transformed before rows here. In the order of the forward
-    # pass, XLA would keep its transformed inputs until now, which are 9/4 times
-    # (m = 4) or 4 times (m = 2) as large as x.
+    # Rows and columns change places. Otherwise XLA would keep the forward
+    # pass's transformed inputs until now, which are 9/4 times (m = 4) or 4
+    # times (m = 2) as large as x.
     x, g = jax.lax.optimization_barrier((x.swapaxes(1, 2), g.swapaxes(1, 2)))
-    products = [
-      _sum_over_tiles(tiles, outputs)
-      for tiles, outputs in zip(
-        _tiles(filtering, x), _outputs(filtering, g), strict=True
-      )
-    ]
-    rows = [_sum(row, products) for row in filtering.kernel.T]
-    return jnp.stack([_product(filtering.kernel.T, row) for row in rows])
+    products = jnp.einsum(
+      'ntc,ntd->ncd', _tiles(filtering, x), _outputs(filtering, g)
+    )
+    back = _both_axes(filtering.kernel.T).reshape(3, 3, -1).swapaxes(0, 1)
+    return _transform(back, products)
 
   return convolve, input_gradient, weight_gradient
 
@@ -133,68 +130,53 @@ def _convolve(filtering, x, kernel, product):
   # Otherwise XLA would fuse the computation of x into each of the transforms,
   # and repeat it.
   x = jax.lax.optimization_barrier(x)
-  products = [
-    jnp.einsum(product, tiles, weights)
-    for tiles, weights in zip(
-      _tiles(filtering, x), _kernels(filtering, kernel), strict=True
-    )
-  ]
-  columns = [_sum(row, products) for row in filtering.products]
-  columns = [
-    jnp.stack([_sum(row, column) for row in filtering.products], axis=1)
-    for column in columns
-  ]
-  y = jnp.stack(columns, axis=3)  # [b*h/m m w/m m d]
   b, h, w, _ = x.shape
-  return y.reshape(b, *_whole(filtering, h, w), -1)[:, :h, :w]
+  m = filtering.side
+  height, width = _whole(filtering, h, w)
+  products = jnp.einsum(
+    product, _tiles(filtering, x), _kernels(filtering, kernel)
+  )
+  y = _transform(_both_axes(filtering.products), products)
+  y = y.reshape(m, m, b * height // m, width // m, -1)
+  y = y.transpose(2, 0, 3, 1, 4)  # [b*h/m m w/m m d]
+  return y.reshape(b, height, width, -1)[:, :h, :w]
 
 
 def _tiles(filtering, x):
-  """The transformed inputs of all tiles: n arrays [n b*h/m w/m c]."""
+  """The transformed inputs of all tiles, [n*n b*h/m*w/m c]."""
   b, h, w, c = x.shape
   m, n = filtering.side, filtering.side + 2
   height, width = _whole(filtering, h, w)
   x = jnp.pad(x, ((0, 0), (1, 1 + height - h), (1, 1 + width - w), (0, 0)))
-  rows = [x[:, i : i + height : m] for i in range(n)]
-  rows = jax.lax.optimization_barrier(
-    jnp.stack([_sum(r, rows) for r in filtering.inputs])
-  )
+  rows = _sums(filtering.inputs, [x[:, i : i + height : m] for i in range(n)])
   # Fewer axes compile faster. The batch, which may be split over devices, stays
   # the first part of its axis.
   rows = rows.reshape(n, b * height // m, width + 2, c)
   columns = [rows[:, :, i : i + width : m] for i in range(n)]
-  return [_sum(row, columns) for row in filtering.inputs]
+  return _sums(filtering.inputs, columns, axis=1).reshape(n * n, -1, c)
 
 
 def _outputs(filtering, g):
-  """The transformed gradient of outputs: n arrays [n b*h/m w/m d]."""
+  """The transformed gradient of outputs, [n*n b*h/m*w/m d]."""
   b, h, w, d = g.shape
   m = filtering.side
   height, width = _whole(filtering, h, w)
   g = jnp.pad(g, ((0, 0), (0, height - h), (0, width - w), (0, 0)))
-  g = g.reshape(b * height // m, m, width, d)
-  rows = [g[:, i] for i in range(m)]
-  rows = jnp.stack([_sum(r, rows) for r in filtering.products.T])
-  rows = jax.lax.optimization_barrier(rows)
-  columns = [rows[:, :, i::m] for i in range(m)]
-  return [_sum(row, columns) for row in filtering.products.T]
+  g = g.reshape(b * height // m, m, width // m, m, d).transpose(1, 3, 0, 2, 4)
+  g = jax.lax.optimization_barrier(g.reshape(m * m, -1, d))
+  return _transform(_both_axes(filtering.products.T), g)
 
 
 def _kernels(filtering, kernel):
-  """The transformed kernel: n arrays [n c d]."""
+  """The transformed kernel, [n*n c d]."""
   taps = kernel.reshape(9, *kernel.shape[2:])
-  n = len(filtering.kernel)
-  transform = np.kron(filtering.kernel, filtering.kernel)  # [n*n 9]
-  return [_product(transform[column::n], taps) for column in range(n)]
+  return _transform(_both_axes(filtering.kernel), taps)
 
 
-def _sum_over_tiles(tiles, outputs):
-  """Products [n c d] of maps [n b*h/m w/m c] and [n b*h/m w/m d]."""
-  # With all tiles along one axis, XLA transposes no map.
-  tiles, outputs = (
-    x.reshape(len(x), -1, x.shape[-1]) for x in (tiles, outputs)
-  )
-  return jnp.einsum('ntc,ntd->ncd', tiles, outputs)
+def _sums(matrix, arrays, *, axis=0):
+  """Sums of arrays by each row of a matrix, along a new axis."""
+  sums = [_sum(row, arrays) for row in matrix]
+  return jax.lax.optimization_barrier(jnp.stack(sums, axis))
 
 
 def _sum(coefficients, arrays):
@@ -204,12 +186,14 @@ def _sum(coefficients, arrays):
   )
 
 
-def _product(matrix, weights):
-  """The product of [m n] and [n c d], to [m c d].
+def _both_axes(matrix):
+  """The transform of rows and columns by one matrix, [m n] to [m*m n*n]."""
+  return np.kron(matrix, matrix)
 
-  It is as fast as sums are, and nothing has to be compiled.
-  """
-  return jnp.einsum('mn,ncd->mcd', matrix.astype(weights.dtype), weights)
+
+def _transform(matrix, x):
+  """The product of [... n] and [n t c], to [... t c]."""
+  return jnp.einsum('...n,ntc->...tc', matrix.astype(x.dtype), x)
 
 
 def _whole(filtering, *sides):
