@@ -65,7 +65,11 @@ class Program:
         self._compile(*shapes)
 
   def _compile(self, *shapes):
-    self.function.lower(*shapes).compile()
+    lowered = self.function.lower(*shapes)
+    # Of what drawing parameters and tracing took. XLA asks for pieces of other
+    # sizes, and its demand would come on top of it.
+    trim_memory()
+    lowered.compile()
     self._compiled = True
     trim_memory()  # of what XLA needed
 
