@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mtl_kd_jax.ops.conv import direct
 from mtl_kd_jax.ops.conv.direct import Operations, Pair
 from mtl_kd_jax.ops.conv.pointwise import weight_gradient_flat
 
@@ -57,8 +56,10 @@ def by_phases(dilations: Pair, plain: Operations) -> Operations:
   def input_gradient(g, kernel):
     return merge(plain[1](split(g), kernel), g.shape)
 
-  # Here, splitting two maps takes longer than it saves.
-  return convolve, input_gradient, direct.make(dilations, (3, 3))[2]
+  def weight_gradient(x, g):
+    return plain[2](split(x), split(g))
+
+  return convolve, input_gradient, weight_gradient
 
 
 @functools.cache
