@@ -457,7 +457,7 @@ def test_a_winograd_layer_is_few_programs(part, form):
   )
   program = operation.lower(*operands[part]).compile().as_text()
   _, entry = program.split('\nENTRY ')
-  assert 4 <= len(re.findall(r' (?:fusion|dot|copy|transpose)\(', entry)) <= 8
+  assert 4 <= len(re.findall(r' (?:fusion|dot|copy|transpose)\(', entry)) <= 10
 
 
 def test_wrong_kernel_is_refused():
