@@ -3,11 +3,11 @@
     python benchmarks/step_profile.py --case=segnet_96x128_step
 
 The steps are those of versus_torch.py, under JAX's profiler. Printed are the
-matrix products, into which most convolutions are written (ops/conv): how many
-operations they are, and how fast, beside a large product in the same process;
-and the rest by its kind and result. Operations that run side by side count for
-each. XLA's own products, in contrast to YNNPACK's, may return before they are
-done: some of their time is in no line.
+time to compile; the matrix products, into which most convolutions are written
+(ops/conv): how many operations they are, and how fast, beside a large product
+in the same process; and the rest by its kind and result. Operations that run
+side by side count for each. XLA's own products, in contrast to YNNPACK's, may
+return before they are done: some of their time is in no line.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main():
   )
   frozen = {teacher: make() for teacher, make in frozen.items()}
   state = stage.init()
-  step = stage.train_step.function.lower(state, frozen, batch).compile()
+  step = compile_step(stage.train_step.function, (state, frozen, batch))
   seconds = []
   for _ in range(2):
     state, _ = jax.block_until_ready(step(state, frozen, batch))
@@ -69,6 +69,21 @@ def main():
     large_product(stage.parallel.compiler_options),
     shown=options.shown,
   )
+
+
+def compile_step(function, arguments):
+  """Compiles it, and prints what that took."""
+  begun = time.perf_counter()
+  lowered = function.lower(*arguments)
+  traced, computed = time.perf_counter(), time.process_time()
+  step = lowered.compile()
+  taken, computed = time.perf_counter() - traced, time.process_time() - computed
+  instructions = re.findall(r'^ +(?:ROOT )?%\S+ = ', step.as_text(), re.M)
+  print(
+    f'traced in {traced - begun:.0f} s, compiled in {taken:.0f} s '
+    f'({computed:.0f} s of processor time): {len(instructions)} instructions'
+  )
+  return step
 
 
 def read_trace(folder):

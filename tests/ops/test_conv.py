@@ -442,7 +442,7 @@ def test_taps_that_read_only_padding_are_left_out(size, options, live):
 @pytest.mark.parametrize('form', ('winograd', 'winograd small'))
 @pytest.mark.parametrize('part', forms.Forms._fields)
 def test_a_winograd_layer_is_few_programs(part, form):
-  """A step has a hundred of them, and XLA compiles every program."""
+  """XLA compiles every one, and a step has a hundred such layers."""
   x, kernel, g = (
     jax.ShapeDtypeStruct(shape, jnp.float32)
     for shape in ((2, 12, 16, 64), (3, 3, 64, 32), (2, 12, 16, 32))

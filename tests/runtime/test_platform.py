@@ -140,6 +140,40 @@ def test_a_step_has_the_memory_of_the_step_before(ahead):
   assert first > 0.9 and later < 5
 
 
+COMPILES = """
+import pathlib
+import numpy as np
+from mtl_kd_jax.runtime.memory import keep_freed_memory
+from mtl_kd_jax.runtime.program import Program
+
+def used():
+  return int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+
+class Function:
+  def lower(self):
+    arrays = [np.ones(2**17) for _ in range(100)]  # of 1 MiB
+    print(used())
+    self.after = np.ones(2**17)  # or all of it were the end of the heap
+    return self
+  def compile(self):
+    print(used())
+
+keep_freed_memory()
+Program(Function()).compile()
+"""
+
+
+@pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc', reason='the setting is of glibc'
+)
+def test_what_tracing_needed_is_given_back_before_xla_compiles():
+  printed = subprocess.check_output(
+    [sys.executable, '-c', COMPILES], cwd=REPOSITORY, text=True
+  )
+  tracing, compiling = map(int, printed.split())
+  assert (tracing - compiling) * os.sysconf('SC_PAGE_SIZE') > 90 * 2**20
+
+
 THREADS = """
 import collections, os, pathlib
 from mtl_kd_jax.runtime.platform import set_up

@@ -7,10 +7,10 @@ section 4): Y = A^T [(G g G^T) * (B^T d B)] A. Each multiplication is a matrix
 product over all tiles of the map.
 
 XLA compiles a program for every array that is written, for longer the more
-branches it has, but a matrix product costs nothing to compile. So kernels,
-products and gradients are transformed by products with small matrices, A (x) A
-in place of A on either side. Only inputs, whose tiles overlap, are transformed
-by sums, one axis after the other.
+branches it has, but hardly for a matrix product. So kernels, products and
+gradients are transformed by products, with the Kronecker product of A and A in
+place of A on either side. Only inputs, whose tiles overlap, are transformed by
+sums, one axis after the other.
 
 Transforms widen the range of the numbers, which is too much for half precision.
 """
@@ -106,8 +106,9 @@ def make(filtering: Filtering) -> Operations:
 
   def input_gradient(g, kernel):
     # The convolution with the rotated kernel, whose transform is that of the
-    # kernel in another order. The product contracts the other channel axis; a
-    # transposed copy of the kernel would take longer than the rest.
+    # kernel in another order: the compiler shares it with the forward pass. The
+    # product contracts the other channel axis; a transposed copy of the kernel
+    # would take longer than the rest.
     return _convolve(rotated, g, kernel, 'ntd,ncd->ntc')
 
   def weight_gradient(x, g):
@@ -127,8 +128,8 @@ def make(filtering: Filtering) -> Operations:
 
 
 def _convolve(filtering, x, kernel, product):
-  # Otherwise XLA would fuse the computation of x into each of the transforms,
-  # and repeat it.
+  # Otherwise XLA would fuse the computation of x into the sums, and repeat it
+  # in each.
   x = jax.lax.optimization_barrier(x)
   b, h, w, _ = x.shape
   m = filtering.side
