@@ -48,7 +48,7 @@ from mtl_kd_jax.balancing import (
   GradientBalancer,
   make_balancer,
 )
-from mtl_kd_jax.runtime.platform import set_up_memory
+from mtl_kd_jax.runtime.platform import set_up
 from mtl_kd_jax.training.combined import GRAD_WRT
 
 _ALL = [*BALANCERS, *GRADIENT_BALANCERS]
@@ -82,7 +82,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Timed steps of each kind.')
 
 def main(argv):
   del argv
-  set_up_memory()
+  set_up(multihost=False)
   jax.config.update('jax_enable_compilation_cache', False)
   console = Console(highlight=False, soft_wrap=True)
   device = jax.devices()[0]

@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from mtl_kd_jax.ops.conv import forms, padding
 from mtl_kd_jax.runtime.compiler import compiler_options
-from mtl_kd_jax.runtime.platform import set_up_memory
+from mtl_kd_jax.runtime.platform import set_up
 
 LAYERS = [
   '2x96x128x64x64x1',
@@ -50,7 +50,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed calls of each.')
 
 def main(argv):
   del argv
-  set_up_memory()
+  set_up(multihost=False)
   table = Table(show_edge=False)
   table.add_column('layer', no_wrap=True)
   for part in PARTS.values():

@@ -35,7 +35,7 @@ from mtl_kd_jax.config import get_config
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.datasets.cityscapes import dataset as cityscapes
 from mtl_kd_jax.methods.distill import DISTILLED
-from mtl_kd_jax.runtime.platform import set_up_memory
+from mtl_kd_jax.runtime.platform import set_up
 
 _FRAMES = flags.DEFINE_integer('frames', 1000, 'Frames to prepare.')
 _FOLDER = flags.DEFINE_string('folder', None, 'A folder on the disk to time.')
@@ -57,7 +57,7 @@ _SUFFIXES = {
 def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)
-  set_up_memory()
+  set_up(multihost=False)
   jax.config.update('jax_enable_compilation_cache', False)
   console = Console(highlight=False)
   with tempfile.TemporaryDirectory(dir=_FOLDER.value) as folder:

@@ -33,7 +33,7 @@ from mtl_kd_jax.config.build import build
 from mtl_kd_jax.config.experiments import quickstart
 from mtl_kd_jax.datasets import loader
 from mtl_kd_jax.methods.distill import DISTILLED
-from mtl_kd_jax.runtime.platform import set_up_memory
+from mtl_kd_jax.runtime.platform import set_up
 
 _FRAMES = flags.DEFINE_integer('frames', 96, 'Frames to write.')
 _SIZE = flags.DEFINE_list('size', ['256', '512'], 'Height and width.')
@@ -66,7 +66,7 @@ _OF_ROWS = {
 def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)
-  set_up_memory()
+  set_up(multihost=False)
   console = Console(width=100, highlight=False)
   size = tuple(map(int, _SIZE.value))
   with tempfile.TemporaryDirectory() as folder:

@@ -285,9 +285,9 @@ def check(size=(96, 128), batch=2):
   import steps
 
   from mtl_kd_jax.runtime.parallel import make_parallel
-  from mtl_kd_jax.runtime.platform import set_up_memory
+  from mtl_kd_jax.runtime.platform import set_up
 
-  set_up_memory()
+  set_up(multihost=False)
   jax.config.update('jax_enable_compilation_cache', False)
   square, long = jnp.ones((2048, 2048)), jnp.ones(2**26)
   multiply, add = jax.jit(lambda x: x @ x), jax.jit(lambda x: x + 1)

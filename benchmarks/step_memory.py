@@ -57,9 +57,10 @@ def measure(config):
 
   from mtl_kd_jax import methods
   from mtl_kd_jax.config.build import build, open_dataset
-  from mtl_kd_jax.runtime.platform import set_up_memory
+  from mtl_kd_jax.runtime.platform import set_up
 
-  set_up_memory()
+  set_up(multihost=False)
+  jax.config.update('jax_enable_compilation_cache', False)
   dataset = open_dataset(config, data=False)
   if _SIZE.value:
     size = tuple(int(x) for x in _SIZE.value.split('x'))

@@ -31,7 +31,7 @@ from mtl_kd_jax import methods
 from mtl_kd_jax.config.build import build
 from mtl_kd_jax.methods.distill import DISTILLED
 from mtl_kd_jax.methods.multi_task import UNIFORM
-from mtl_kd_jax.runtime.platform import set_up_memory
+from mtl_kd_jax.runtime.platform import set_up
 from mtl_kd_jax.training.stage import single_task_name
 from mtl_kd_jax.training.step import teacher_outputs
 
@@ -45,7 +45,7 @@ _WARM_UP = 2
 def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)
-  set_up_memory()
+  set_up(multihost=False)
   jax.config.update('jax_enable_compilation_cache', False)
   config = _CONFIG.value
   config.method, config.baseline = 'distill', True

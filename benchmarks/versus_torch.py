@@ -206,9 +206,9 @@ def set_up_jax(network, size):
   from mtl_kd_jax.config import get_config
   from mtl_kd_jax.config.build import build, open_dataset
   from mtl_kd_jax.methods.distill import DISTILLED
-  from mtl_kd_jax.runtime.platform import set_up_memory
+  from mtl_kd_jax.runtime.platform import set_up
 
-  set_up_memory()
+  set_up(multihost=False)
   jax.config.update('jax_enable_compilation_cache', False)
   config = get_config()
   config.data.name = 'nyuv2'

@@ -1,5 +1,6 @@
 """How JAX is set up, before anything is computed."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -10,9 +11,13 @@ from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import clusters, coordinator, peers
 from mtl_kd_jax.runtime.memory import keep_freed_memory
 
+_EXTRA_OPTIONS = '--xla_backend_extra_options'
+
 
 def set_up(*, multihost: bool | None) -> None:
-  """Sets JAX up for a job: hosts, compilation cache and memory.
+  """Sets JAX up for a job: hosts, compiler, compilation cache and memory.
+
+  Call it before anything is computed.
 
   Args:
     multihost: whether to join the other hosts; None for whether `clusters`
@@ -27,6 +32,7 @@ def set_up(*, multihost: bool | None) -> None:
       is in use.
   """
   add_threads()
+  leave_loops()
   if multihost is None:
     multihost = clusters.has_other_hosts()
   if multihost and not jax.distributed.is_initialized():
@@ -84,6 +90,22 @@ def add_threads() -> None:
   devices = int(found[-1]) if found else jax.config.jax_num_cpu_devices
   if devices > 1:
     os.environ.setdefault('NPROC', str(8 * devices))  # XLA's own variable
+
+
+def leave_loops() -> None:
+  """Tells XLA's CPU backend to leave loops as they are, and not to unroll them.
+
+  Vectors stay. A step takes as long, and LLVM half of its time to compile it.
+  The option is of no program but of the process, which reads XLA_FLAGS when
+  anything is computed for the first time. Where TPUs may be, nothing is done:
+  theirs is a library of its own, and ends the process over a flag that it does
+  not know.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  if _EXTRA_OPTIONS in flags or importlib.util.find_spec('libtpu'):
+    return
+  flag = f'{_EXTRA_OPTIONS}=xla_cpu_disable_loop_unrolling=true'
+  os.environ['XLA_FLAGS'] = f'{flags} {flag}'.lstrip()
 
 
 def _join_hosts() -> None:

@@ -439,9 +439,9 @@ def test_taps_that_read_only_padding_are_left_out(size, options, live):
   assert f'tensor<{live[0]}x{live[1]}x4x16xf32>' in program
 
 
-@pytest.mark.parametrize('form', ('winograd', 'winograd small'))
+@pytest.mark.parametrize('form', ('few', 'winograd', 'winograd small'))
 @pytest.mark.parametrize('part', forms.Forms._fields)
-def test_a_winograd_layer_is_few_programs(part, form):
+def test_a_layer_is_few_programs(part, form):
   """XLA compiles every one, and a step has a hundred such layers."""
   x, kernel, g = (
     jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -200,6 +200,31 @@ def test_devices_that_share_a_processor_have_threads_to_wait_in(
   assert (int(seen) >= 16) == (count > 1 or os.cpu_count() >= 16)
 
 
+LOOPS = """
+import jax
+from mtl_kd_jax.runtime.platform import set_up
+set_up(multihost=False)
+jax.config.update('jax_enable_compilation_cache', False)
+jax.jit(lambda x: x + 1)(1.0)
+"""
+
+
+@pytest.mark.parametrize('wanted', ['', 'xla_cpu_disable_slp_vectorizer=true'])
+def test_loops_are_not_unrolled_unless_xla_is_told_something_else(
+  wanted, tmp_path
+):
+  flags = f'--xla_dump_to={tmp_path}'
+  if wanted:
+    flags += f' --xla_backend_extra_options={wanted}'
+  process = start_python('-c', LOOPS, XLA_FLAGS=flags)
+  stdout, stderr = process.communicate(timeout=300)
+  assert process.returncode == 0, stdout + stderr
+  (told,) = tmp_path.glob('*lambda*.debug_options')
+  given = wanted or 'xla_cpu_disable_loop_unrolling=true'
+  assert given.partition('=')[0] in told.read_text()
+  assert ('unrolling' in told.read_text()) == (not wanted)
+
+
 UNKNOWN_HOSTS = """
 import os
 from mtl_kd_jax.errors import InputError

@@ -46,10 +46,13 @@ def input_gradient_of_small(g: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _shifted(g):
   """The gradient of outputs as each tap sees it, [b h w 9*d]."""
-  _, h, w, _ = g.shape
+  b, h, w, d = g.shape
   g = _padded(g)
-  shifted = [g[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i, j in _TAPS]
-  return jnp.concatenate(shifted, -1)
+  # Along one axis after the other: XLA compiles a program for each, and would
+  # for each of the nine.
+  columns = jnp.stack([g[:, :, 2 - j : 2 - j + w] for j in range(3)], 3)
+  rows = jnp.stack([columns[:, 2 - i : 2 - i + h] for i in range(3)], 3)
+  return rows.reshape(b, h, w, 9 * d)
 
 
 def _sum_of_shifted(y, channels, shifts):

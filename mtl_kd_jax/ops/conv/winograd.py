@@ -18,7 +18,7 @@ Transforms widen the range of the numbers, which is too much for half precision.
 import functools
 import math
 
-import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
@@ -114,14 +114,14 @@ def make(filtering: Filtering) -> Operations:
   def weight_gradient(x, g):
     # The transposes of the three transforms:
     # G^T [sum_tiles (B^T d B) (A y A^T)] G.
-    # Rows and columns change places. Otherwise XLA would keep the forward
-    # pass's transformed inputs until now, which are 9/4 times (m = 4) or 4
-    # times (m = 2) as large as x.
-    x, g = jax.lax.optimization_barrier((x.swapaxes(1, 2), g.swapaxes(1, 2)))
+    # Padded by another zero. Otherwise XLA would keep the forward pass's
+    # transformed inputs until now, which are 9/4 times (m = 4) or 4 times
+    # (m = 2) as large as x.
+    x, g = lax.optimization_barrier((x, g))
     products = jnp.einsum(
-      'ntc,ntd->ncd', _tiles(filtering, x), _outputs(filtering, g)
+      'ntc,ntd->ncd', _tiles(filtering, x, zero=-0.0), _outputs(filtering, g)
     )
-    back = _both_axes(filtering.kernel.T).reshape(3, 3, -1).swapaxes(0, 1)
+    back = _both_axes(filtering.kernel.T).reshape(3, 3, -1)
     return _transform(back, products)
 
   return convolve, input_gradient, weight_gradient
@@ -130,7 +130,7 @@ def make(filtering: Filtering) -> Operations:
 def _convolve(filtering, x, kernel, product):
   # Otherwise XLA would fuse the computation of x into the sums, and repeat it
   # in each.
-  x = jax.lax.optimization_barrier(x)
+  x = lax.optimization_barrier(x)
   b, h, w, _ = x.shape
   m = filtering.side
   height, width = _whole(filtering, h, w)
@@ -143,12 +143,13 @@ def _convolve(filtering, x, kernel, product):
   return y.reshape(b, height, width, -1)[:, :h, :w]
 
 
-def _tiles(filtering, x):
+def _tiles(filtering, x, *, zero=0.0):
   """The transformed inputs of all tiles, [n*n b*h/m*w/m c]."""
   b, h, w, c = x.shape
   m, n = filtering.side, filtering.side + 2
   height, width = _whole(filtering, h, w)
-  x = jnp.pad(x, ((0, 0), (1, 1 + height - h), (1, 1 + width - w), (0, 0)))
+  around = ((0, 0), (1, 1 + height - h), (1, 1 + width - w), (0, 0))
+  x = jnp.pad(x, around, constant_values=zero)
   rows = _sums(filtering.inputs, [x[:, i : i + height : m] for i in range(n)])
   # Fewer axes compile faster. The batch, which may be split over devices, stays
   # the first part of its axis.
@@ -164,7 +165,7 @@ def _outputs(filtering, g):
   height, width = _whole(filtering, h, w)
   g = jnp.pad(g, ((0, 0), (0, height - h), (0, width - w), (0, 0)))
   g = g.reshape(b * height // m, m, width // m, m, d).transpose(1, 3, 0, 2, 4)
-  g = jax.lax.optimization_barrier(g.reshape(m * m, -1, d))
+  g = lax.optimization_barrier(g.reshape(m * m, -1, d))
   return _transform(_both_axes(filtering.products.T), g)
 
 
@@ -177,14 +178,18 @@ def _kernels(filtering, kernel):
 def _sums(matrix, arrays, *, axis=0):
   """Sums of arrays by each row of a matrix, along a new axis."""
   sums = [_sum(row, arrays) for row in matrix]
-  return jax.lax.optimization_barrier(jnp.stack(sums, axis))
+  return lax.optimization_barrier(jnp.stack(sums, axis))
 
 
 def _sum(coefficients, arrays):
   """The sum of arrays by their coefficients."""
-  return sum(
-    float(k) * x for k, x in zip(coefficients, arrays, strict=True) if k
-  )
+  # A network has thousands of these. By operators, JAX traces them for longer.
+  terms = [
+    x if k == 1 else lax.mul(x, x.dtype.type(k))
+    for k, x in zip(coefficients, arrays, strict=True)
+    if k
+  ]
+  return functools.reduce(lax.add, terms)
 
 
 def _both_axes(matrix):
