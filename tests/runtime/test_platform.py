@@ -210,19 +210,23 @@ jax.jit(lambda x: x + 1)(1.0)
 
 
 @pytest.mark.parametrize('wanted', ['', 'xla_cpu_disable_slp_vectorizer=true'])
+@pytest.mark.parametrize('in_file', [False, True])
 def test_loops_are_not_unrolled_unless_xla_is_told_something_else(
-  wanted, tmp_path
+  wanted, in_file, tmp_path
 ):
   flags = f'--xla_dump_to={tmp_path}'
   if wanted:
     flags += f' --xla_backend_extra_options={wanted}'
+  if in_file:
+    (tmp_path / 'flags').write_text(flags)
+    flags = str(tmp_path / 'flags')
   process = start_python('-c', LOOPS, XLA_FLAGS=flags)
   stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == 0, stdout + stderr
   (told,) = tmp_path.glob('*lambda*.debug_options')
-  given = wanted or 'xla_cpu_disable_loop_unrolling=true'
-  assert given.partition('=')[0] in told.read_text()
-  assert ('unrolling' in told.read_text()) == (not wanted)
+  told = told.read_text()
+  assert ('slp_vectorizer' in told) == bool(wanted)
+  assert ('unrolling' in told) == (not wanted and not in_file)
 
 
 UNKNOWN_HOSTS = """
