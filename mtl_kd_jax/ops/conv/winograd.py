@@ -114,14 +114,15 @@ def make(filtering: Filtering) -> Operations:
   def weight_gradient(x, g):
     # The transposes of the three transforms:
     # G^T [sum_tiles (B^T d B) (A y A^T)] G.
-    # Padded by another zero. Otherwise XLA would keep the forward pass's
-    # transformed inputs until now, which are 9/4 times (m = 4) or 4 times
-    # (m = 2) as large as x.
-    x, g = lax.optimization_barrier((x, g))
+    # Rows and columns change places. Otherwise XLA would keep the forward
+    # pass's transformed inputs until now, which are 9/4 times (m = 4) or 4
+    # times (m = 2) as large as x. Maps that are padded by -0.0 instead would
+    # have it compile less, but newer versions then keep a copy of each.
+    x, g = lax.optimization_barrier((x.swapaxes(1, 2), g.swapaxes(1, 2)))
     products = jnp.einsum(
-      'ntc,ntd->ncd', _tiles(filtering, x, zero=-0.0), _outputs(filtering, g)
+      'ntc,ntd->ncd', _tiles(filtering, x), _outputs(filtering, g)
     )
-    back = _both_axes(filtering.kernel.T).reshape(3, 3, -1)
+    back = _both_axes(filtering.kernel.T).reshape(3, 3, -1).swapaxes(0, 1)
     return _transform(back, products)
 
   return convolve, input_gradient, weight_gradient
@@ -143,13 +144,12 @@ def _convolve(filtering, x, kernel, product):
   return y.reshape(b, height, width, -1)[:, :h, :w]
 
 
-def _tiles(filtering, x, *, zero=0.0):
+def _tiles(filtering, x):
   """The transformed inputs of all tiles, [n*n b*h/m*w/m c]."""
   b, h, w, c = x.shape
   m, n = filtering.side, filtering.side + 2
   height, width = _whole(filtering, h, w)
-  around = ((0, 0), (1, 1 + height - h), (1, 1 + width - w), (0, 0))
-  x = jnp.pad(x, around, constant_values=zero)
+  x = jnp.pad(x, ((0, 0), (1, 1 + height - h), (1, 1 + width - w), (0, 0)))
   rows = _sums(filtering.inputs, [x[:, i : i + height : m] for i in range(n)])
   # Fewer axes compile faster. The batch, which may be split over devices, stays
   # the first part of its axis.
