@@ -49,7 +49,7 @@ from mtl_kd_jax.runtime.lock import exclusive
 from mtl_kd_jax.runtime.metric_log import read_log
 from mtl_kd_jax.runtime.metric_writer import MetricWriter
 from mtl_kd_jax.runtime.parallel import is_main_process
-from mtl_kd_jax.runtime.platform import keep_programs, leave_loops
+from mtl_kd_jax.runtime.platform import disable_loop_unrolling, keep_programs
 from mtl_kd_jax.runtime.program import CompilesAhead
 from mtl_kd_jax.tasks import Task
 from mtl_kd_jax.tasks.given import check_given
@@ -120,7 +120,7 @@ class Trainer:
       InputError: a value that cannot be used, or a workdir that was started
         with others, or in which another run is.
     """
-    leave_loops()
+    disable_loop_unrolling()
     keep_programs()
     self.workdir = paths.expand(workdir, argument='workdir')
     check_type(

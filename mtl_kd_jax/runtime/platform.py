@@ -32,7 +32,7 @@ def set_up(*, multihost: bool | None) -> None:
       is in use.
   """
   add_threads()
-  leave_loops()
+  disable_loop_unrolling()
   if multihost is None:
     multihost = clusters.has_other_hosts()
   if multihost and not jax.distributed.is_initialized():
@@ -92,13 +92,15 @@ def add_threads() -> None:
     os.environ.setdefault('NPROC', str(8 * devices))  # XLA's own variable
 
 
-def leave_loops() -> None:
-  """Tells XLA's CPU backend to leave loops as they are, and not to unroll them.
+def disable_loop_unrolling() -> None:
+  """Keeps LLVM from unrolling the loops of programs for CPUs.
 
-  Vectors stay. LLVM takes a quarter of the time, for as fast a step. The option
-  is of no program but of the process, which reads XLA_FLAGS when anything is
-  computed for the first time. Where TPUs may be, nothing is done: theirs is a
-  library of its own, and ends the process over a flag that it does not know.
+  Steps are as fast, and LLVM takes a quarter of the time to compile them. XLA
+  has this option for a whole process only, in XLA_FLAGS, which it reads when
+  anything is computed for the first time. Flags that have other extra options,
+  or name a file of flags, stay as they are. So do all where libtpu is
+  installed: a TPU's compiler is a library of its own, and one that did not know
+  the flag would end the process.
   """
   flags = os.environ.get('XLA_FLAGS', '')
   names_a_file = flags.strip()[:1] not in ('', '-')

@@ -1,5 +1,6 @@
 """The C library keeps freed memory; hosts that are not known are explained."""
 
+import importlib.util
 import os
 import platform
 import socket
@@ -12,6 +13,7 @@ import jax
 from jax._src import distributed
 import pytest
 
+import mtl_kd_jax as mtl
 from mtl_kd_jax.errors import InputError
 from mtl_kd_jax.runtime import coordinator, peers
 from mtl_kd_jax.runtime import platform as ours
@@ -227,6 +229,24 @@ def test_loops_are_not_unrolled_unless_xla_is_told_something_else(
   told = told.read_text()
   assert ('slp_vectorizer' in told) == bool(wanted)
   assert ('unrolling' in told) == (not wanted and not in_file)
+
+
+def test_a_trainer_disables_loop_unrolling(monkeypatch, tmp_path):
+  monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_enable_fast_math=false')
+  # The workdir is read after that.
+  with pytest.raises(InputError, match='workdir'):
+    mtl.Trainer(None, workdir=3, epochs=1)
+  assert os.environ['XLA_FLAGS'] == (
+    '--xla_cpu_enable_fast_math=false '
+    '--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=true'
+  )
+
+
+def test_flags_stay_where_a_tpu_may_not_know_them(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '')
+  monkeypatch.setattr(importlib.util, 'find_spec', {'libtpu': True}.get)
+  ours.disable_loop_unrolling()
+  assert os.environ['XLA_FLAGS'] == ''
 
 
 UNKNOWN_HOSTS = """

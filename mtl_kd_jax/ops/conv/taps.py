@@ -48,8 +48,8 @@ def _shifted(g):
   """The gradient of outputs as each tap sees it, [b h w 9*d]."""
   b, h, w, d = g.shape
   g = _padded(g)
-  # Along one axis after the other: XLA compiles a program for each, and would
-  # for each of the nine.
+  # One axis after the other: XLA compiles one program for each axis, but nine
+  # for the nine shifts at once.
   columns = jnp.stack([g[:, :, 2 - j : 2 - j + w] for j in range(3)], 3)
   rows = jnp.stack([columns[:, 2 - i : 2 - i + h] for i in range(3)], 3)
   return rows.reshape(b, h, w, 9 * d)

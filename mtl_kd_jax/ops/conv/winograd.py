@@ -116,8 +116,8 @@ def make(filtering: Filtering) -> Operations:
     # G^T [sum_tiles (B^T d B) (A y A^T)] G.
     # Rows and columns change places. Otherwise XLA would keep the forward
     # pass's transformed inputs until now, which are 9/4 times (m = 4) or 4
-    # times (m = 2) as large as x. Maps that are padded by -0.0 instead would
-    # have it compile less, but newer versions then keep a copy of each.
+    # times (m = 2) as large as x. To pad by -0.0 instead would share the
+    # forward pass's programs, but newer versions of XLA then keep copies of x.
     x, g = lax.optimization_barrier((x.swapaxes(1, 2), g.swapaxes(1, 2)))
     products = jnp.einsum(
       'ntc,ntd->ncd', _tiles(filtering, x), _outputs(filtering, g)
@@ -183,7 +183,7 @@ def _sums(matrix, arrays, *, axis=0):
 
 def _sum(coefficients, arrays):
   """The sum of arrays by their coefficients."""
-  # A network has thousands of these. By operators, JAX traces them for longer.
+  # A network has thousands of these, and JAX traces operators more slowly.
   terms = [
     x if k == 1 else lax.mul(x, x.dtype.type(k))
     for k, x in zip(coefficients, arrays, strict=True)
